@@ -1,0 +1,193 @@
+package apns
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/problem"
+)
+
+const (
+	maxKeyBytes = 16 << 10
+	maxTopics   = 400 // what Apple lets one topic-specific key cover
+	maxBundleID = 155
+	idLength    = 10 // of Apple's key and team ids
+)
+
+// settings is what may be read back of a credential.
+type settings struct {
+	KeyID       string               `json:"key_id"`
+	TeamID      string               `json:"team_id"`
+	Topics      []string             `json:"topics"` // bundle ids; the first is used unless a message names another
+	Environment channels.Environment `json:"environment"`
+}
+
+// ParseCredential reads a token signing key (.p8) with its ids and bundle ids.
+// environment "production" or "sandbox" limits the credential to one gateway;
+// "" serves both. A key of another team is refused, because device tokens
+// belong to the team's app and would all die with it.
+func (c *Channel) ParseCredential(input []byte, prior json.RawMessage) (channels.Credential, error) {
+	var in struct {
+		Key string `json:"key"`
+		settings
+	}
+	if err := checkMembers(input); err != nil {
+		return channels.Credential{}, err
+	}
+	if err := json.Unmarshal(input, &in); err != nil {
+		return channels.Credential{}, problem.New(problem.Invalid,
+			"The credential needs strings for key, key_id, team_id and environment, and a list of strings for topics.")
+	}
+	if err := in.settings.check(); err != nil {
+		return channels.Credential{}, err
+	}
+	secret, _, err := parseKey([]byte(in.Key))
+	if err != nil {
+		return channels.Credential{}, refused("key", err.Error())
+	}
+	if len(prior) > 0 {
+		var old settings
+		if err := json.Unmarshal(prior, &old); err != nil {
+			return channels.Credential{}, fmt.Errorf("settings of the prior credential: %w", err)
+		}
+		if old.TeamID != in.TeamID {
+			return channels.Credential{}, refused("team_id", fmt.Sprintf(
+				"The devices belong to team %s and cannot be reached by another; use a key of that team or make a new app.", old.TeamID))
+		}
+	}
+	shown, err := json.Marshal(in.settings)
+	if err != nil {
+		return channels.Credential{}, err
+	}
+	return channels.Credential{Settings: shown, Secret: secret, Qualifier: string(in.Environment)}, nil
+}
+
+// checkMembers refuses what is not an object and names that a credential does not have.
+func checkMembers(input []byte) error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(input, &members); err != nil || members == nil {
+		return problem.New(problem.Invalid, "The credential must be a JSON object.")
+	}
+	var faults problem.Fields
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		if !slices.Contains([]string{"key", "key_id", "team_id", "topics", "environment"}, name) {
+			faults.Add(name, "Unknown member; a credential has key, key_id, team_id, topics and environment.")
+		}
+	}
+	return faults.Err()
+}
+
+func (s *settings) check() error {
+	var faults problem.Fields
+	if !isAppleID(s.KeyID) {
+		faults.Add("key_id", "The key id has 10 characters A-Z and 0-9; it is part of the name of the .p8 file.")
+	}
+	if !isAppleID(s.TeamID) {
+		faults.Add("team_id", "The team id has 10 characters A-Z and 0-9; Apple shows it under membership details.")
+	}
+	if n := len(s.Topics); n == 0 || n > maxTopics {
+		faults.Add("topics", "Name 1 to %d bundle ids; the first is used by default.", maxTopics)
+	}
+	for i, topic := range s.Topics {
+		switch path := fmt.Sprintf("topics[%d]", i); {
+		case !isBundleID(topic):
+			faults.Add(path, "A bundle id has letters, digits, dots and hyphens, at most %d; wildcards do not receive notifications.", maxBundleID)
+		case slices.Index(s.Topics, topic) < i:
+			faults.Add(path, "This bundle id is listed twice.")
+		}
+	}
+	if !slices.Contains([]channels.Environment{"", channels.Production, channels.Sandbox}, s.Environment) {
+		faults.Add("environment", "Use production or sandbox, or leave it out for a key that works for both.")
+	}
+	return faults.Err()
+}
+
+// parseKey finds the one private key in a PEM text, and gives it back alone and
+// parsed. Its errors are sentences for people.
+func parseKey(text []byte) ([]byte, *ecdsa.PrivateKey, error) {
+	if len(text) > maxKeyBytes {
+		return nil, nil, keyError("The key is too long; paste the .p8 file alone.")
+	}
+	seen := ""
+	for block, rest := pem.Decode(bytes.TrimSpace(text)); block != nil; block, rest = pem.Decode(rest) {
+		seen = block.Type
+		switch {
+		case block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED"):
+			return nil, nil, keyError("The key is encrypted; decrypt it first, Apple's .p8 files have no password.")
+		case block.Type == "RSA PRIVATE KEY":
+			return nil, nil, keyError("This is an RSA key; APNs takes the P-256 key of a .p8 file.")
+		case block.Type == "EC PRIVATE KEY":
+			return nil, nil, keyError("The key is in SEC 1 form; convert it with: openssl pkcs8 -topk8 -nocrypt.")
+		case block.Type == "PRIVATE KEY":
+			key, err := parsePKCS8(block.Bytes)
+			if err != nil {
+				return nil, nil, err
+			}
+			return pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes}), key, nil
+		}
+	}
+	switch seen {
+	case "":
+		return nil, nil, keyError("The key is not PEM; paste the .p8 file with its BEGIN and END lines and line breaks. A .p12 certificate cannot be used.")
+	case "CERTIFICATE":
+		return nil, nil, keyError("This is a certificate without a private key; use a token signing key (.p8).")
+	}
+	return nil, nil, keyError("The PEM text holds no private key.")
+}
+
+func parsePKCS8(der []byte) (*ecdsa.PrivateKey, error) {
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, keyError("The private key cannot be read; the file is damaged or of an unknown kind.")
+	}
+	switch key := parsed.(type) {
+	case *ecdsa.PrivateKey:
+		if key.Curve != elliptic.P256() {
+			return nil, keyError("The key is on curve " + key.Curve.Params().Name + "; APNs takes P-256 only.")
+		}
+		return key, nil
+	case *rsa.PrivateKey:
+		return nil, keyError("This is an RSA key; APNs takes the P-256 key of a .p8 file.")
+	}
+	return nil, keyError("This kind of key cannot sign for APNs; use the P-256 key of a .p8 file.")
+}
+
+// keyError is a sentence about a key, free of its content.
+type keyError string
+
+func (e keyError) Error() string { return string(e) }
+
+func refused(field, sentence string) error {
+	return &problem.Error{Code: problem.CredentialRefused, Detail: "This credential cannot work.",
+		Fields: []problem.Field{{Path: field, Detail: sentence}}}
+}
+
+func isAppleID(s string) bool {
+	return len(s) == idLength && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") == ""
+}
+
+// isBundleID checks the characters of a bundle id, which is also what may
+// stand in an apns-topic header.
+func isBundleID(s string) bool {
+	if s == "" || len(s) > maxBundleID {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.', c == '-':
+		default:
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,283 @@
+package delivery
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
+)
+
+const (
+	perTenant   = 250  // rows of a tenant in one claim
+	claimLimit  = 1000 // rows in one claim
+	moveLimit   = 1000 // rows of a hold, or of a purge, in one transaction
+	markerLimit = 100
+)
+
+// wakeAt makes the claim loop look again no later than at t.
+func (e *Engine) wakeAt(t time.Time) {
+	wait := t.Sub(e.o.Now())
+	if wait <= 0 {
+		hint(e.wake)
+		return
+	}
+	if wait < e.o.Poll {
+		time.AfterFunc(wait, func() { hint(e.wake) })
+	}
+}
+
+// claimLoop finds what is due: retries, overflow, markers, and what a node that
+// died has left. A hint wakes it; a lost hint is found by the poll.
+func (e *Engine) claimLoop() {
+	for {
+		more := e.claimRound()
+		e.claimBeat.Store(e.o.Now().UnixMilli())
+		if more {
+			hint(e.wake)
+		}
+		if !e.pause(e.wake, e.o.Poll) {
+			return
+		}
+	}
+}
+
+// pause waits for a hint, or for d. false: the engine stops.
+func (e *Engine) pause(wake <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-e.loopCtx.Done():
+		return false
+	case <-wake:
+	case <-t.C:
+	}
+	return e.loopCtx.Err() == nil
+}
+
+// claimRound claims once per lane. It reports whether there may be more at once.
+func (e *Engine) claimRound() (more bool) {
+	ctx := e.loopCtx
+	e.markers(ctx)
+	for l := range Lane(LanesCount) {
+		limit := min(e.dispatch.room(l), claimLimit)
+		if limit == 0 || !e.dispatch.promise(l, limit) {
+			continue
+		}
+		now := e.o.Now()
+		claimed, err := e.o.Store.Claim(ctx, ClaimOrder{Lane: l, Limit: limit, PerTenant: perTenant, Now: now,
+			Lease: now.Add(e.o.Lease), Claim: int64(e.o.IDs.Next())})
+		if err != nil {
+			e.dispatch.unpromise(l, limit)
+			e.o.Log.Error("claim", "lane", l, "error", err)
+			continue
+		}
+		e.dispatch.unpromise(l, limit-len(claimed))
+		more = more || len(claimed) >= min(limit, perTenant)
+		e.take(l, claimed, now.Add(e.o.Lease))
+	}
+	return more
+}
+
+// take queues claimed rows. Those that died with their node too often, or must
+// not be sent twice, are settled by the worker like the rest: through finish.
+func (e *Engine) take(l Lane, claimed []Claimed, lease time.Time) {
+	items := make([]*item, 0, len(claimed))
+	for i := range claimed {
+		c := &claimed[i]
+		it := newItem(c.Row, c.AtMostOnce, c.Now, lease)
+		if c.Was == Sending {
+			e.metrics.takeovers.Inc()
+			if t, over := takeover(standing(it), c.Takeovers); over {
+				e.dispatch.unpromise(l, 1)
+				e.settle(it, t)
+				continue
+			}
+		}
+		if pic, err := e.directory.of(e.loopCtx, it.Tenant); err == nil {
+			if cred := pic.credential(&it.now); cred != nil {
+				it.Credential = cred.ID
+			}
+		}
+		items = append(items, it)
+	}
+	e.enqueue(l, items)
+}
+
+// settle finishes an item that was never queued.
+func (e *Engine) settle(it *item, t Transition) {
+	e.finishes.Add(1)
+	e.hand.Lock()
+	e.inHand[it] = struct{}{}
+	e.hand.Unlock()
+	e.finish(it, Finish{Transition: t})
+}
+
+// markers resolves the targets of notifications whose time has come.
+func (e *Engine) markers(ctx context.Context) {
+	now := e.o.Now()
+	due, err := e.o.Store.DueMarkers(ctx, now, markerLimit)
+	if err != nil {
+		if ctx.Err() == nil {
+			e.o.Log.Error("look for scheduled notifications", "error", err)
+		}
+		return
+	}
+	for _, m := range due {
+		if err := e.unfold(ctx, m, now); err != nil {
+			e.o.Log.Error("resolve a scheduled notification", "notification", m.Notification.Format(ids.Notification), "error", err)
+		}
+	}
+}
+
+func (e *Engine) unfold(ctx context.Context, m Marker, now time.Time) error {
+	body, err := e.o.Store.Content(ctx, m.Tenant, m.Notification)
+	if err != nil {
+		return err
+	}
+	var r Request
+	if err := json.Unmarshal(body, &r); err != nil {
+		return err
+	}
+	pic, err := e.directory.of(ctx, m.Tenant)
+	if err != nil {
+		return err
+	}
+	p := plan{lane: m.Lane, accepted: Accepted{ID: m.Notification, Tenant: m.Tenant, Lane: m.Lane, Type: m.Type,
+		CreatedAt: now, SendAt: m.SendAt, AtMostOnce: m.AtMostOnce, Sensitive: r.Sensitive}}
+	if err := e.resolve(ctx, &p, &r, pic, now); err != nil {
+		// Who it names has grown past what one notification may reach.
+		p.accepted.Rows, p.accepted.Skips = nil, []Skip{{Reason: SkipTooMany}}
+	}
+	done, err := e.o.Store.Unfold(ctx, p.accepted)
+	if err == nil && done {
+		e.backlog.Add(int64(len(p.accepted.Rows)))
+		hint(e.wake)
+	}
+	return err
+}
+
+// leaseLoop renews the leases of what is still in hand, and sizes the lanes.
+func (e *Engine) leaseLoop() {
+	const beat = 5 * time.Second
+	for e.pause(nil, beat) {
+		now := e.o.Now()
+		e.dispatch.resize(beat.Seconds(), 64, e.o.LaneSize)
+		e.gates.sweep(now)
+		var rows []Row
+		until := now.Add(e.o.Lease)
+		e.hand.Lock()
+		var renewed []*item
+		for it := range e.inHand {
+			if it.leaseLeft(now) < e.o.Lease/2 {
+				rows = append(rows, it.Row)
+				renewed = append(renewed, it)
+			}
+			if len(rows) == claimLimit {
+				break
+			}
+		}
+		e.hand.Unlock()
+		if len(rows) == 0 {
+			continue
+		}
+		if err := e.o.Store.Renew(e.loopCtx, rows, until); err != nil {
+			e.o.Log.Error("renew leases", "rows", len(rows), "error", err)
+			continue
+		}
+		for _, it := range renewed {
+			it.extend(until)
+		}
+	}
+}
+
+// holdLoop moves deliveries out of holds that end, and probes credentials that
+// were refused.
+func (e *Engine) holdLoop() {
+	nextProbe := e.o.Now().Add(e.o.ProbeEvery)
+	for {
+		holds, err := e.o.Store.StandingHolds(e.loopCtx, 0)
+		if err != nil && e.loopCtx.Err() == nil {
+			e.o.Log.Error("read holds", "error", err)
+		}
+		now := e.o.Now()
+		probe := now.After(nextProbe)
+		if probe {
+			nextProbe = now.Add(e.o.ProbeEvery)
+		}
+		for _, h := range holds {
+			switch {
+			case h.Ending != Open:
+				e.endHold(h)
+			case probe && h.Scope == HoldCredential && h.Reason == CredentialDenied && h.Qualifier == "":
+				e.probe(h)
+			}
+		}
+		if !e.pause(e.moveHolds, 5*e.o.Poll) {
+			return
+		}
+	}
+}
+
+func (e *Engine) endHold(h Hold) {
+	for e.loopCtx.Err() == nil {
+		moved, done, err := e.o.Store.MoveHeld(e.loopCtx, h, moveLimit, e.o.Now())
+		if err != nil {
+			e.o.Log.Error("end a hold", "hold", h.ID.Format(ids.Hold), "error", err)
+			return
+		}
+		if h.Ending == Confirm {
+			e.backlog.Add(-int64(moved))
+		}
+		hint(e.wake)
+		if done {
+			e.o.Log.Info("a hold has ended", "hold", h.ID.Format(ids.Hold), "reason", h.Reason.String(), "tenant", int64(h.Tenant))
+			return
+		}
+	}
+}
+
+// probe asks the provider whether a refused credential works by now.
+func (e *Engine) probe(h Hold) {
+	ctx, cancel := context.WithTimeout(e.loopCtx, e.o.SendTimeout)
+	defer cancel()
+	pic, err := e.directory.of(ctx, h.Tenant)
+	if err != nil || pic.byID[h.Subject] == nil {
+		return
+	}
+	c := pic.byID[h.Subject]
+	s, err := e.senders.acquire(ctx, h.Tenant, c.ID, c.Channel, c.Version)
+	if err != nil {
+		return
+	}
+	defer e.senders.release(s)
+	r := s.Probe(ctx)
+	e.o.Log.Info("a refused credential was probed", "credential", c.ID.Format(ids.Credential), "outcome", r.Outcome.String(), "code", r.Code)
+	if r.Outcome != channels.Accepted {
+		return
+	}
+	if err := e.o.Store.RecoverCredential(ctx, h.Tenant, c.ID); err != nil {
+		e.o.Log.Error("resume a credential", "credential", c.ID.Format(ids.Credential), "error", err)
+		return
+	}
+	e.changed(h.Tenant)
+}
+
+// purgeLoop removes what is past its retention.
+func (e *Engine) purgeLoop() {
+	for e.pause(nil, e.o.PurgeEvery) {
+		for e.loopCtx.Err() == nil {
+			n, err := e.o.Store.Purge(e.loopCtx, e.o.Retention, e.o.Now(), moveLimit)
+			if err != nil {
+				e.o.Log.Error("purge", "error", err)
+			}
+			if err != nil || n < moveLimit {
+				break
+			}
+		}
+		if n, err := e.o.Store.Unfinished(e.loopCtx, e.o.MaxBacklog+1); err == nil {
+			e.backlog.Store(int64(n)) // counted along the way it may drift
+		}
+	}
+}

@@ -1,0 +1,222 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+)
+
+// Options make an Engine. Zero values have the defaults named beside them.
+type Options struct {
+	Store    Store
+	Channels map[channels.Kind]channels.Channel
+	IDs      *ids.Generator
+	Log      *slog.Logger
+	Metrics  prometheus.Registerer // nil: not registered anywhere
+	Now      func() time.Time
+	Jitter   func() float64 // 0 to 1; a test may fix it
+
+	Workers     int           // concurrent requests; 512
+	LaneSize    int           // most items of a lane in memory; 4,000
+	MaxBacklog  int           // unfinished deliveries before accepts are refused; 1,000,000
+	SendTimeout time.Duration // of one request; 30 s
+	Lease       time.Duration // of a claim; 90 s
+	Poll        time.Duration // most time between two claims; 1 s
+	Retention   Retention     // 24 h and 30 days
+	PurgeEvery  time.Duration // 1 min
+	ProbeEvery  time.Duration // of refused credentials; 15 min
+}
+
+func (o *Options) defaults() {
+	set(&o.Workers, 512)
+	set(&o.LaneSize, 4000)
+	set(&o.MaxBacklog, 1_000_000)
+	set(&o.SendTimeout, 30*time.Second)
+	set(&o.Lease, 90*time.Second)
+	set(&o.Poll, time.Second)
+	set(&o.PurgeEvery, time.Minute)
+	set(&o.ProbeEvery, 15*time.Minute)
+	if o.Retention == (Retention{}) {
+		o.Retention = DefaultRetention()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Jitter == nil {
+		o.Jitter = rand.Float64
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.IDs == nil {
+		o.IDs = ids.NewGenerator(0, o.Now)
+	}
+}
+
+func set[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+// Engine accepts and delivers. One per process.
+type Engine struct {
+	o         Options
+	dispatch  *dispatcher
+	directory *directory
+	senders   *senders
+	health    health
+	contents  contents
+	endpoints targets
+	gates     gates
+	metrics   *metrics
+
+	backlog   atomic.Int64 // unfinished deliveries, about
+	wake      chan struct{}
+	moveHolds chan struct{}
+	claimBeat atomic.Int64
+
+	hand     sync.Mutex // guards inHand
+	inHand   map[*item]struct{}
+	finishes sync.WaitGroup // items whose outcome is not written yet
+	loops    sync.WaitGroup
+	stopping atomic.Bool
+
+	sendCtx   context.Context // ends with ErrStopping when the grace is over
+	stopSends context.CancelCauseFunc
+	loopCtx   context.Context
+	stopLoops context.CancelFunc
+}
+
+// New makes an engine. Nothing runs until Start.
+func New(o Options) *Engine {
+	o.defaults()
+	e := &Engine{
+		o: o, dispatch: newDispatcher(o.Workers, o.LaneSize), directory: newDirectory(o.Store, o.Now),
+		wake: make(chan struct{}, 1), moveHolds: make(chan struct{}, 1), inHand: map[*item]struct{}{},
+	}
+	e.senders = &senders{channels: o.Channels, open: o.Store.OpenCredential}
+	e.metrics = newMetrics(o.Metrics)
+	e.sendCtx, e.stopSends = context.WithCancelCause(context.Background())
+	e.loopCtx, e.stopLoops = context.WithCancel(context.Background())
+	e.claimBeat.Store(o.Now().UnixMilli())
+	return e
+}
+
+// Start begins to claim and send.
+func (e *Engine) Start(ctx context.Context) error {
+	n, err := e.o.Store.Unfinished(ctx, e.o.MaxBacklog)
+	if err != nil {
+		return fmt.Errorf("count unfinished deliveries: %w", err)
+	}
+	e.backlog.Store(int64(n))
+	for range e.o.Workers {
+		e.loops.Go(e.work)
+	}
+	e.loops.Go(e.claimLoop)
+	e.loops.Go(e.leaseLoop)
+	e.loops.Go(e.holdLoop)
+	e.loops.Go(e.purgeLoop)
+	return nil
+}
+
+// Stop ends in order: nothing new is claimed, what is queued goes back unspent,
+// what is being sent may finish until ctx ends and is then given up, and every
+// outcome is written. It costs no delivery an attempt.
+func (e *Engine) Stop(ctx context.Context) error {
+	if e.stopping.Swap(true) {
+		return errors.New("the engine has been stopped already")
+	}
+	e.stopLoops()
+	for _, it := range e.dispatch.close() {
+		e.giveBack(it)
+	}
+	ended := make(chan struct{})
+	go func() { e.loops.Wait(); e.finishes.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		e.stopSends(channels.ErrStopping)
+		<-ended
+	}
+	e.stopSends(channels.ErrStopping)
+	e.senders.close()
+	return nil
+}
+
+// stillAfter is how long a loop may be silent before the node is not ready.
+const stillAfter = 30 * time.Second
+
+// Ready tells whether this node does its work: nil, or which loop stands still.
+// An old backlog is no reason: other nodes would not be faster.
+func (e *Engine) Ready() error {
+	if e.stopping.Load() {
+		return problem.New(problem.Unavailable, "The server is stopping.")
+	}
+	if silent := e.o.Now().Sub(time.UnixMilli(e.claimBeat.Load())); silent > stillAfter {
+		return problem.New(problem.Unavailable, "The claim loop stands still for %s.", silent.Truncate(time.Second))
+	}
+	return nil
+}
+
+// CredentialsChanged makes the engine see a tenant's credentials and holds anew.
+func (e *Engine) CredentialsChanged(tenant ids.ID) { e.changed(tenant) }
+
+// EndpointsChanged makes the engine see an endpoint anew.
+func (e *Engine) EndpointsChanged(tenant, endpoint ids.ID) {
+	e.endpoints.forget(endpoint)
+	e.changed(tenant)
+}
+
+// SettingsChanged makes the engine see a tenant's settings anew.
+func (e *Engine) SettingsChanged(tenant ids.ID) { e.changed(tenant) }
+
+func (e *Engine) changed(tenant ids.ID) {
+	if err := e.directory.refresh(e.loopCtx, tenant); err != nil {
+		e.o.Log.Warn("read a tenant anew", "tenant", int64(tenant), "error", err)
+	}
+	hint(e.moveHolds)
+	hint(e.wake)
+}
+
+// Cancel drops what has not been sent of a notification, and counts it.
+func (e *Engine) Cancel(ctx context.Context, tenant, notification ids.ID) (int, error) {
+	n, err := e.o.Store.Cancel(ctx, tenant, notification, e.o.Now())
+	e.backlog.Add(-int64(n))
+	return n, err
+}
+
+// Replay sends a dead letter again, as a new round with a new deadline.
+func (e *Engine) Replay(ctx context.Context, tenant, notification, target ids.ID, actor string) error {
+	pic, err := e.directory.of(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	err = e.o.Store.Replay(ctx, tenant, notification, target, e.o.Now(), func(r Request, k channels.Kind) time.Duration {
+		return ttlOf(k, r.TTL, pic.settings)
+	}, actor)
+	if err == nil {
+		e.backlog.Add(1)
+		hint(e.wake)
+	}
+	return err
+}
+
+func hint(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

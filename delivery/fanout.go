@@ -1,0 +1,244 @@
+package delivery
+
+import (
+	"slices"
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/webhooks"
+)
+
+// choice is a target that a notification goes to.
+type choice struct {
+	ref    DeliveryRef
+	userID ids.ID
+	now    TargetNow
+}
+
+// fanout turns what a request names into targets and skips. It reads nothing
+// and writes nothing, so that a dry run says exactly what a send would do.
+type fanout struct {
+	req     *Request
+	res     Resolution
+	now     time.Time
+	choices []choice
+	skips   []Skip
+	seen    map[ids.ID]bool
+}
+
+// wantsSubscribers: unbound endpoints that subscribe to the type are reached
+// when channels names webhook, or when nothing is named at all.
+func (r *Request) wantsSubscribers() bool {
+	return r.Type != "" && (slices.Contains(r.Channels, channels.Webhook) || r.To.Empty())
+}
+
+func (r *Request) wants(k channels.Kind) bool {
+	return len(r.Channels) == 0 || slices.Contains(r.Channels, k)
+}
+
+func (f *fanout) run() error {
+	f.seen = make(map[ids.ID]bool, len(f.res.Devices)+len(f.res.Endpoints))
+	f.users()
+	f.devices()
+	f.endpoints()
+	switch n := len(f.choices); {
+	case n > MaxTargets:
+		return problem.AtField("to", "leads to %d targets, the limit is %d; send several notifications", n, MaxTargets)
+	case f.req.Urgent && n > MaxUrgent:
+		return problem.AtField("urgent", "is for at most %d targets, this one has %d", MaxUrgent, n)
+	}
+	return nil
+}
+
+func (f *fanout) users() {
+	for i, user := range f.req.To.Users {
+		if slices.Contains(f.req.To.Users[:i], user) {
+			continue
+		}
+		id, known := f.res.Users[user]
+		if !known {
+			f.skips = append(f.skips, Skip{User: user, Reason: SkipUnknownUser})
+			continue
+		}
+		reached := map[channels.Kind]bool{}
+		retired := map[channels.Kind]bool{}
+		f.userDevices(id, reached, retired)
+		if f.req.wants(channels.Webhook) {
+			for i := range f.res.Endpoints {
+				if e := &f.res.Endpoints[i]; e.UserID == id && f.subscribes(e) {
+					reached[channels.Webhook] = true
+					f.addEndpoint(e)
+				}
+			}
+		}
+		f.skipUser(user, reached, retired)
+	}
+}
+
+// userDevices picks one device per installation. What else the installation has
+// counts as reached: it is the same device.
+func (f *fanout) userDevices(user ids.ID, reached, retired map[channels.Kind]bool) {
+	best := map[[2]string]*devices.Device{}
+	var order []*devices.Device
+	for i := range f.res.Devices {
+		d := &f.res.Devices[i]
+		if d.UserID != user || !f.req.wants(d.Channel) {
+			continue
+		}
+		if !f.alive(d) {
+			retired[d.Channel] = true
+			continue
+		}
+		reached[d.Channel] = true
+		if d.InstallationID == "" {
+			order = append(order, d)
+			continue
+		}
+		key := [2]string{d.App, d.InstallationID}
+		switch known := best[key]; {
+		case known == nil:
+			order = append(order, d)
+			best[key] = d
+		case better(d, known):
+			order[slices.Index(order, known)] = d
+			best[key] = d
+		}
+	}
+	for _, d := range order {
+		f.addDevice(d)
+	}
+}
+
+// better: on Apple's systems APNs before FCM, and an installation id before a
+// token; otherwise the younger registration.
+func better(a, b *devices.Device) bool {
+	rank := func(d *devices.Device) int {
+		switch {
+		case d.Channel == channels.APNs:
+			return 3
+		case d.Target.Kind == channels.FCMFid:
+			return 2
+		case d.Channel == channels.FCM:
+			return 1
+		}
+		return 0
+	}
+	if ra, rb := rank(a), rank(b); ra != rb {
+		return ra > rb
+	}
+	return a.ID > b.ID
+}
+
+func (f *fanout) alive(d *devices.Device) bool {
+	return d.Status != devices.Retired && (d.ExpiresAt.IsZero() || d.ExpiresAt.After(f.now))
+}
+
+// skipUser leaves a skip for each wanted channel that does not reach the user:
+// for each that was named, or one for all when none was.
+func (f *fanout) skipUser(user string, reached, retired map[channels.Kind]bool) {
+	reason := func(k channels.Kind) SkipReason {
+		if retired[k] {
+			return SkipRetired
+		}
+		return SkipNoDevice
+	}
+	if len(f.req.Channels) > 0 {
+		for _, k := range f.req.Channels {
+			// A user need not have an endpoint of his own: subscribers have it.
+			if !reached[k] && (k != channels.Webhook || !f.req.wantsSubscribers()) {
+				f.skips = append(f.skips, Skip{User: user, Channel: k, Reason: reason(k)})
+			}
+		}
+		return
+	}
+	if len(reached) == 0 {
+		why := SkipNoDevice
+		if len(retired) > 0 {
+			why = SkipRetired
+		}
+		f.skips = append(f.skips, Skip{User: user, Reason: why})
+	}
+}
+
+func (f *fanout) devices() {
+	for _, id := range f.req.To.Devices {
+		i := slices.IndexFunc(f.res.Devices, func(d devices.Device) bool { return d.ID == id })
+		switch {
+		case i < 0:
+			f.skips = append(f.skips, Skip{Target: id, Reason: SkipUnknownTarget})
+		case !f.alive(&f.res.Devices[i]):
+			f.skips = append(f.skips, Skip{Target: id, Channel: f.res.Devices[i].Channel, Reason: SkipRetired})
+		case !f.req.wants(f.res.Devices[i].Channel):
+			f.skips = append(f.skips, Skip{Target: id, Channel: f.res.Devices[i].Channel, Reason: SkipNoDevice})
+		default:
+			f.addDevice(&f.res.Devices[i])
+		}
+	}
+}
+
+func (f *fanout) endpoints() {
+	for _, id := range f.req.To.Endpoints {
+		i := slices.IndexFunc(f.res.Endpoints, func(e BoundEndpoint) bool { return e.ID == id })
+		if i < 0 {
+			f.skips = append(f.skips, Skip{Target: id, Channel: channels.Webhook, Reason: SkipUnknownTarget})
+			continue
+		}
+		f.addEndpoint(&f.res.Endpoints[i])
+	}
+	if !f.req.wantsSubscribers() {
+		return
+	}
+	found := false
+	for i := range f.res.Endpoints {
+		e := &f.res.Endpoints[i]
+		if e.UserID != 0 || !f.subscribes(e) {
+			continue
+		}
+		found = true
+		if f.req.Sensitive && !f.seen[e.ID] {
+			f.skips = append(f.skips, Skip{Target: e.ID, Channel: channels.Webhook, Reason: SkipSensitive})
+			continue
+		}
+		f.addEndpoint(e)
+	}
+	if !found && len(f.choices) == 0 && len(f.skips) == 0 {
+		f.skips = append(f.skips, Skip{Channel: channels.Webhook, Reason: SkipNoSubscriber})
+	}
+}
+
+// subscribes: without a type there is nothing to subscribe to but everything.
+func (f *fanout) subscribes(e *BoundEndpoint) bool {
+	if f.req.Type == "" {
+		return slices.Contains(e.EventTypes, "*")
+	}
+	return e.Matches(f.req.Type)
+}
+
+func (f *fanout) addDevice(d *devices.Device) {
+	if f.seen[d.ID] {
+		return
+	}
+	f.seen[d.ID] = true
+	f.choices = append(f.choices, choice{
+		ref: DeliveryRef{Target: d.ID, Channel: d.Channel, User: d.User}, userID: d.UserID,
+		now: TargetNow{Exists: true, UserID: d.UserID, Epoch: d.Epoch, Device: d.Status, App: d.App, Channel: d.Channel,
+			VAPIDKey: d.VAPIDKey, Target: d.Target, ReadAt: f.now, ExpiresAt: d.ExpiresAt},
+	})
+}
+
+func (f *fanout) addEndpoint(e *BoundEndpoint) {
+	if f.seen[e.ID] {
+		return
+	}
+	f.seen[e.ID] = true
+	// The secrets are not read here, so ReadAt stays zero: the worker reads the
+	// endpoint itself.
+	f.choices = append(f.choices, choice{
+		ref: DeliveryRef{Target: e.ID, Channel: channels.Webhook, User: e.User}, userID: e.UserID,
+		now: TargetNow{Exists: true, UserID: e.UserID, Channel: channels.Webhook, Paused: e.Status != webhooks.Active,
+			Target: channels.Target{Kind: channels.URL, Address: e.URL}},
+	})
+}

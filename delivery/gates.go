@@ -1,0 +1,112 @@
+package delivery
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"sync"
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/tenants"
+)
+
+// gates stop everything in a scope for a while, after its provider said "too
+// fast" or could not be reached. They live in memory: a node that starts finds
+// out by one request.
+type gates struct {
+	mu     sync.Mutex
+	closed map[flowKey]time.Time
+}
+
+// gateOf names the gate of a scope. A target needs none: its own due time is
+// enough for a device, and an endpoint's gate is the endpoint.
+func gateOf(s channels.Scope, it *item, credential ids.ID) flowKey {
+	switch {
+	case it.Channel == channels.Webhook:
+		return flowKey{id: it.Target}
+	case s == channels.ScopeOrigin:
+		return flowKey{id: credential, origin: originOf(it.now.Target.Address)}
+	case s == channels.ScopeCredential:
+		return flowKey{id: credential}
+	}
+	return flowKey{id: it.Target}
+}
+
+// gatesOf lists the gates that an item has to pass.
+func gatesOf(it *item, cred *tenants.Credential) [3]flowKey {
+	k := [3]flowKey{{id: it.Target}}
+	if cred != nil {
+		k[1] = flowKey{id: cred.ID}
+		if it.Channel == channels.WebPush {
+			k[2] = flowKey{id: cred.ID, origin: originOf(it.now.Target.Address)}
+		}
+	}
+	return k
+}
+
+func (g *gates) close(k flowKey, until time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed == nil {
+		g.closed = map[flowKey]time.Time{}
+	}
+	if until.After(g.closed[k]) {
+		g.closed[k] = until
+	}
+}
+
+// until is when the last of the gates opens; zero: all are open.
+func (g *gates) until(keys [3]flowKey, now time.Time) time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var last time.Time
+	if len(g.closed) == 0 {
+		return last
+	}
+	for _, k := range keys {
+		switch at, ok := g.closed[k]; {
+		case !ok || k.id == 0:
+		case at.After(now):
+			last = latest(last, at)
+		default:
+			delete(g.closed, k)
+		}
+	}
+	return last
+}
+
+// sweep forgets gates that have opened.
+func (g *gates) sweep(now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for k, at := range g.closed {
+		if !at.After(now) {
+			delete(g.closed, k)
+		}
+	}
+}
+
+// uuidOf derives a UUID (version 8, RFC 9562) from a delivery, the same on every
+// attempt: APNs takes it as apns-id.
+func uuidOf(notification, target ids.ID) string {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], uint64(notification))
+	binary.BigEndian.PutUint64(b[8:], uint64(target))
+	// The version takes four bits, which are folded into the top of the first
+	// byte; the variant takes two that no id sets before 2060.
+	b[0] ^= b[6] & 0xf0
+	b[6] = b[6]&0x0f | 0x80
+	b[8] = b[8]&0x3f | 0x80
+	var out [36]byte
+	hex.Encode(out[:8], b[:4])
+	out[8] = '-'
+	hex.Encode(out[9:13], b[4:6])
+	out[13] = '-'
+	hex.Encode(out[14:18], b[6:8])
+	out[18] = '-'
+	hex.Encode(out[19:23], b[8:10])
+	out[23] = '-'
+	hex.Encode(out[24:], b[10:])
+	return string(out[:])
+}

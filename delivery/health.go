@@ -1,0 +1,105 @@
+package delivery
+
+import (
+	"sync"
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
+)
+
+// The breaker of a credential version: it opens when more than a fifth of the
+// last verdicts called the target gone, once there are enough to tell.
+const (
+	breakerWindow  = 200
+	breakerLeast   = 20
+	breakerPercent = 20
+)
+
+type versionKey struct {
+	credential ids.ID
+	version    int
+}
+
+// health keeps what the verdicts of each credential version say about it.
+type health struct {
+	mu       sync.Mutex
+	versions map[versionKey]*record
+}
+
+type record struct {
+	proven bool
+	gone   [breakerWindow]bool
+	when   [breakerWindow]time.Time
+	n      int // verdicts in the window
+	at     int // where the next one goes
+	dead   int // of the n
+	open   bool
+}
+
+// opinion is what a verdict did to the health of its credential version.
+type opinion struct {
+	Health
+	first  bool      // the first success
+	opened bool      // the breaker opened with it
+	since  time.Time // of the oldest verdict in the window
+}
+
+// verdict notes a verdict and tells how far it can be trusted. again: the device
+// was suspect already, so its being called gone says nothing new.
+func (h *health) verdict(k versionKey, r channels.Result, proven, again bool, now time.Time) opinion {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.versions == nil {
+		h.versions = map[versionKey]*record{}
+	}
+	v := h.versions[k]
+	if v == nil {
+		v = &record{proven: proven}
+		h.versions[k] = v
+	}
+	var o opinion
+	switch r.Outcome {
+	case channels.Accepted:
+		o.first = !v.proven
+		v.proven = true
+		v.note(false, now)
+	case channels.Gone:
+		if !again {
+			v.note(true, now)
+		}
+	default:
+	}
+	was := v.open
+	v.open = v.n >= breakerLeast && v.dead*100 > v.n*breakerPercent
+	o.opened = v.open && !was
+	o.Health = Health{Proven: v.proven, BreakerOpen: v.open}
+	if o.since = v.when[0]; v.n == breakerWindow {
+		o.since = v.when[v.at]
+	}
+	return o
+}
+
+func (v *record) note(gone bool, now time.Time) {
+	if v.n < breakerWindow {
+		v.n++
+	} else if v.gone[v.at] {
+		v.dead--
+	}
+	if gone {
+		v.dead++
+	}
+	v.gone[v.at], v.when[v.at] = gone, now
+	v.at = (v.at + 1) % breakerWindow
+}
+
+// forget drops what is known of older versions.
+func (h *health) forget(credential ids.ID, below int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for k := range h.versions {
+		if k.credential == credential && k.version < below {
+			delete(h.versions, k)
+		}
+	}
+}

@@ -1,0 +1,346 @@
+package delivery
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/tenants"
+)
+
+// targetAge is how old a target may be when it is sent to. What waited longer is
+// read again, so that a device which changed hands meanwhile is not served.
+const targetAge = 2 * time.Second
+
+// retryWrite is the pause before an outcome that could not be written is tried
+// again, until its lease has ended.
+const retryWrite = time.Second
+
+// keyOf is the bulkhead that an item shares.
+func keyOf(it *item) flowKey {
+	switch it.Channel {
+	case channels.Webhook:
+		return flowKey{id: it.Target}
+	case channels.WebPush:
+		return flowKey{id: it.Credential, origin: originOf(it.now.Target.Address)}
+	}
+	return flowKey{id: it.Credential}
+}
+
+// originOf cuts a URL after its host: https://push.example.com.
+func originOf(raw string) string {
+	scheme := strings.Index(raw, "://")
+	if scheme < 0 {
+		return ""
+	}
+	if path := strings.IndexByte(raw[scheme+3:], '/'); path >= 0 {
+		return raw[:scheme+3+path]
+	}
+	return raw
+}
+
+// work is one worker: it takes an item, and finishes it.
+func (e *Engine) work() {
+	for {
+		it := e.dispatch.take()
+		if it == nil {
+			return
+		}
+		calm := e.serve(it)
+		e.dispatch.done(it, calm)
+	}
+}
+
+// serve makes at most one attempt. It reports whether the target took it well.
+func (e *Engine) serve(it *item) (calm bool) {
+	ctx := e.sendCtx
+	now := e.o.Now()
+	switch {
+	case !it.ExpiresAt.After(now):
+		e.finish(it, Finish{Transition: expire(it.Channel, it.Spent)})
+		return true
+	case it.leaseLeft(now) < e.o.SendTimeout+time.Second:
+		// The lease would not outlive the request: another node could send it too.
+		e.giveBack(it)
+		return true
+	}
+	if err := e.freshTarget(ctx, it, now); err != nil {
+		e.putOff(it, "read the target", err)
+		return true
+	}
+	pic, err := e.directory.of(ctx, it.Tenant)
+	if err != nil {
+		e.putOff(it, "read the tenant", err)
+		return true
+	}
+	if f, ok := obstacle(it, pic, now); ok {
+		e.finish(it, f)
+		return true
+	}
+	cred := pic.credential(&it.now)
+	if until := e.gates.until(gatesOf(it, cred), now); !until.IsZero() {
+		e.finish(it, Finish{Transition: waitOrExpire(standing(it), until, it.Spent, now)})
+		return true
+	}
+	if it.payload == nil {
+		payload, mapping, err := e.payload(ctx, it)
+		switch {
+		case mapping || problem.CodeOf(err) == problem.NotFound:
+			e.finish(it, Finish{Transition: Transition{State: Dead, Reason: Unmapped, Spent: it.Spent}})
+			return true
+		case err != nil:
+			e.putOff(it, "read the content", err)
+			return true
+		}
+		it.payload = payload
+	}
+	return e.attempt(ctx, it, pic, cred)
+}
+
+func standing(it *item) Standing {
+	return Standing{Channel: it.Channel, Spent: it.Spent, ExpiresAt: it.ExpiresAt, AtMostOnce: it.atMostOnce}
+}
+
+// freshTarget reads the target again when what is in hand is old.
+func (e *Engine) freshTarget(ctx context.Context, it *item, now time.Time) error {
+	if now.Sub(it.now.ReadAt) < targetAge {
+		return nil
+	}
+	if it.Channel == channels.Webhook {
+		if known, ok := e.endpoints.get(it.Target, now); ok {
+			it.now = known
+			return nil
+		}
+	}
+	t, err := e.o.Store.Target(ctx, it.Tenant, it.Target, it.Channel)
+	if err != nil {
+		return err
+	}
+	it.now = t
+	if it.Channel == channels.Webhook {
+		e.endpoints.put(it.Target, t)
+	}
+	return nil
+}
+
+// obstacle finds what keeps a delivery from being attempted at all.
+func obstacle(it *item, pic *picture, now time.Time) (Finish, bool) {
+	drop := func(r Reason) (Finish, bool) {
+		return Finish{Transition: Transition{State: Dropped, Reason: r, Spent: it.Spent}}, true
+	}
+	hold := func(h Hold, r Reason) (Finish, bool) {
+		return Finish{Transition: Transition{State: Held, Reason: r, Spent: it.Spent, Hold: h.Scope}, Hold: h}, true
+	}
+	t := &it.now
+	switch {
+	case !t.Exists:
+		return drop(Gone)
+	case it.Channel == channels.Webhook:
+		if h, ok := pic.holds[holdKey{scope: HoldEndpoint, subject: it.Target}]; ok {
+			return hold(h, h.Reason)
+		}
+		return Finish{}, false
+	case t.Epoch != it.Epoch || t.UserID != it.UserID:
+		return drop(Rebound)
+	case t.Device == devices.Retired, !t.ExpiresAt.IsZero() && !t.ExpiresAt.After(now):
+		return drop(Gone)
+	}
+	c := pic.credential(t)
+	if c == nil {
+		return hold(Hold{Scope: HoldMissing, App: t.App, Channel: it.Channel, Qualifier: qualifier(t),
+			Detail: "There is no credential for this app and channel."}, CredentialMissing)
+	}
+	if h, ok := pic.holds[holdKey{scope: HoldCredential, subject: c.ID}]; ok {
+		return hold(h, h.Reason)
+	}
+	if it.Channel == channels.WebPush {
+		if h, ok := pic.holds[holdKey{scope: HoldCredential, subject: c.ID, qualifier: originOf(t.Target.Address)}]; ok {
+			return hold(h, h.Reason)
+		}
+	}
+	return Finish{}, false
+}
+
+// attempt sends, and writes what came of it.
+func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tenants.Credential) (calm bool) {
+	id, version := ids.ID(0), 0
+	if cred != nil {
+		id, version = cred.ID, cred.Version
+	}
+	s, err := e.senders.acquire(ctx, it.Tenant, id, it.Channel, version)
+	if err != nil {
+		e.putOff(it, "open the sender", err)
+		return true
+	}
+	defer e.senders.release(s)
+
+	started := e.o.Now()
+	sendCtx, cancel := context.WithTimeout(ctx, e.o.SendTimeout)
+	r := s.Send(sendCtx, it.now.Target, it.payload, channels.Life{
+		Delivery: ids.FormatDelivery(it.Notification, it.Target), Notification: it.Notification.Format(ids.Notification),
+		UUID: uuidOf(it.Notification, it.Target), Attempt: it.Attempts + 1, Renewed: it.Renewed, ExpiresAt: it.ExpiresAt,
+	})
+	cancel()
+	now := e.o.Now()
+	took := now.Sub(started)
+
+	health, opinion := Health{}, opinion{}
+	if cred != nil {
+		// What the directory knows may be newer than the sender's version by now.
+		if latest, err := e.directory.of(ctx, it.Tenant); err == nil {
+			pic = latest
+		}
+		current := pic.byID[id]
+		stale := current == nil || current.Version != s.version
+		opinion = e.health.verdict(versionKey{id, s.version}, r, !stale && !current.ProvenAt.IsZero(), it.now.Device == devices.Suspect, now)
+		health = opinion.Health
+		health.Stale = stale
+	}
+	t := Next(standing(it), r, PolicyOf(it.Channel, pic.settings), health, now, e.o.Jitter())
+	if r.Resubscribe && t.Device == DeviceUntouched {
+		t.Device = DeviceSuspect
+	}
+	f := Finish{
+		Transition: t, Credential: id, Version: s.version, Learned: r.Environment, StartedAt: started, Prove: opinion.first,
+		Attempt: &Attempt{Number: it.Attempts + 1, At: started, Duration: took, Outcome: r.Outcome, Code: r.Code, Detail: r.Detail,
+			Status: r.Status, ProviderID: r.ProviderID, Ambiguous: r.Ambiguous},
+	}
+	if t.Device == DeviceConfirmed && it.now.Device != devices.Suspect {
+		f.Transition.Device = DeviceUntouched // nothing to confirm: spare the statement
+	}
+	switch t.Hold {
+	case HoldDoubt:
+		f.Hold = Hold{Scope: HoldDoubt, Subject: id, Version: s.version, Detail: r.Detail, Reason: InDoubt}
+	case HoldCredential:
+		f.Hold = Hold{Scope: HoldCredential, Subject: id, Detail: r.Detail, Reason: CredentialDenied}
+		if r.Scope == channels.ScopeOrigin {
+			f.Hold.Qualifier = originOf(it.now.Target.Address)
+		}
+	default:
+	}
+	if !t.WaitUntil.IsZero() {
+		e.gates.close(gateOf(t.WaitScope, it, id), t.WaitUntil)
+	}
+	e.metrics.attempt(it.Channel, r, took)
+	e.logAttempt(it, r, &t, took)
+	e.finish(it, f)
+	if cred != nil {
+		e.afterVerdict(it.Tenant, pic, versionKey{id, s.version}, r, opinion, now)
+	}
+	return r.Outcome != channels.Retry && r.Outcome != channels.Throttled
+}
+
+// afterVerdict settles doubts: a success of a version whose breaker is closed
+// confirms what it said of other devices; a breaker that opens takes back what
+// the version retired lately.
+func (e *Engine) afterVerdict(tenant ids.ID, pic *picture, k versionKey, r channels.Result, o opinion, now time.Time) {
+	switch {
+	case o.opened:
+		n, err := e.o.Store.Restore(e.loopCtx, k.credential, k.version, o.since, now)
+		e.o.Log.Warn("so many devices were called gone that the credential is in doubt; those retired lately are suspect again",
+			"credential", k.credential.Format(ids.Credential), "version", k.version, "devices", n, "error", err)
+	case r.Outcome == channels.Accepted && !o.BreakerOpen:
+		h, ok := pic.holds[holdKey{scope: HoldDoubt, subject: k.credential, version: k.version}]
+		if !ok {
+			return
+		}
+		if ended, err := e.o.Store.EndHold(e.loopCtx, h.ID, Confirm, now); err != nil {
+			e.o.Log.Warn("confirm a doubt", "hold", h.ID.Format(ids.Hold), "error", err)
+		} else if ended {
+			e.changed(tenant)
+		}
+	}
+}
+
+// logAttempt writes one wide line per attempt: failures always, successes only
+// at debug level.
+func (e *Engine) logAttempt(it *item, r channels.Result, t *Transition, took time.Duration) {
+	level := slog.LevelInfo
+	if r.Outcome == channels.Accepted {
+		level = slog.LevelDebug
+	}
+	if !e.o.Log.Enabled(e.loopCtx, level) {
+		return
+	}
+	e.o.Log.LogAttrs(e.loopCtx, level, "delivery.attempted",
+		slog.Int64("tenant", int64(it.Tenant)), slog.String("delivery", ids.FormatDelivery(it.Notification, it.Target)),
+		slog.String("channel", it.Channel.String()), slog.Int("attempt", it.Attempts+1), slog.String("outcome", r.Outcome.String()),
+		slog.String("code", r.Code), slog.Int("status", r.Status), slog.Duration("took", took),
+		slog.String("state", t.State.String()), slog.String("reason", t.Reason.String()), slog.Time("due", t.DueAt), slog.Int("spent", t.Spent))
+}
+
+// giveBack returns an item unspent.
+func (e *Engine) giveBack(it *item) {
+	e.finish(it, Finish{Transition: Transition{State: Pending, DueAt: e.o.Now(), Spent: it.Spent, Renew: it.Renewed}})
+}
+
+// putOff returns an item unspent because of trouble of our own.
+func (e *Engine) putOff(it *item, doing string, err error) {
+	if e.sendCtx.Err() == nil {
+		e.o.Log.Warn("a delivery is put off", "doing", doing, "delivery", ids.FormatDelivery(it.Notification, it.Target), "error", err)
+	}
+	e.finish(it, Finish{Transition: Transition{State: Pending, DueAt: e.o.Now().Add(5 * time.Second), Spent: it.Spent, Renew: it.Renewed}})
+}
+
+// finish writes what became of an item and lets go of it after the commit.
+func (e *Engine) finish(it *item, f Finish) {
+	f.Row, f.Now = it.Row, e.o.Now()
+	if f.ExpiresAt.IsZero() {
+		f.ExpiresAt = it.ExpiresAt
+	}
+	if f.Attempt == nil && f.Transition.Renew == 0 && f.Transition.State == Pending {
+		f.Transition.Renew = it.Renewed
+	}
+	e.write(it, f)
+}
+
+func (e *Engine) write(it *item, f Finish) {
+	e.o.Store.Finish(f, func(res FinishResult) {
+		if res.Err != nil && it.leaseLeft(e.o.Now()) > 0 && !e.stopping.Load() {
+			e.o.Log.Error("an outcome could not be written; it is tried again", "delivery", ids.FormatDelivery(it.Notification, it.Target), "error", res.Err)
+			time.AfterFunc(retryWrite, func() { e.write(it, f) })
+			return
+		}
+		e.letGo(it)
+		if res.Err != nil {
+			e.o.Log.Error("an outcome could not be written; the delivery will be taken over", "delivery", ids.FormatDelivery(it.Notification, it.Target), "error", res.Err)
+			return
+		}
+		e.written(it, &f, res)
+	})
+}
+
+// written follows up on a committed outcome. It runs in the writer's goroutine,
+// so it only hints.
+func (e *Engine) written(it *item, f *Finish, res FinishResult) {
+	if res.Lost {
+		return
+	}
+	t := &f.Transition
+	e.metrics.moved(it.Channel, t)
+	if !t.State.Unfinished() {
+		e.backlog.Add(-1)
+	}
+	if t.State == Pending {
+		e.wakeAt(t.DueAt)
+	}
+	if res.Opened {
+		go e.changed(it.Tenant)
+	}
+	if t.Device == DeviceRetired && it.Channel == channels.Webhook {
+		e.endpoints.forget(it.Target)
+		go e.changed(it.Tenant)
+	}
+}
+
+func (e *Engine) letGo(it *item) {
+	e.hand.Lock()
+	delete(e.inHand, it)
+	e.hand.Unlock()
+	e.finishes.Done()
+}

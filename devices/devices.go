@@ -1,0 +1,98 @@
+// Package devices is the register of addresses: which device of which user at
+// which app can be reached over which channel, and since when it cannot.
+package devices
+
+import (
+	"context"
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
+)
+
+// Status of a device. The numbers are stored; a test pins them.
+type Status uint8
+
+// The statuses.
+const (
+	// Active devices get notifications.
+	Active Status = 1
+	// Suspect devices get notifications too: a provider called the address dead,
+	// but a wrong credential could have caused that answer. An accepted send
+	// settles it either way.
+	Suspect Status = 2
+	// Retired devices get nothing: the provider said the address is gone, or the
+	// subscription expired. Restorable for 30 days, and revived when
+	// the app registers the address again.
+	Retired Status = 3
+)
+
+// Device is an address of a user at an app.
+type Device struct {
+	Tenant ids.ID
+	ID     ids.ID
+	UserID ids.ID
+	User   string // the tenant's own id of the user
+	// Epoch grows whenever the device changes hands. A delivery carries the
+	// epoch it was accepted for and is dropped when they differ.
+	Epoch          int
+	App            string
+	Channel        channels.Kind
+	Target         channels.Target // Kind, Address, Environment, P256dh, Auth, OS, RegisteredAt
+	VAPIDKey       string          // web push: the public key that the subscription is bound to; "" where unknown
+	InstallationID string          // "" where unknown
+	AppVersion     string
+	Locale         string            // BCP 47
+	TimeZone       string            // IANA
+	Tags           map[string]string // at most 32
+	LastSeenAt     time.Time         // zero: unknown
+	ExpiresAt      time.Time         // of a push subscription; zero: never
+	Status         Status
+	Reason         string // why it is suspect or retired: "fcm.unregistered" ...
+	StatusAt       time.Time
+	CreatedAt      time.Time
+	UpdatedAt      time.Time
+}
+
+// Filter selects devices for a list. Zero members select everything.
+type Filter struct {
+	User    string
+	Channel channels.Kind
+	Status  Status
+	App     string
+	After   ids.ID // the last id of the page before
+	Limit   int    // 1 to 500
+}
+
+// Registered tells what an upsert did.
+type Registered struct {
+	Device  Device
+	Created bool
+	// Rebound: the address belonged to another user, who has lost it now.
+	Rebound bool
+	// Replaced: another address of the same installation gave way to this one.
+	Replaced bool
+}
+
+// Store keeps devices. What is absent, or another tenant's, is problem.NotFound.
+type Store interface {
+	// UpsertDevice registers an address in one transaction. The same address
+	// (tenant, app, channel, address) is one device, whoever registers it: it
+	// moves to the new user with a new epoch. Devices of the same (app,
+	// installation id, channel) are one installation: the new address takes the
+	// old one's place and id. Registering revives a suspect or retired device.
+	UpsertDevice(context.Context, Device) (Registered, error)
+	Device(ctx context.Context, tenant, id ids.ID) (Device, error)
+	Devices(ctx context.Context, tenant ids.ID, f Filter) ([]Device, error)
+	// DeleteDevice forgets an address. user, unless empty, must be its owner.
+	DeleteDevice(ctx context.Context, tenant, id ids.ID, user string) error
+	// DeleteAddress is the same by address, for a browser that unsubscribes.
+	DeleteAddress(ctx context.Context, tenant ids.ID, key AddressKey, user string) error
+}
+
+// AddressKey is what makes a device unique in its tenant.
+type AddressKey struct {
+	App     string
+	Channel channels.Kind
+	Address string
+}

@@ -1,0 +1,214 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+)
+
+// Flags of a notification.
+const (
+	flagSensitive  = 1
+	flagAtMostOnce = 2
+	flagCanceled   = 4
+	flagScheduled  = 8
+)
+
+const insertNotification = `INSERT INTO notifications
+ (tenant_id,id,lane,type,created_at,send_at,flags,targets) VALUES (?,?,?,?,?,?,?,?)`
+
+const insertPayload = `INSERT INTO payloads (notification_id,tenant_id,body) VALUES (?,?,?)`
+
+const insertDelivery = `INSERT INTO deliveries
+ (tenant_id,notification_id,target_id,channel,lane,state,reason,user_id,device_epoch,credential_id,due_at,expires_at,claim,
+  hold_id,round,spent,attempts,takeovers,flags,renewed,updated_at,
+  att_at,att_ms,att_outcome,att_status,att_ambiguous,att_code,att_detail,att_provider_id)
+ VALUES (?,?,?,?,?,?,0,?,?,?,?,?,?,0,1,0,0,0,0,0,?,0,0,0,0,0,'','','')`
+
+const insertSkip = `INSERT INTO skips
+ (tenant_id,notification_id,n,user_id,target_id,channel,reason) VALUES (?,?,?,?,?,?,?)`
+
+const insertIdempotency = `INSERT INTO idempotency
+ (tenant_id,principal_id,route,key,body_hash,status,answer,expires_at) VALUES (?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING`
+
+const selectIdempotency = `SELECT body_hash,status,answer,expires_at FROM idempotency
+ WHERE tenant_id=? AND principal_id=? AND route=? AND key=?`
+
+const deleteIdempotency = `DELETE FROM idempotency WHERE tenant_id=? AND principal_id=? AND route=? AND key=?`
+
+var _ delivery.AcceptStore = (*Store)(nil)
+
+// Accept implements delivery.AcceptStore.
+func (s *Store) Accept(ctx context.Context, b delivery.Batch) (*delivery.Answer, error) {
+	sealed, weight := make([][]byte, len(b.Accepted)), 1
+	for i, a := range b.Accepted {
+		body, err := s.seal(sealPayload, a.Tenant, a.ID, a.Body)
+		if err != nil {
+			return nil, err
+		}
+		sealed[i] = body
+		weight += 2 + len(a.Rows) + len(a.Skips)
+	}
+	now := s.now()
+	var stored *delivery.Answer
+	err := s.do(ctx, weight, func(t *tx) error {
+		stored = nil
+		if b.Idempotency != nil {
+			var err error
+			if stored, err = t.reserve(b, now); stored != nil || err != nil {
+				return err
+			}
+		}
+		for i := range b.Accepted {
+			if err := t.accept(&b.Accepted[i], sealed[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil && stored != nil && stored.Status == mismatch {
+		return nil, errMismatch()
+	}
+	return stored, err
+}
+
+// mismatch marks a stored answer to another body. It is not an error inside the
+// transaction, since nothing has to be undone.
+const mismatch = -1
+
+func errMismatch() error {
+	return problem.New(problem.IdempotencyMismatch,
+		"This Idempotency-Key was used with another request body within the last 24 hours; use a new key for a new request.")
+}
+
+// reserve takes the idempotency key, or finds the answer that it has already.
+func (t *tx) reserve(b delivery.Batch, now time.Time) (*delivery.Answer, error) {
+	i := b.Idempotency
+	key := []any{b.Tenant, i.Principal, i.Route, i.Key}
+	for {
+		n, err := t.affect(insertIdempotency, b.Tenant, i.Principal, i.Route, i.Key, i.BodyHash[:],
+			b.Answer.Status, b.Answer.Body, millis(b.ExpiresAt))
+		if err != nil || n == 1 {
+			return nil, err
+		}
+		var (
+			hash    []byte
+			expires int64
+			a       = &delivery.Answer{Replayed: true}
+		)
+		found, err := t.one(selectIdempotency, key, &hash, &a.Status, &a.Body, &expires)
+		switch {
+		case err != nil:
+			return nil, err
+		case found && expires > millis(now):
+			if !bytes.Equal(hash, i.BodyHash[:]) {
+				a.Status = mismatch
+			}
+			return a, nil
+		}
+		// Its time is over, only the purge has not come by yet.
+		if err := t.exec(deleteIdempotency, key...); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (t *tx) accept(a *delivery.Accepted, sealed []byte) error {
+	flags := 0
+	if a.Sensitive {
+		flags |= flagSensitive
+	}
+	if a.AtMostOnce {
+		flags |= flagAtMostOnce
+	}
+	if a.Scheduled {
+		flags |= flagScheduled
+	}
+	if err := t.exec(insertNotification, a.Tenant, a.ID, a.Lane, a.Type, millis(a.CreatedAt), millis(a.SendAt),
+		flags, len(a.Rows)); err != nil {
+		return fmt.Errorf("store the notification: %w", err)
+	}
+	if len(a.Rows) > 0 || a.Scheduled {
+		if err := t.exec(insertPayload, a.ID, a.Tenant, sealed); err != nil {
+			return fmt.Errorf("store the content: %w", err)
+		}
+	}
+	if a.Scheduled {
+		return t.exec("INSERT INTO fanouts (tenant_id,notification_id,due_at) VALUES (?,?,?)", a.Tenant, a.ID, millis(a.SendAt))
+	}
+	return t.targets(a)
+}
+
+// targets stores the deliveries and skips of a notification.
+func (t *tx) targets(a *delivery.Accepted) error {
+	for i := range a.Rows {
+		r := &a.Rows[i]
+		if err := t.exec(insertDelivery, r.Tenant, r.Notification, r.Target, r.Channel, r.Lane, r.State,
+			orNull(r.UserID), r.Epoch, r.Credential, millis(r.DueAt), millis(r.ExpiresAt), r.Claim, millis(a.CreatedAt)); err != nil {
+			return fmt.Errorf("store a delivery: %w", err)
+		}
+	}
+	for n, k := range a.Skips {
+		user := ids.ID(0)
+		if k.User != "" {
+			var err error
+			if user, err = t.user(a.Tenant, k.User); err != nil {
+				return err
+			}
+		}
+		if err := t.exec(insertSkip, a.Tenant, a.ID, n, orNull(user), k.Target, k.Channel, k.Reason); err != nil {
+			return fmt.Errorf("store a skip: %w", err)
+		}
+	}
+	return nil
+}
+
+// user finds or makes the row of a user: users exist from first sight.
+func (t *tx) user(tenant ids.ID, external string) (ids.ID, error) {
+	var id ids.ID
+	found, err := t.one("SELECT id FROM users WHERE tenant_id=? AND external_id=?", []any{tenant, external}, &id)
+	if err != nil || found {
+		return id, err
+	}
+	id = t.s.opts.IDs.Next()
+	return id, t.exec("INSERT INTO users (tenant_id,id,external_id) VALUES (?,?,?)", tenant, id, external)
+}
+
+// Stored implements delivery.Ledger.
+func (s *Store) Stored(ctx context.Context, tenant ids.ID, i delivery.Idempotency) (delivery.Answer, bool, error) {
+	st, err := s.stmt(selectIdempotency)
+	if err != nil {
+		return delivery.Answer{}, false, err
+	}
+	var (
+		hash    []byte
+		expires int64
+		a       = delivery.Answer{Replayed: true}
+	)
+	err = st.QueryRowContext(ctx, tenant, i.Principal, i.Route, i.Key).Scan(&hash, &a.Status, &a.Body, &expires)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return delivery.Answer{}, false, nil
+	case err != nil:
+		return delivery.Answer{}, false, fmt.Errorf("look up the idempotency key: %w", err)
+	case expires <= millis(s.now()):
+		return delivery.Answer{}, false, nil
+	case !bytes.Equal(hash, i.BodyHash[:]):
+		return delivery.Answer{}, false, errMismatch()
+	}
+	return a, true, nil
+}
+
+func orNull(id ids.ID) any {
+	if id == 0 {
+		return nil
+	}
+	return int64(id)
+}

@@ -1,0 +1,213 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+)
+
+var _ delivery.CommandStore = (*Store)(nil)
+
+// DueMarkers implements delivery.CommandStore.
+func (s *Store) DueMarkers(ctx context.Context, now time.Time, limit int) ([]delivery.Marker, error) {
+	rows, err := s.readDB.QueryContext(ctx, `SELECT f.tenant_id,f.notification_id,n.lane,n.send_at,n.flags,n.type FROM fanouts f
+ JOIN notifications n ON n.tenant_id=f.tenant_id AND n.id=f.notification_id WHERE f.due_at<=? ORDER BY f.due_at LIMIT ?`, millis(now), limit)
+	if err != nil {
+		return nil, err
+	}
+	return collect(rows, func(r *sql.Rows) (m delivery.Marker, err error) {
+		var (
+			flags int
+			at    int64
+		)
+		err = r.Scan(&m.Tenant, &m.Notification, &m.Lane, &at, &flags, &m.Type)
+		m.SendAt, m.AtMostOnce = fromMillis(at), flags&flagAtMostOnce != 0
+		return m, err
+	})
+}
+
+// Unfold implements delivery.CommandStore.
+func (s *Store) Unfold(ctx context.Context, a delivery.Accepted) (bool, error) {
+	there := false
+	err := s.do(context.WithoutCancel(ctx), len(a.Rows)+1, func(t *tx) error {
+		n, err := t.affect("DELETE FROM fanouts WHERE tenant_id=? AND notification_id=?", a.Tenant, a.ID)
+		if there = n == 1; err != nil || !there {
+			return err
+		}
+		if err := t.exec("UPDATE notifications SET flags=flags & ~8, targets=? WHERE tenant_id=? AND id=?", len(a.Rows), a.Tenant, a.ID); err != nil {
+			return err
+		}
+		return t.targets(&a)
+	})
+	return there, err
+}
+
+// Cancel implements delivery.CommandStore.
+func (s *Store) Cancel(ctx context.Context, tenant, notification ids.ID, now time.Time) (int, error) {
+	var n int64
+	err := s.change(ctx, func(t *tx) error {
+		found, err := t.affect("UPDATE notifications SET flags=flags|4 WHERE tenant_id=? AND id=?", tenant, notification)
+		if err != nil {
+			return err
+		}
+		if found == 0 {
+			return problem.New(problem.NotFound, "There is no such notification.")
+		}
+		marker, err := t.affect("DELETE FROM fanouts WHERE tenant_id=? AND notification_id=?", tenant, notification)
+		if err != nil {
+			return err
+		}
+		if marker > 0 {
+			if err := t.exec("UPDATE notifications SET flags=flags & ~8 WHERE tenant_id=? AND id=?", tenant, notification); err != nil {
+				return err
+			}
+		}
+		n, err = t.affect(`UPDATE deliveries SET state=5, reason=?, due_at=0, hold_id=0, updated_at=?
+ WHERE tenant_id=? AND notification_id=? AND state IN (1,3)`, delivery.Canceled, millis(now), tenant, notification)
+		return err
+	})
+	return int(n), err
+}
+
+// Replay implements delivery.CommandStore.
+func (s *Store) Replay(ctx context.Context, tenant, notification, target ids.ID, now time.Time,
+	ttl func(delivery.Request, channels.Kind) time.Duration, actor string,
+) error {
+	body, err := s.Content(ctx, tenant, notification)
+	if problem.CodeOf(err) == problem.NotFound {
+		if _, derr := s.Delivery(ctx, tenant, notification, target); derr != nil {
+			return derr
+		}
+		return problem.New(problem.Conflict, "The content of this notification has been erased, so it cannot be sent again.")
+	}
+	if err != nil {
+		return err
+	}
+	var req delivery.Request
+	if err := json.Unmarshal(body, &req); err != nil {
+		return fmt.Errorf("read the stored content: %w", err)
+	}
+	return s.change(ctx, func(t *tx) error {
+		var (
+			state delivery.State
+			kind  channels.Kind
+		)
+		key := []any{tenant, notification, target}
+		found, err := t.one("SELECT state,channel FROM deliveries WHERE tenant_id=? AND notification_id=? AND target_id=?", key, &state, &kind)
+		switch {
+		case err != nil:
+			return err
+		case !found:
+			return problem.New(problem.NotFound, "There is no such delivery.")
+		case state != delivery.Dead:
+			return problem.New(problem.Conflict, "Only a dead letter can be replayed; this delivery is %s.", state)
+		}
+		if err := t.exec(`UPDATE deliveries SET state=1, reason=0, due_at=?, expires_at=?, round=round+1, spent=0, takeovers=0, renewed=0, updated_at=?
+ WHERE tenant_id=? AND notification_id=? AND target_id=?`,
+			append([]any{millis(now), millis(now.Add(ttl(req, kind))), millis(now)}, key...)...); err != nil {
+			return err
+		}
+		return t.audit(tenant, actor, "delivery.replay", ids.FormatDelivery(notification, target))
+	})
+}
+
+// EndHold implements delivery.CommandStore.
+func (s *Store) EndHold(ctx context.Context, hold ids.ID, e delivery.Ending, _ time.Time) (bool, error) {
+	ended := false
+	err := s.do(context.WithoutCancel(ctx), 1, func(t *tx) error {
+		n, err := t.affect("UPDATE holds SET ending=? WHERE id=? AND ending=0", e, hold)
+		ended = n == 1
+		return err
+	})
+	return ended, err
+}
+
+// MoveHeld implements delivery.CommandStore.
+func (s *Store) MoveHeld(ctx context.Context, h delivery.Hold, limit int, now time.Time) (moved int, done bool, err error) {
+	err = s.do(context.WithoutCancel(ctx), limit, func(t *tx) error {
+		var err error
+		if moved, err = t.moveHeld(h, limit, now); err != nil || moved == limit {
+			return err
+		}
+		settled, err := t.settle(h, limit, now)
+		if err != nil || settled == limit {
+			moved += settled
+			return err
+		}
+		done = true
+		return t.exec("DELETE FROM holds WHERE id=?", h.ID)
+	})
+	return moved, done, err
+}
+
+func (t *tx) moveHeld(h delivery.Hold, limit int, now time.Time) (int, error) {
+	rows, err := t.query(`SELECT tenant_id,notification_id,target_id,channel,expires_at,updated_at FROM deliveries
+ INDEXED BY deliveries_hold WHERE hold_id=? AND hold_id<>0 LIMIT ?`, h.ID, limit)
+	if err != nil {
+		return 0, err
+	}
+	type held struct {
+		key              [3]any
+		kind             channels.Kind
+		expires, updated int64
+	}
+	list, err := collect(rows, func(r *sql.Rows) (x held, err error) {
+		var tenant, notification, target ids.ID
+		err = r.Scan(&tenant, &notification, &target, &x.kind, &x.expires, &x.updated)
+		x.key = [3]any{tenant, notification, target}
+		return x, err
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, x := range list {
+		state, reason, due := delivery.Pending, delivery.NoReason, millis(now)
+		if h.Ending == delivery.Confirm {
+			state, reason, due = delivery.Dropped, delivery.Gone, 0
+		}
+		if x.kind == channels.Webhook {
+			x.expires += max(millis(now)-x.updated, 0) // the time on hold was not its own
+		}
+		if err := t.exec(`UPDATE deliveries SET state=?, reason=?, due_at=?, expires_at=?, hold_id=0, updated_at=?
+ WHERE tenant_id=? AND notification_id=? AND target_id=? AND state=3`,
+			append([]any{state, reason, due, x.expires, millis(now)}, x.key[:]...)...); err != nil {
+			return 0, err
+		}
+	}
+	return len(list), nil
+}
+
+// settle ends the doubt about up to limit devices that a credential version
+// called gone.
+func (t *tx) settle(h delivery.Hold, limit int, now time.Time) (int, error) {
+	if h.Scope != delivery.HoldDoubt {
+		return 0, nil
+	}
+	set := `status=1, reason=''`
+	if h.Ending == delivery.Confirm {
+		set = `status=3`
+	}
+	n, err := t.affect(`UPDATE devices SET `+set+`, status_at=?, updated_at=? WHERE id IN
+ (SELECT id FROM devices INDEXED BY devices_doubt WHERE credential_id=? AND version=? AND status>1 AND status=2 LIMIT ?)`,
+		millis(now), millis(now), h.Subject, h.Version, limit)
+	return int(n), err
+}
+
+// Restore implements delivery.CommandStore.
+func (s *Store) Restore(ctx context.Context, credential ids.ID, version int, since, now time.Time) (int, error) {
+	var n int64
+	err := s.do(context.WithoutCancel(ctx), 1, func(t *tx) (err error) {
+		n, err = t.affect(`UPDATE devices SET status=?, status_at=?, updated_at=? WHERE credential_id=? AND version=? AND status>1 AND status=? AND status_at>=?`,
+			devices.Suspect, millis(now), millis(now), credential, version, devices.Retired, millis(since))
+		return err
+	})
+	return int(n), err
+}

@@ -1,0 +1,261 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"gorm.io/gorm"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/tenants"
+)
+
+// newest pages a tenant's rows from the newest id.
+func (s *Store) newest(ctx context.Context, tenant ids.ID, p tenants.Page) *gorm.DB {
+	q := s.read.WithContext(ctx).Where("tenant_id=?", tenant).Order("id DESC").Limit(p.Limit)
+	if p.After != 0 {
+		q = q.Where("id<?", p.After)
+	}
+	return q
+}
+
+// PutApp implements tenants.CredentialStore.
+func (s *Store) PutApp(ctx context.Context, a tenants.App, c tenants.Change) error {
+	return s.change(ctx, func(x *tx) error { return x.putApp(a, c) })
+}
+
+func (t *tx) putApp(a tenants.App, c tenants.Change) error {
+	n, err := t.affect("INSERT INTO apps (tenant_id,name,created_at) VALUES (?,?,?) ON CONFLICT DO NOTHING", a.Tenant, a.Name, millis(a.CreatedAt))
+	if err != nil || n == 0 {
+		return err
+	}
+	return t.audit(a.Tenant, c.Actor, "app.put", a.Name)
+}
+
+// Apps implements tenants.CredentialStore.
+func (s *Store) Apps(ctx context.Context, tenant ids.ID) ([]tenants.App, error) {
+	var list []struct {
+		Name      string
+		CreatedAt int64
+	}
+	if err := s.read.WithContext(ctx).Table("apps").Where("tenant_id=?", tenant).Order("name").Find(&list).Error; err != nil {
+		return nil, err
+	}
+	out := make([]tenants.App, len(list))
+	for i, a := range list {
+		out[i] = tenants.App{Tenant: tenant, Name: a.Name, CreatedAt: fromMillis(a.CreatedAt)}
+	}
+	return out, nil
+}
+
+// credentialModel is a credential with its newest version.
+type credentialModel struct {
+	ID        ids.ID
+	TenantID  ids.ID
+	App       string
+	Channel   channels.Kind
+	Qualifier string
+	Version   int
+	Status    tenants.CredentialStatus
+	Reason    string
+	CreatedAt int64
+	UpdatedAt int64
+	Settings  string
+	ExpiresAt int64
+	ProvenAt  int64
+}
+
+const credentialColumns = `c.id,c.tenant_id,c.app,c.channel,c.qualifier,c.version,c.status,c.reason,c.created_at,c.updated_at,v.settings,v.expires_at,v.proven_at`
+
+func (m credentialModel) credential() (tenants.Credential, error) {
+	return tenants.Credential{
+		Tenant: m.TenantID, ID: m.ID, App: m.App, Channel: m.Channel, Qualifier: m.Qualifier, Version: m.Version,
+		Settings: json.RawMessage(m.Settings), Status: m.Status, Reason: m.Reason, CreatedAt: fromMillis(m.CreatedAt),
+		UpdatedAt: fromMillis(m.UpdatedAt), ExpiresAt: fromMillis(m.ExpiresAt), ProvenAt: fromMillis(m.ProvenAt),
+	}, nil
+}
+
+func withVersion(q *gorm.DB) *gorm.DB {
+	return q.Table("credentials c").Select(credentialColumns).
+		Joins("JOIN credential_versions v ON v.credential_id=c.id AND v.version=c.version")
+}
+
+// PutCredential implements tenants.CredentialStore.
+func (s *Store) PutCredential(ctx context.Context, c tenants.Credential, secret channels.Credential, ch tenants.Change) (tenants.Credential, error) {
+	now := s.now()
+	id := s.opts.IDs.Next() // for a first version
+	if known, err := s.credentialID(ctx, c.Tenant, c.App, c.Channel, secret.Qualifier); err != nil {
+		return c, err
+	} else if known != 0 {
+		id = known
+	}
+	sealed, err := s.seal(sealCredential, c.Tenant, id, secret.Secret)
+	if err != nil {
+		return c, err
+	}
+	err = s.change(ctx, func(t *tx) error {
+		if err := t.putApp(tenants.App{Tenant: c.Tenant, Name: c.App, CreatedAt: now}, ch); err != nil {
+			return err
+		}
+		if err := t.exec(`INSERT INTO credentials (id,tenant_id,app,channel,qualifier,version,status,reason,created_at,updated_at) VALUES (?,?,?,?,?,0,'active','',?,?)
+ ON CONFLICT (tenant_id,app,channel,qualifier) DO NOTHING`, id, c.Tenant, c.App, c.Channel, secret.Qualifier, millis(now), millis(now)); err != nil {
+			return err
+		}
+		// Two first versions at the same moment: the second was sealed for an id that is not taken.
+		n, err := t.affect(`UPDATE credentials SET version=version+1, status='active', reason='', updated_at=? WHERE id=? AND tenant_id=? AND qualifier=?`,
+			millis(now), id, c.Tenant, secret.Qualifier)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return problem.New(problem.Conflict, "The credential was put by someone else at the same moment; look at it and try again.")
+		}
+		if err := t.exec(`INSERT INTO credential_versions (credential_id,version,settings,sealed,expires_at,created_at,proven_at)
+ SELECT id,version,?,?,?,?,0 FROM credentials WHERE id=?`, string(secret.Settings), sealed, millis(secret.ExpiresAt), millis(now), id); err != nil {
+			return err
+		}
+		if err := t.endCredentialHolds(c.Tenant, id, c.App, c.Channel); err != nil {
+			return err
+		}
+		return t.audit(c.Tenant, ch.Actor, ch.Action, id.Format(ids.Credential))
+	})
+	if err != nil {
+		return c, err
+	}
+	return s.Credential(ctx, c.Tenant, id)
+}
+
+func (s *Store) credentialID(ctx context.Context, tenant ids.ID, app string, k channels.Kind, qualifier string) (ids.ID, error) {
+	var id ids.ID
+	err := s.readDB.QueryRowContext(ctx, "SELECT id FROM credentials WHERE tenant_id=? AND app=? AND channel=? AND qualifier=?",
+		tenant, app, k, qualifier).Scan(&id)
+	if isNoRows(err) {
+		return 0, nil
+	}
+	return id, err
+}
+
+// endCredentialHolds ends what the version before, or its absence, caused: the
+// new one gives its own verdicts.
+func (t *tx) endCredentialHolds(tenant, id ids.ID, app string, k channels.Kind) error {
+	if err := t.endHolds("tenant_id=? AND scope=? AND subject_id=?", delivery.Resume, tenant, delivery.HoldCredential, id); err != nil {
+		return err
+	}
+	if err := t.endHolds("tenant_id=? AND scope=? AND subject_id=?", delivery.Reverse, tenant, delivery.HoldDoubt, id); err != nil {
+		return err
+	}
+	return t.endHolds("tenant_id=? AND scope=? AND app=? AND channel=?", delivery.Resume, tenant, delivery.HoldMissing, app, k)
+}
+
+// Credential implements tenants.CredentialStore.
+func (s *Store) Credential(ctx context.Context, tenant, id ids.ID) (tenants.Credential, error) {
+	var list []credentialModel
+	if err := withVersion(s.read.WithContext(ctx)).Where("c.id=? AND c.tenant_id=?", id, tenant).Find(&list).Error; err != nil {
+		return tenants.Credential{}, err
+	}
+	if len(list) == 0 {
+		return tenants.Credential{}, problem.New(problem.NotFound, "There is no such credential.")
+	}
+	return list[0].credential()
+}
+
+// Credentials implements tenants.CredentialStore.
+func (s *Store) Credentials(ctx context.Context, tenant ids.ID) ([]tenants.Credential, error) {
+	var list []credentialModel
+	if err := withVersion(s.read.WithContext(ctx)).Where("c.tenant_id=?", tenant).Order("c.id").Limit(1000).Find(&list).Error; err != nil {
+		return nil, err
+	}
+	return convert(list, credentialModel.credential)
+}
+
+// OpenCredential implements tenants.CredentialStore.
+func (s *Store) OpenCredential(ctx context.Context, tenant, id ids.ID) (channels.Credential, error) {
+	var (
+		c        = channels.Credential{ID: int64(id)}
+		settings string
+		sealed   []byte
+		expires  int64
+	)
+	err := s.readDB.QueryRowContext(ctx, `SELECT c.version,c.qualifier,v.settings,v.sealed,v.expires_at FROM credentials c
+ JOIN credential_versions v ON v.credential_id=c.id AND v.version=c.version WHERE c.id=? AND c.tenant_id=?`, id, tenant).
+		Scan(&c.Version, &c.Qualifier, &settings, &sealed, &expires)
+	if err != nil {
+		return c, notFoundOr(err, "credential")
+	}
+	c.Settings, c.ExpiresAt = json.RawMessage(settings), fromMillis(expires)
+	c.Secret, err = s.unseal(sealCredential, tenant, id, sealed)
+	return c, err
+}
+
+// DeleteCredential implements tenants.CredentialStore.
+func (s *Store) DeleteCredential(ctx context.Context, tenant, id ids.ID, c tenants.Change) error {
+	return s.change(ctx, func(t *tx) error {
+		n, err := t.affect("DELETE FROM credentials WHERE id=? AND tenant_id=?", id, tenant)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return problem.New(problem.NotFound, "There is no such credential.")
+		}
+		if err := t.exec("DELETE FROM credential_versions WHERE credential_id=?", id); err != nil {
+			return err
+		}
+		if err := t.endCredentialHolds(tenant, id, "", 0); err != nil {
+			return err
+		}
+		return t.audit(tenant, c.Actor, c.Action, id.Format(ids.Credential))
+	})
+}
+
+// PauseCredential implements tenants.CredentialStore.
+func (s *Store) PauseCredential(ctx context.Context, tenant, id ids.ID, reason string, c tenants.Change) (tenants.Credential, error) {
+	return s.switchCredential(ctx, tenant, id, func(t *tx, now time.Time) error {
+		if err := t.pauseCredential(tenant, id, reason, c.Actor, now); err != nil {
+			return err
+		}
+		_, _, err := t.openHold(delivery.Hold{Tenant: tenant, Scope: delivery.HoldCredential, Subject: id,
+			Reason: delivery.CredentialPaused, Detail: reason, Since: now})
+		return err
+	})
+}
+
+// ResumeCredential implements tenants.CredentialStore.
+func (s *Store) ResumeCredential(ctx context.Context, tenant, id ids.ID, c tenants.Change) (tenants.Credential, error) {
+	return s.switchCredential(ctx, tenant, id, func(t *tx, now time.Time) error {
+		if err := t.exec(`UPDATE credentials SET status=?, reason='', updated_at=? WHERE id=? AND tenant_id=?`,
+			tenants.CredentialActive, millis(now), id, tenant); err != nil {
+			return err
+		}
+		if err := t.endCredentialHolds(tenant, id, "", 0); err != nil {
+			return err
+		}
+		return t.audit(tenant, c.Actor, c.Action, id.Format(ids.Credential))
+	})
+}
+
+func (s *Store) switchCredential(ctx context.Context, tenant, id ids.ID, run func(*tx, time.Time) error) (tenants.Credential, error) {
+	err := s.change(ctx, func(t *tx) error {
+		there, err := t.count("SELECT count(*) FROM credentials WHERE id=? AND tenant_id=?", id, tenant)
+		if err != nil {
+			return err
+		}
+		if there == 0 {
+			return problem.New(problem.NotFound, "There is no such credential.")
+		}
+		return run(t, s.now())
+	})
+	if err != nil {
+		return tenants.Credential{}, err
+	}
+	return s.Credential(ctx, tenant, id)
+}
+
+// RecoverCredential implements delivery.CommandStore.
+func (s *Store) RecoverCredential(ctx context.Context, tenant, id ids.ID) error {
+	_, err := s.ResumeCredential(ctx, tenant, id, tenants.Change{Actor: "engine", Action: "credential.resume"})
+	return err
+}

@@ -1,0 +1,221 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/tenants"
+	"github.com/carillonhq/carillon/webhooks"
+)
+
+const fence = ` WHERE tenant_id=? AND notification_id=? AND target_id=? AND claim=? AND state=2`
+
+const finishAttempt = `UPDATE deliveries SET state=?, reason=?, due_at=?, expires_at=?, hold_id=?, spent=?, renewed=?, updated_at=?,
+ attempts=?, credential_id=?, att_at=?, att_ms=?, att_outcome=?, att_status=?, att_ambiguous=?, att_code=?, att_detail=?, att_provider_id=?` + fence
+
+const finishOnly = `UPDATE deliveries SET state=?, reason=?, due_at=?, expires_at=?, hold_id=?, spent=?, renewed=?, updated_at=?` + fence
+
+// Finish implements delivery.QueueStore.
+func (s *Store) Finish(f delivery.Finish, done func(delivery.FinishResult)) {
+	var res delivery.FinishResult
+	o := op{
+		weight: 1,
+		run:    func(t *tx) (err error) { res, err = t.finish(&f); return err },
+		done:   func(err error) { res.Err = err; done(res) },
+	}
+	if err := s.writer.offer(context.Background(), o); err != nil {
+		done(delivery.FinishResult{Err: err})
+	}
+}
+
+func (t *tx) finish(f *delivery.Finish) (res delivery.FinishResult, err error) {
+	r, n := &f.Row, &f.Transition
+	key := [4]any{r.Tenant, r.Notification, r.Target, r.Claim}
+	var hold ids.ID
+	if n.Hold != 0 {
+		// The hold may have ended since the row was looked at: then there is
+		// nothing to wait for.
+		if hold, res.Opened, err = t.hold(f); err != nil {
+			return res, err
+		}
+	}
+	due, expires := n.DueAt, f.ExpiresAt
+	switch {
+	case n.State == delivery.Held && hold == 0:
+		n.State, n.Reason, due = delivery.Pending, delivery.NoReason, f.Now
+	case n.State == delivery.Held:
+		due = expires // its deadline is found by the same claim
+		if r.Channel == channels.Webhook {
+			due = r.Notification.Time().Add(delivery.MaxWebhookTTL) // a hold does not spend a webhook's time
+		}
+	case !n.State.Unfinished():
+		due = time.Time{}
+	}
+	args := []any{n.State, n.Reason, millis(due), millis(expires), hold, n.Spent, n.Renew, millis(f.Now)}
+	var changed int64
+	if a := f.Attempt; a != nil {
+		if r.Attempts > 0 {
+			if err := t.exec(keepAttempt, key[:]...); err != nil {
+				return res, err
+			}
+		}
+		args = append(args, a.Number, f.Credential, millis(a.At), a.Duration.Milliseconds(), a.Outcome, a.Status,
+			a.Ambiguous, a.Code, a.Detail, a.ProviderID)
+		changed, err = t.affect(finishAttempt, append(args, key[:]...)...)
+	} else {
+		changed, err = t.affect(finishOnly, append(args, key[:]...)...)
+	}
+	if err != nil {
+		return res, fmt.Errorf("finish a delivery: %w", err)
+	}
+	if changed == 0 {
+		res.Lost = true // another node has taken it over: its word counts
+	}
+	return res, t.effects(f)
+}
+
+// effects writes what a verdict says beyond its delivery. It holds even when the
+// delivery itself was lost to another node: the provider did answer.
+func (t *tx) effects(f *delivery.Finish) error {
+	if f.Prove {
+		if err := t.exec(`UPDATE credential_versions SET proven_at=? WHERE credential_id=? AND version=? AND proven_at=0`,
+			millis(f.Now), f.Credential, f.Version); err != nil {
+			return err
+		}
+	}
+	if f.Learned != "" {
+		if err := t.exec(`UPDATE devices SET environment=?, updated_at=? WHERE id=? AND tenant_id=? AND epoch=? AND environment='auto'`,
+			f.Learned, millis(f.Now), f.Row.Target, f.Row.Tenant, f.Row.Epoch); err != nil {
+			return err
+		}
+	}
+	r := f.Row
+	code := ""
+	if f.Attempt != nil {
+		code = f.Attempt.Code
+	}
+	switch f.Transition.Device {
+	case delivery.DeviceUntouched:
+	case delivery.DeviceConfirmed:
+		if r.Channel != channels.Webhook {
+			return t.exec(`UPDATE devices SET status=1, reason='', status_at=?, updated_at=? WHERE id=? AND tenant_id=? AND epoch=? AND status=2`,
+				millis(f.Now), millis(f.Now), r.Target, r.Tenant, r.Epoch)
+		}
+	case delivery.DeviceSuspect:
+		return t.mark(f, devices.Suspect, devices.Active, code)
+	case delivery.DeviceRetired:
+		if r.Channel == channels.Webhook {
+			return t.disable(f, code)
+		}
+		return t.mark(f, devices.Retired, devices.Suspect, code)
+	}
+	return nil
+}
+
+// mark makes a device suspect or retired, unless it was registered again after
+// the attempt began or belongs to another user by now.
+func (t *tx) mark(f *delivery.Finish, to, atMost devices.Status, code string) error {
+	r := f.Row
+	return t.exec(`UPDATE devices SET status=?, reason=?, status_at=?, credential_id=?, version=?, updated_at=?
+ WHERE id=? AND tenant_id=? AND epoch=? AND status<=? AND registered_at<=? AND status_at<=?`,
+		to, code, millis(f.Now), f.Credential, f.Version, millis(f.Now),
+		r.Target, r.Tenant, r.Epoch, atMost, millis(f.StartedAt), millis(f.StartedAt))
+}
+
+// disable ends an endpoint that said it is gone; what else waits for it is held.
+func (t *tx) disable(f *delivery.Finish, code string) error {
+	n, err := t.affect(`UPDATE endpoints SET status=?, reason=?, updated_at=? WHERE id=? AND tenant_id=? AND status<>?`,
+		webhooks.Disabled, code, millis(f.Now), f.Row.Target, f.Row.Tenant, webhooks.Disabled)
+	if err != nil || n == 0 {
+		return err
+	}
+	if err := t.audit(f.Row.Tenant, "engine", "endpoint.disable", f.Row.Target.Format(ids.Endpoint)); err != nil {
+		return err
+	}
+	_, _, err = t.openHold(delivery.Hold{Tenant: f.Row.Tenant, Scope: delivery.HoldEndpoint, Subject: f.Row.Target,
+		Channel: channels.Webhook, Reason: delivery.EndpointPaused, Detail: code, Since: f.Now})
+	return err
+}
+
+// hold finds or opens the hold that a finish names. Only a verdict or a missing
+// credential opens one; a delivery that was put off without an attempt joins a
+// hold that stands, and need not wait when it has ended since.
+func (t *tx) hold(f *delivery.Finish) (ids.ID, bool, error) {
+	h := f.Hold
+	h.Tenant, h.Scope, h.Since = f.Row.Tenant, f.Transition.Hold, f.Now
+	if f.Attempt == nil && f.Transition.Reason != delivery.CredentialMissing {
+		id, err := t.findHold(h)
+		return id, false, err
+	}
+	switch f.Transition.Reason {
+	case delivery.CredentialMissing:
+		if n, err := t.count(`SELECT count(*) FROM credentials WHERE tenant_id=? AND app=? AND channel=? AND (qualifier=? OR qualifier='' OR ?='')`,
+			h.Tenant, h.App, h.Channel, h.Qualifier, h.Qualifier); err != nil || n > 0 {
+			return 0, false, err
+		}
+	case delivery.CredentialDenied, delivery.InDoubt:
+		current, err := t.count(`SELECT count(*) FROM credentials WHERE id=? AND version=?`, h.Subject, f.Version)
+		if err != nil || current == 0 {
+			return 0, false, err // a newer version is there: it gives its own verdict
+		}
+	default:
+	}
+	id, opened, err := t.openHold(h)
+	if err == nil && opened && f.Transition.Reason == delivery.CredentialDenied && h.Qualifier == "" {
+		err = t.pauseCredential(h.Tenant, h.Subject, h.Detail, "engine", f.Now)
+	}
+	return id, opened, err
+}
+
+func (t *tx) findHold(h delivery.Hold) (id ids.ID, err error) {
+	_, err = t.one(`SELECT id FROM holds WHERE tenant_id=? AND scope=? AND subject_id=? AND version=? AND app=? AND channel=? AND qualifier=? AND ending=0`,
+		[]any{h.Tenant, h.Scope, h.Subject, h.Version, h.App, h.Channel, h.Qualifier}, &id)
+	return id, err
+}
+
+func (t *tx) openHold(h delivery.Hold) (id ids.ID, opened bool, err error) {
+	if id, err = t.findHold(h); err != nil || id != 0 {
+		return id, false, err
+	}
+	id = t.s.opts.IDs.Next()
+	return id, true, t.exec(`INSERT INTO holds (id,tenant_id,scope,subject_id,version,app,channel,qualifier,reason,detail,since,ending)
+ VALUES (?,?,?,?,?,?,?,?,?,?,?,0)`,
+		id, h.Tenant, h.Scope, h.Subject, h.Version, h.App, h.Channel, h.Qualifier, h.Reason, h.Detail, millis(h.Since))
+}
+
+func (t *tx) pauseCredential(tenant, id ids.ID, why, actor string, now time.Time) error {
+	if err := t.exec(`UPDATE credentials SET status=?, reason=?, updated_at=? WHERE id=? AND tenant_id=?`,
+		tenants.CredentialPaused, why, millis(now), id, tenant); err != nil {
+		return err
+	}
+	return t.audit(tenant, actor, "credential.pause", id.Format(ids.Credential))
+}
+
+func (t *tx) count(query string, args ...any) (n int64, err error) {
+	_, err = t.one(query, args, &n)
+	return n, err
+}
+
+// audit records a change in the transaction that makes it.
+func (t *tx) audit(tenant ids.ID, actor, action, subject string) error {
+	return t.exec(`INSERT INTO audit (id,tenant_id,at,actor,action,subject) VALUES (?,?,?,?,?,?)`,
+		t.s.opts.IDs.Next(), tenant, millis(t.s.now()), actor, action, subject)
+}
+
+func isNoRows(err error) bool { return errors.Is(err, sql.ErrNoRows) }
+
+// notFoundOr makes "no rows" a problem that callers may see.
+func notFoundOr(err error, what string) error {
+	if isNoRows(err) {
+		return problem.New(problem.NotFound, "There is no such %s.", what)
+	}
+	return err
+}

@@ -1,0 +1,149 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/carillonhq/carillon/delivery"
+)
+
+// Invariant is a query that finds nothing in a sound database.
+type Invariant struct {
+	Name  string
+	Means string // for people
+	query string
+	// slow ones walk more than the unfinished rows.
+	slow bool
+}
+
+// The grace that the engine has before a late row is a fault, in ms.
+const grace = int64(time.Minute / time.Millisecond)
+
+// Invariants lists what must hold. ?1 is now, ?2 is a minute ago.
+func Invariants() []Invariant {
+	const from = " FROM deliveries d INDEXED BY deliveries_due WHERE d.state<4 AND "
+	return []Invariant{
+		{Name: "pending_overdue", Means: "pending and due for more than a minute",
+			query: "SELECT count(*)" + from + "d.state=1 AND d.due_at<?2"},
+		{Name: "lease_lapsed", Means: "sending with a lease that ended more than a minute ago",
+			query: "SELECT count(*)" + from + "d.state=2 AND d.due_at<?2"},
+		{Name: "held_without_hold", Means: "held, but the hold does not exist",
+			query: "SELECT count(*)" + from + "d.state=3 AND NOT EXISTS (SELECT 1 FROM holds h WHERE h.id=d.hold_id)"},
+		{Name: "held_past_deadline", Means: "held for more than a minute past its deadline",
+			query: "SELECT count(*)" + from + "d.state=3 AND d.due_at<?2"},
+		{Name: "hold_on_other_state", Means: "names a hold, but is not held",
+			query: "SELECT count(*) FROM deliveries d INDEXED BY deliveries_hold WHERE d.hold_id<>0 AND d.state<>3"},
+		{Name: "reason_missing", Means: "held, dropped or dead without a reason", slow: true,
+			query: "SELECT count(*) FROM deliveries d WHERE d.state IN (3,5,6) AND d.reason=0"},
+		{Name: "overspent", Means: "more attempts than any policy allows", slow: true,
+			query: fmt.Sprintf("SELECT count(*) FROM deliveries d WHERE d.spent>%d", delivery.MaxSpent)},
+		{Name: "notification_unserved", Means: "accepted more than a minute ago with neither delivery nor skip nor marker", slow: true,
+			query: `SELECT count(*) FROM notifications n WHERE n.created_at<?2 AND n.created_at>?1-86400000 AND n.flags&4=0
+ AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id=n.tenant_id AND d.notification_id=n.id)
+ AND NOT EXISTS (SELECT 1 FROM skips k WHERE k.tenant_id=n.tenant_id AND k.notification_id=n.id)
+ AND NOT EXISTS (SELECT 1 FROM fanouts f WHERE f.tenant_id=n.tenant_id AND f.notification_id=n.id)`},
+		{Name: "marker_unserved", Means: "a scheduled notification is due for more than a minute",
+			query: "SELECT count(*) FROM fanouts WHERE due_at<?2"},
+		{Name: "content_missing", Means: "unfinished, but its content is gone",
+			query: "SELECT count(*)" + from + "NOT EXISTS (SELECT 1 FROM payloads p WHERE p.notification_id=d.notification_id)"},
+	}
+}
+
+// Violation is an invariant that does not hold.
+type Violation struct {
+	Invariant
+	Rows int
+}
+
+// Check runs the invariant queries; all: also those that walk finished rows.
+func (s *Store) Check(ctx context.Context, all bool) ([]Violation, error) {
+	now := millis(s.now())
+	var out []Violation
+	for _, i := range Invariants() {
+		if i.slow && !all {
+			continue
+		}
+		n := 0
+		// The parameters are bound by number, so each query takes what it needs.
+		if err := s.readDB.QueryRowContext(ctx, "WITH args(a,b) AS (SELECT ?1,?2) "+i.query, now, now-grace).Scan(&n); err != nil {
+			return out, fmt.Errorf("check %s: %w", i.Name, err)
+		}
+		if n > 0 {
+			out = append(out, Violation{Invariant: i, Rows: n})
+		}
+	}
+	return out, nil
+}
+
+// Depths counts unfinished deliveries by lane and state, and the age of the
+// oldest that is due.
+type Depths struct {
+	Rows      map[DepthKey]int
+	OldestDue time.Duration
+	Dead      map[delivery.Reason]int
+	Held      map[delivery.Reason]int
+	Retired   int
+	Suspect   int
+}
+
+// DepthKey is a place in the queue.
+type DepthKey struct {
+	Lane  delivery.Lane
+	State delivery.State
+}
+
+// Depths reads the queue's depths, for metrics.
+func (s *Store) Depths(ctx context.Context) (Depths, error) {
+	d := Depths{Rows: map[DepthKey]int{}, Dead: map[delivery.Reason]int{}, Held: map[delivery.Reason]int{}}
+	now := millis(s.now())
+	oldest := now
+	rows, err := s.readDB.QueryContext(ctx, `SELECT lane,state,reason,count(*),min(due_at) FROM deliveries INDEXED BY deliveries_due WHERE state<4 GROUP BY lane,state,reason`)
+	if err != nil {
+		return d, err
+	}
+	for rows.Next() {
+		var (
+			k      DepthKey
+			reason delivery.Reason
+			n      int
+			due    int64
+		)
+		if err := rows.Scan(&k.Lane, &k.State, &reason, &n, &due); err != nil {
+			_ = rows.Close()
+			return d, err
+		}
+		d.Rows[k] += n
+		if k.State == delivery.Held {
+			d.Held[reason] += n
+		}
+		if k.State == delivery.Pending && due < oldest {
+			oldest = due
+		}
+	}
+	if err := rows.Close(); err != nil {
+		return d, err
+	}
+	d.OldestDue = time.Duration(now-oldest) * time.Millisecond
+	dead, err := s.readDB.QueryContext(ctx, `SELECT reason,count(*) FROM deliveries INDEXED BY deliveries_dead WHERE state=6 GROUP BY reason`)
+	if err != nil {
+		return d, err
+	}
+	for dead.Next() {
+		var (
+			reason delivery.Reason
+			n      int
+		)
+		if err := dead.Scan(&reason, &n); err != nil {
+			_ = dead.Close()
+			return d, err
+		}
+		d.Dead[reason] = n
+	}
+	if err := dead.Close(); err != nil {
+		return d, err
+	}
+	err = s.readDB.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE status=3), count(*) FILTER (WHERE status=2) FROM devices INDEXED BY devices_doubt WHERE status>1`).
+		Scan(&d.Retired, &d.Suspect)
+	return d, err
+}

@@ -1,0 +1,271 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"gorm.io/gorm"
+
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+)
+
+var _ delivery.Ledger = (*Store)(nil)
+
+// Notification implements delivery.Ledger.
+func (s *Store) Notification(ctx context.Context, tenant, id ids.ID) (delivery.NotificationView, error) {
+	list, err := s.notifications(ctx, tenant, `n.id=?`, id, 1)
+	if err != nil {
+		return delivery.NotificationView{}, err
+	}
+	if len(list) == 0 {
+		return delivery.NotificationView{}, problem.New(problem.NotFound, "There is no such notification.")
+	}
+	v := list[0]
+	if v.Skips, err = s.skips(ctx, tenant, id); err != nil {
+		return v, err
+	}
+	if !v.Sensitive {
+		v.Content, err = s.Content(ctx, tenant, id)
+		if problem.CodeOf(err) == problem.NotFound {
+			err = nil // nobody needed it, or its time is over
+		}
+	}
+	return v, err
+}
+
+func (s *Store) notifications(ctx context.Context, tenant ids.ID, where string, arg any, limit int) ([]delivery.NotificationView, error) {
+	rows, err := s.readDB.QueryContext(ctx, `SELECT n.id,n.type,n.created_at,n.send_at,n.flags FROM notifications n
+ WHERE n.tenant_id=? AND `+where+` ORDER BY n.id DESC LIMIT ?`, tenant, arg, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read notifications: %w", err)
+	}
+	list, err := collect(rows, func(r *sql.Rows) (v delivery.NotificationView, err error) {
+		var (
+			created, at int64
+			flags       int
+		)
+		err = r.Scan(&v.ID, &v.Type, &created, &at, &flags)
+		v.CreatedAt, v.SendAt = fromMillis(created), fromMillis(at)
+		v.Sensitive, v.Canceled, v.Scheduled = flags&flagSensitive != 0, flags&flagCanceled != 0, flags&flagScheduled != 0
+		return v, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		if list[i].Counts, err = s.counts(ctx, tenant, list[i].ID); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func (s *Store) counts(ctx context.Context, tenant, notification ids.ID) (map[delivery.State]int, error) {
+	counts := map[delivery.State]int{}
+	err := s.each(ctx, func(r *sql.Rows) error {
+		var (
+			state delivery.State
+			n     int
+		)
+		err := r.Scan(&state, &n)
+		counts[state] = n
+		return err
+	}, "SELECT state,count(*) FROM deliveries WHERE tenant_id=? AND notification_id=? GROUP BY state", tenant, notification)
+	return counts, err
+}
+
+func (s *Store) skips(ctx context.Context, tenant, notification ids.ID) ([]delivery.Skip, error) {
+	var out []delivery.Skip
+	err := s.each(ctx, func(r *sql.Rows) error {
+		var k delivery.Skip
+		err := r.Scan(&k.User, &k.Target, &k.Channel, &k.Reason)
+		out = append(out, k)
+		return err
+	}, `SELECT coalesce(u.external_id,''),k.target_id,k.channel,k.reason FROM skips k
+ LEFT JOIN users u ON u.tenant_id=k.tenant_id AND u.id=k.user_id WHERE k.tenant_id=? AND k.notification_id=? ORDER BY k.n LIMIT 1000`, tenant, notification)
+	return out, err
+}
+
+// UserNotifications implements delivery.Ledger.
+func (s *Store) UserNotifications(ctx context.Context, tenant ids.ID, user string, after ids.ID, limit int) ([]delivery.NotificationView, error) {
+	if after == 0 {
+		after = 1<<63 - 1
+	}
+	rows, err := s.readDB.QueryContext(ctx, `SELECT DISTINCT notification_id FROM (
+ SELECT notification_id FROM deliveries WHERE tenant_id=?1 AND user_id=(SELECT id FROM users WHERE tenant_id=?1 AND external_id=?2) AND notification_id<?3
+ UNION SELECT notification_id FROM skips WHERE tenant_id=?1 AND user_id=(SELECT id FROM users WHERE tenant_id=?1 AND external_id=?2) AND notification_id<?3)
+ ORDER BY notification_id DESC LIMIT ?4`, tenant, user, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	list, err := collect(rows, func(r *sql.Rows) (id ids.ID, err error) { return id, r.Scan(&id) })
+	if err != nil {
+		return nil, err
+	}
+	in, err := json.Marshal(list)
+	if err != nil {
+		return nil, err
+	}
+	return s.notifications(ctx, tenant, "n.id IN (SELECT value FROM json_each(?))", string(in), limit)
+}
+
+const viewColumns = rowColumns + `,coalesce(u.external_id,''),coalesce(x.app,''),
+ d.att_at,d.att_ms,d.att_outcome,d.att_status,d.att_ambiguous,d.att_code,d.att_detail,d.att_provider_id`
+
+func (s *Store) views(ctx context.Context, tenant ids.ID) *gorm.DB {
+	return s.read.WithContext(ctx).Table("deliveries d").Select(viewColumns).
+		Joins("LEFT JOIN users u ON u.tenant_id=d.tenant_id AND u.id=d.user_id").
+		Joins("LEFT JOIN devices x ON x.id=d.target_id AND d.channel<4").
+		Where("d.tenant_id=?", tenant)
+}
+
+func scanView(r *sql.Rows) (delivery.View, error) {
+	var (
+		v     delivery.View
+		at    int64
+		ms    int64
+		a     = &v.Last
+		owner string
+	)
+	d, err := scanRow(r, &owner, &v.App, &at, &ms, &a.Outcome, &a.Status, &a.Ambiguous, &a.Code, &a.Detail, &a.ProviderID)
+	if err != nil {
+		return v, err
+	}
+	a.Number, a.At, a.Duration = d.Attempts, fromMillis(at), time.Duration(ms)*time.Millisecond
+	v.Notification, v.Target, v.Channel, v.User = d.Notification, d.Target, d.Channel, owner
+	v.State, v.Reason, v.ExpiresAt, v.HoldID = d.State, d.Reason, d.ExpiresAt.UTC(), d.HoldID
+	v.Round, v.Spent, v.Takeovers, v.Unknown = d.Round, d.Spent, d.Takeovers, d.Unknown
+	v.CreatedAt, v.UpdatedAt = d.Notification.Time(), d.UpdatedAt.UTC()
+	if v.State == delivery.Pending {
+		v.DueAt = d.DueAt.UTC()
+	}
+	return v, nil
+}
+
+// Delivery implements delivery.Ledger.
+func (s *Store) Delivery(ctx context.Context, tenant, notification, target ids.ID) (delivery.View, error) {
+	list, err := s.list(s.views(ctx, tenant).Where("d.notification_id=? AND d.target_id=?", notification, target))
+	if err != nil {
+		return delivery.View{}, err
+	}
+	if len(list) == 0 {
+		return delivery.View{}, problem.New(problem.NotFound, "There is no such delivery.")
+	}
+	v := list[0]
+	err = s.each(ctx, func(r *sql.Rows) error {
+		var (
+			a      delivery.Attempt
+			at, ms int64
+		)
+		err := r.Scan(&a.Number, &at, &ms, &a.Outcome, &a.Status, &a.Ambiguous, &a.Code, &a.Detail, &a.ProviderID)
+		a.At, a.Duration = fromMillis(at), time.Duration(ms)*time.Millisecond
+		v.Attempts = append(v.Attempts, a)
+		return err
+	}, `SELECT number,at,ms,outcome,status,ambiguous,code,detail,provider_id FROM attempts
+ WHERE tenant_id=? AND notification_id=? AND target_id=? ORDER BY number`, tenant, notification, target)
+	if v.Last.Number > 0 {
+		v.Attempts = append(v.Attempts, v.Last)
+	}
+	return v, err
+}
+
+func (s *Store) list(q *gorm.DB) ([]delivery.View, error) {
+	rows, err := q.Rows()
+	if err != nil {
+		return nil, fmt.Errorf("read deliveries: %w", err)
+	}
+	return collect(rows, scanView)
+}
+
+// Deliveries implements delivery.Ledger.
+func (s *Store) Deliveries(ctx context.Context, tenant ids.ID, q delivery.Query) ([]delivery.View, error) {
+	g := filtered(s.views(ctx, tenant), q)
+	if q.After.Notification != 0 {
+		g = g.Where("(d.notification_id<? OR (d.notification_id=? AND d.target_id<?))", q.After.Notification, q.After.Notification, q.After.Target)
+	}
+	if !q.Since.IsZero() {
+		g = g.Where("d.notification_id>=?", ids.Before(q.Since))
+	}
+	if !q.Until.IsZero() {
+		g = g.Where("d.notification_id<?", ids.Before(q.Until))
+	}
+	return s.list(g.Order("d.notification_id DESC, d.target_id DESC").Limit(q.Limit))
+}
+
+// DeadLetters implements delivery.Ledger.
+func (s *Store) DeadLetters(ctx context.Context, tenant ids.ID, q delivery.Query) ([]delivery.View, error) {
+	q.State = delivery.Dead
+	g := filtered(s.views(ctx, tenant), q).Where("d.state=6") // the literal lets SQLite use the index of dead letters
+	if !q.After.At.IsZero() {
+		at := millis(q.After.At)
+		g = g.Where("(d.updated_at<? OR (d.updated_at=? AND (d.notification_id,d.target_id)<(?,?)))", at, at, q.After.Notification, q.After.Target)
+	}
+	if !q.Since.IsZero() {
+		g = g.Where("d.updated_at>=?", millis(q.Since))
+	}
+	if !q.Until.IsZero() {
+		g = g.Where("d.updated_at<?", millis(q.Until))
+	}
+	return s.list(g.Order("d.updated_at DESC, d.notification_id DESC, d.target_id DESC").Limit(q.Limit))
+}
+
+func filtered(g *gorm.DB, q delivery.Query) *gorm.DB {
+	if q.Notification != 0 {
+		g = g.Where("d.notification_id=?", q.Notification)
+	}
+	if q.State != 0 {
+		g = g.Where("d.state=?", q.State)
+	}
+	if q.Reason != 0 {
+		g = g.Where("d.reason=?", q.Reason)
+	}
+	if q.Channel != 0 {
+		g = g.Where("d.channel=?", q.Channel)
+	}
+	if q.User != "" {
+		g = g.Where("d.user_id=(SELECT id FROM users WHERE tenant_id=d.tenant_id AND external_id=?)", q.User)
+	}
+	return g
+}
+
+const holdColumns = `h.id,h.tenant_id,h.scope,h.subject_id,h.version,h.app,h.channel,h.qualifier,h.reason,h.detail,h.since,h.ending`
+
+func scanHold(r *sql.Rows, more ...any) (delivery.Hold, error) {
+	var (
+		h     delivery.Hold
+		since int64
+	)
+	err := r.Scan(append([]any{&h.ID, &h.Tenant, &h.Scope, &h.Subject, &h.Version, &h.App, &h.Channel, &h.Qualifier, &h.Reason, &h.Detail, &since, &h.Ending}, more...)...)
+	h.Since = fromMillis(since)
+	return h, err
+}
+
+// Holds implements delivery.Ledger.
+func (s *Store) Holds(ctx context.Context, tenant ids.ID) ([]delivery.Hold, error) {
+	rows, err := s.readDB.QueryContext(ctx, `SELECT `+holdColumns+`,
+ (SELECT count(*) FROM deliveries d INDEXED BY deliveries_hold WHERE d.hold_id=h.id AND d.hold_id<>0)
+ FROM holds h WHERE h.tenant_id=? ORDER BY h.id LIMIT 1000`, tenant)
+	if err != nil {
+		return nil, fmt.Errorf("read holds: %w", err)
+	}
+	return collect(rows, func(r *sql.Rows) (delivery.Hold, error) {
+		held := 0
+		h, err := scanHold(r, &held)
+		h.Held = held
+		return h, err
+	})
+}
+
+// StandingHolds implements delivery.DirectoryStore.
+func (s *Store) StandingHolds(ctx context.Context, tenant ids.ID) ([]delivery.Hold, error) {
+	rows, err := s.readDB.QueryContext(ctx, `SELECT `+holdColumns+` FROM holds h WHERE ?1=0 OR h.tenant_id=?1 ORDER BY h.id`, tenant)
+	if err != nil {
+		return nil, fmt.Errorf("read holds: %w", err)
+	}
+	return collect(rows, func(r *sql.Rows) (delivery.Hold, error) { return scanHold(r) })
+}

@@ -1,0 +1,155 @@
+package store
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/tink-crypto/tink-go/v2/aead"
+	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
+	"github.com/tink-crypto/tink-go/v2/keyset"
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/carillonhq/carillon/ids"
+)
+
+// KeyRing is the installation's master key. It seals each tenant's own keys,
+// which seal what belongs to the tenant. Without it a backup of the database is
+// worth nothing, so it is backed up beside it, not with it.
+type KeyRing struct{ master tink.AEAD }
+
+// NewKeyRing makes a key ring and the text to keep it in: one line of base64.
+func NewKeyRing() (*KeyRing, string, error) {
+	h, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
+	if err != nil {
+		return nil, "", fmt.Errorf("make a key ring: %w", err)
+	}
+	var b bytes.Buffer
+	if err := insecurecleartextkeyset.Write(h, keyset.NewBinaryWriter(&b)); err != nil {
+		return nil, "", fmt.Errorf("make a key ring: %w", err)
+	}
+	r, err := ringOf(h)
+	return r, base64.StdEncoding.EncodeToString(b.Bytes()), err
+}
+
+// ParseKeyRing reads what NewKeyRing made.
+func ParseKeyRing(text string) (*KeyRing, error) {
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text))
+	if err != nil {
+		return nil, errors.New("the key ring is not base64; make one with `carillon key-ring init`")
+	}
+	h, err := insecurecleartextkeyset.Read(keyset.NewBinaryReader(bytes.NewReader(raw)))
+	if err != nil {
+		return nil, errors.New("the key ring cannot be read; make one with `carillon key-ring init`")
+	}
+	return ringOf(h)
+}
+
+// ReadKeyRing reads a key ring from a file.
+func ReadKeyRing(path string) (*KeyRing, error) {
+	b, err := os.ReadFile(path) //nolint:gosec // the operator chooses the path
+	if err != nil {
+		return nil, fmt.Errorf("read the key ring: %w", err)
+	}
+	return ParseKeyRing(string(b))
+}
+
+func ringOf(h *keyset.Handle) (*KeyRing, error) {
+	a, err := aead.New(h)
+	if err != nil {
+		return nil, fmt.Errorf("use the key ring: %w", err)
+	}
+	return &KeyRing{master: a}, nil
+}
+
+// newKeyset makes a tenant's keys, sealed for its row.
+func (r *KeyRing) newKeyset(tenant ids.ID) ([]byte, error) {
+	h, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
+	if err != nil {
+		return nil, fmt.Errorf("make a tenant's keys: %w", err)
+	}
+	var b bytes.Buffer
+	if err := h.WriteWithAssociatedData(keyset.NewBinaryWriter(&b), r.master, ad("tenant", tenant, 0)); err != nil {
+		return nil, fmt.Errorf("seal a tenant's keys: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+func (r *KeyRing) open(tenant ids.ID, sealed []byte) (tink.AEAD, error) {
+	h, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(sealed)), r.master, ad("tenant", tenant, 0))
+	if err != nil {
+		return nil, errors.New("the tenant's keys do not open with this key ring: was the database made with another one?")
+	}
+	return aead.New(h)
+}
+
+// ad is the associated data: a sealed value opens only in the row it was made for.
+func ad(kind string, tenant, row ids.ID) []byte {
+	b := make([]byte, 0, len(kind)+16)
+	b = append(b, kind...)
+	b = binary.BigEndian.AppendUint64(b, uint64(tenant))
+	return binary.BigEndian.AppendUint64(b, uint64(row))
+}
+
+// sealers keeps the opened keys of tenants.
+type sealers struct {
+	mu   sync.RWMutex
+	open map[ids.ID]tink.AEAD
+}
+
+func (s *Store) sealer(tenant ids.ID) (tink.AEAD, error) {
+	s.seals.mu.RLock()
+	a := s.seals.open[tenant]
+	s.seals.mu.RUnlock()
+	if a != nil {
+		return a, nil
+	}
+	var sealed []byte
+	if err := s.readDB.QueryRow("SELECT keyset FROM tenants WHERE id=?", tenant).Scan(&sealed); err != nil {
+		return nil, fmt.Errorf("read a tenant's keys: %w", err)
+	}
+	a, err := s.ring.open(tenant, sealed)
+	if err != nil {
+		return nil, err
+	}
+	s.seals.mu.Lock()
+	defer s.seals.mu.Unlock()
+	if s.seals.open == nil {
+		s.seals.open = map[ids.ID]tink.AEAD{}
+	}
+	s.seals.open[tenant] = a
+	return a, nil
+}
+
+func (s *Store) seal(kind string, tenant, row ids.ID, plain []byte) ([]byte, error) {
+	a, err := s.sealer(tenant)
+	if err != nil {
+		return nil, err
+	}
+	return a.Encrypt(plain, ad(kind, tenant, row))
+}
+
+func (s *Store) unseal(kind string, tenant, row ids.ID, sealed []byte) ([]byte, error) {
+	a, err := s.sealer(tenant)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := a.Decrypt(sealed, ad(kind, tenant, row))
+	if err != nil {
+		return nil, fmt.Errorf("a sealed %s does not open: was the row copied from elsewhere?", kind)
+	}
+	return plain, nil
+}
+
+// Kinds of sealed values, part of their associated data.
+const (
+	sealPayload    = "payload"
+	sealCredential = "credential"
+	sealEndpoint   = "endpoint"
+	sealUserKey    = "user_key"
+)

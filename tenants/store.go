@@ -1,0 +1,86 @@
+package tenants
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
+)
+
+// Page asks for a part of a list, newest first unless said otherwise.
+type Page struct {
+	After ids.ID // the last id of the page before; 0 for the first
+	Limit int    // 1 to 500
+}
+
+// Change says who makes a change, for the audit row that is written with it.
+type Change struct {
+	Actor  string // "key_...", "cli", "engine"
+	Action string // "credential.put", "key.revoke" ...
+}
+
+// Store keeps tenants. Lists are never longer than the page. What is absent, or
+// another tenant's, is problem.NotFound.
+type Store interface {
+	CreateTenant(context.Context, Tenant, Change) error // Conflict when the name is taken
+	UpdateTenant(context.Context, Tenant, Change) error // title and settings
+	Tenant(context.Context, ids.ID) (Tenant, error)
+	TenantByName(context.Context, string) (Tenant, error)
+	Tenants(context.Context, Page) ([]Tenant, error) // oldest first
+	KeyStore
+	UserKeyStore
+	CredentialStore
+}
+
+// KeyStore keeps API keys.
+type KeyStore interface {
+	CreateKey(context.Context, Key, Change) error
+	Key(context.Context, ids.ID) (Key, error)
+	Keys(ctx context.Context, tenant ids.ID, p Page) ([]Key, error)
+	RevokeKey(ctx context.Context, tenant, id ids.ID, at time.Time, c Change) error // again: no error
+	TouchKey(ctx context.Context, id ids.ID, at time.Time) error                    // last used
+}
+
+// UserKeyStore keeps user keys. Secrets are sealed on the way in and opened on
+// the way out of UserKey; UserKeys lists them without.
+type UserKeyStore interface {
+	CreateUserKey(context.Context, UserKey, Change) error
+	UserKey(ctx context.Context, id ids.ID) (UserKey, error)
+	UserKeys(ctx context.Context, tenant ids.ID, p Page) ([]UserKey, error)
+	DeleteUserKey(ctx context.Context, tenant, id ids.ID, c Change) error
+}
+
+// CredentialStore keeps apps and credentials.
+type CredentialStore interface {
+	PutApp(context.Context, App, Change) error // exists: no error
+	Apps(ctx context.Context, tenant ids.ID) ([]App, error)
+
+	// PutCredential stores a new version of the credential with this app,
+	// channel and qualifier, creating it and the app where needed. In the same
+	// transaction it ends the holds that the old version, or its absence,
+	// caused. Version, times and status are set by the store.
+	PutCredential(context.Context, Credential, channels.Credential, Change) (Credential, error)
+	Credential(ctx context.Context, tenant, id ids.ID) (Credential, error)
+	Credentials(ctx context.Context, tenant ids.ID) ([]Credential, error) // at most 1,000
+	// OpenCredential returns the newest version with its secret, for a sender.
+	OpenCredential(ctx context.Context, tenant, id ids.ID) (channels.Credential, error)
+	// DeleteCredential: its deliveries are held as credential_missing from then on.
+	DeleteCredential(ctx context.Context, tenant, id ids.ID, c Change) error
+	// PauseCredential makes a hold; ResumeCredential ends it and every other hold
+	// on the credential. Both may be repeated.
+	PauseCredential(ctx context.Context, tenant, id ids.ID, reason string, c Change) (Credential, error)
+	ResumeCredential(ctx context.Context, tenant, id ids.ID, c Change) (Credential, error)
+}
+
+// PriorSettings is what Channel.ParseCredential wants to know of the version
+// before.
+func PriorSettings(list []Credential, app string, kind channels.Kind, match func(Credential) bool) json.RawMessage {
+	for _, c := range list {
+		if c.App == app && c.Channel == kind && match(c) {
+			return c.Settings
+		}
+	}
+	return nil
+}

@@ -1,0 +1,169 @@
+package webhooks
+
+import (
+	"context"
+	"time"
+
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+)
+
+const (
+	// MaxDescription is the longest description in bytes.
+	MaxDescription = 500
+	// MaxReason is the longest reason for a pause in bytes.
+	MaxReason = 500
+	// MaxPage is how many endpoints a list returns at most.
+	MaxPage = 500
+)
+
+// Options of a Register. All are needed.
+type Options struct {
+	Store Store
+	// CheckURL refuses an address that may not be reached, with a sentence that
+	// says why. It does not use the network.
+	CheckURL func(string) error
+	IDs      *ids.Generator
+	Now      func() time.Time
+}
+
+// Register creates and changes the endpoints of tenants. It validates; what it
+// hands to the store is sound. It is safe for concurrent use.
+type Register struct{ o Options }
+
+// NewRegister makes a Register.
+func NewRegister(o Options) *Register { return &Register{o: o} }
+
+// NewEndpoint is what a caller says of an endpoint to be made.
+type NewEndpoint struct {
+	URL         string
+	Description string
+	EventTypes  []string // see CheckSubscription
+	User        string   // "" binds it to nobody
+	Secret      string   // as FormatSecret prints it; "" makes one
+}
+
+// Patch changes the members that are not nil.
+type Patch struct {
+	URL         *string
+	Description *string
+	EventTypes  *[]string
+	User        *string
+}
+
+// Create makes an active endpoint and returns its secret, which is not shown
+// again. All faults are reported at once.
+func (r *Register) Create(ctx context.Context, tenant ids.ID, n NewEndpoint, actor string) (Endpoint, string, error) {
+	now := r.o.Now().UTC()
+	e := Endpoint{
+		Tenant: tenant, ID: r.o.IDs.Next(), URL: n.URL, Description: n.Description,
+		EventTypes: append([]string{}, n.EventTypes...), User: n.User,
+		Status: Active, CreatedAt: now, UpdatedAt: now,
+	}
+	var faults problem.Fields
+	r.check(&faults, e)
+	key, shown := []byte(nil), n.Secret
+	if n.Secret == "" {
+		key, shown = NewSecret()
+	} else {
+		var err error
+		if key, err = ParseSecret(n.Secret); err != nil {
+			faults.Add("secret", "%s", err)
+		}
+	}
+	if err := faults.Err(); err != nil {
+		return Endpoint{}, "", err
+	}
+	e.Secrets = []Secret{{Key: key, CreatedAt: now}}
+	if err := r.o.Store.CreateEndpoint(ctx, e, actor); err != nil {
+		return Endpoint{}, "", err
+	}
+	return e, shown, nil
+}
+
+// Get returns an endpoint of the tenant.
+func (r *Register) Get(ctx context.Context, tenant, id ids.ID) (Endpoint, error) {
+	return r.o.Store.Endpoint(ctx, tenant, id)
+}
+
+// List returns the endpoints after one, oldest first, at most MaxPage.
+func (r *Register) List(ctx context.Context, tenant, after ids.ID, limit int) ([]Endpoint, error) {
+	return r.o.Store.Endpoints(ctx, tenant, after, min(max(limit, 1), MaxPage))
+}
+
+// Update changes what the patch names. All faults are reported at once.
+func (r *Register) Update(ctx context.Context, tenant, id ids.ID, p Patch, actor string) (Endpoint, error) {
+	return r.change(ctx, tenant, id, actor, func(e *Endpoint) error {
+		set(&e.URL, p.URL)
+		set(&e.Description, p.Description)
+		set(&e.User, p.User)
+		if p.EventTypes != nil {
+			e.EventTypes = append([]string{}, *p.EventTypes...)
+		}
+		var faults problem.Fields
+		r.check(&faults, *e)
+		return faults.Err()
+	})
+}
+
+// Pause holds the endpoint's deliveries until Resume. It may be repeated.
+func (r *Register) Pause(ctx context.Context, tenant, id ids.ID, reason, actor string) (Endpoint, error) {
+	if err := CheckText(reason, 0, MaxReason); err != nil {
+		return Endpoint{}, problem.AtField("reason", "%s", err)
+	}
+	return r.change(ctx, tenant, id, actor, func(e *Endpoint) error {
+		e.Status, e.StatusReason = Paused, reason
+		return nil
+	})
+}
+
+// Resume makes a paused or disabled endpoint active. It may be repeated.
+func (r *Register) Resume(ctx context.Context, tenant, id ids.ID, actor string) (Endpoint, error) {
+	return r.change(ctx, tenant, id, actor, func(e *Endpoint) error {
+		e.Status, e.StatusReason = Active, ""
+		return nil
+	})
+}
+
+// Delete forgets an endpoint.
+func (r *Register) Delete(ctx context.Context, tenant, id ids.ID, actor string) error {
+	return r.o.Store.DeleteEndpoint(ctx, tenant, id, actor)
+}
+
+func (r *Register) change(ctx context.Context, tenant, id ids.ID, actor string, edit func(*Endpoint) error) (Endpoint, error) {
+	e, err := r.o.Store.Endpoint(ctx, tenant, id)
+	if err != nil {
+		return Endpoint{}, err
+	}
+	if err := edit(&e); err != nil {
+		return Endpoint{}, err
+	}
+	e.UpdatedAt = r.o.Now().UTC()
+	if err := r.o.Store.UpdateEndpoint(ctx, e, actor); err != nil {
+		return Endpoint{}, err
+	}
+	return e, nil
+}
+
+func (r *Register) check(faults *problem.Fields, e Endpoint) {
+	if e.URL == "" {
+		faults.Add("url", "is missing; name the https:// address that receives")
+	} else if err := r.o.CheckURL(e.URL); err != nil {
+		faults.Add("url", "%s", err)
+	}
+	if err := CheckText(e.Description, 0, MaxDescription); err != nil {
+		faults.Add("description", "%s", err)
+	}
+	if e.User != "" {
+		if err := CheckUser(e.User); err != nil {
+			faults.Add("user", "%s", err)
+		}
+	}
+	faults.Merge("", CheckSubscription(e.EventTypes))
+}
+
+func set(member, value *string) {
+	if value != nil {
+		*member = *value
+	}
+}

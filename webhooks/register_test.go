@@ -1,0 +1,182 @@
+package webhooks_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/webhooks"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// shelf is a Store of a map.
+type shelf struct {
+	rows   map[ids.ID]webhooks.Endpoint
+	actors []string
+}
+
+var _ webhooks.Store = (*shelf)(nil)
+
+func (s *shelf) CreateEndpoint(_ context.Context, e webhooks.Endpoint, actor string) error {
+	return s.UpdateEndpoint(nil, e, actor)
+}
+
+func (s *shelf) UpdateEndpoint(_ context.Context, e webhooks.Endpoint, actor string) error {
+	s.rows[e.ID], s.actors = e, append(s.actors, actor)
+	return nil
+}
+
+func (s *shelf) Endpoint(_ context.Context, tenant, id ids.ID) (webhooks.Endpoint, error) {
+	e, ok := s.rows[id]
+	if !ok || e.Tenant != tenant {
+		return webhooks.Endpoint{}, problem.New(problem.NotFound, "There is none.")
+	}
+	return e, nil
+}
+
+func (s *shelf) Endpoints(_ context.Context, _ ids.ID, _ ids.ID, limit int) ([]webhooks.Endpoint, error) {
+	return make([]webhooks.Endpoint, limit), nil
+}
+
+func (s *shelf) DeleteEndpoint(_ context.Context, _, id ids.ID, _ string) error {
+	delete(s.rows, id)
+	return nil
+}
+
+func register() (*webhooks.Register, *shelf) {
+	s := &shelf{rows: map[ids.ID]webhooks.Endpoint{}}
+	clock := func() time.Time { return now }
+	return webhooks.NewRegister(webhooks.Options{Store: s, IDs: ids.NewGenerator(1, clock), Now: clock, CheckURL: func(u string) error {
+		if !strings.HasPrefix(u, "https://") {
+			return errors.New("must begin with https://")
+		}
+		return nil
+	}}), s
+}
+
+// faultPaths are the paths of a validation error, in its order.
+func faultPaths(t *testing.T, err error) (paths []string) {
+	t.Helper()
+	var e *problem.Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, problem.Invalid, e.Code)
+	for _, f := range e.Fields {
+		paths = append(paths, f.Path)
+	}
+	return paths
+}
+
+func TestANewEndpointIsActive(t *testing.T) {
+	t.Parallel()
+	r, s := register()
+	e, shown, err := r.Create(t.Context(), 7, webhooks.NewEndpoint{URL: "https://a.example/in", EventTypes: []string{"order.*"}, User: "u1"}, "key_1")
+	require.NoError(t, err)
+	require.Equal(t, s.rows[e.ID], e)
+	require.Equal(t, webhooks.Active, e.Status)
+	key, err := webhooks.ParseSecret(shown)
+	require.NoError(t, err)
+	require.Equal(t, []webhooks.Secret{{Key: key, CreatedAt: now}}, e.Secrets)
+
+	given := webhooks.FormatSecret([]byte(strings.Repeat("k", 32)))
+	e, shown, err = r.Create(t.Context(), 7, webhooks.NewEndpoint{URL: "https://a.example/in", Secret: given}, "key_1")
+	require.NoError(t, err)
+	require.Equal(t, given, shown)
+	require.Equal(t, strings.Repeat("k", 32), string(e.Secrets[0].Key))
+	require.NotNil(t, e.EventTypes)
+}
+
+func TestNewEndpointsAreChecked(t *testing.T) {
+	t.Parallel()
+	r, s := register()
+	for name, x := range map[string]struct {
+		n    webhooks.NewEndpoint
+		want []string
+	}{
+		"everything": {webhooks.NewEndpoint{URL: "http://a.example", Description: "a\nb", User: "u\x00", EventTypes: []string{"ok", "Not"}, Secret: "whsec_short"},
+			[]string{"url", "description", "user", "event_types[1]", "secret"}},
+		"no address":       {webhooks.NewEndpoint{}, []string{"url"}},
+		"long description": {webhooks.NewEndpoint{URL: "https://a.example", Description: strings.Repeat("x", 501)}, []string{"description"}},
+		"long user":        {webhooks.NewEndpoint{URL: "https://a.example", User: strings.Repeat("x", 256)}, []string{"user"}},
+	} {
+		_, shown, err := r.Create(t.Context(), 7, x.n, "key_1")
+		require.Equal(t, x.want, faultPaths(t, err), name)
+		require.Empty(t, shown)
+	}
+	require.Empty(t, s.rows)
+}
+
+func TestAPatchChangesWhatItNames(t *testing.T) {
+	t.Parallel()
+	r, s := register()
+	e, _, err := r.Create(t.Context(), 7, webhooks.NewEndpoint{URL: "https://a.example", Description: "d", EventTypes: []string{"a"}, User: "u"}, "key_1")
+	require.NoError(t, err)
+	user, types := "", []string{"b", "c"}
+	got, err := r.Update(t.Context(), 7, e.ID, webhooks.Patch{User: &user, EventTypes: &types}, "key_2")
+	require.NoError(t, err)
+	want := e
+	want.User, want.EventTypes = "", types
+	require.Equal(t, want, got)
+	require.Equal(t, want, s.rows[e.ID])
+
+	url := "ftp://a.example"
+	_, err = r.Update(t.Context(), 7, e.ID, webhooks.Patch{URL: &url}, "key_2")
+	require.Equal(t, []string{"url"}, faultPaths(t, err))
+	_, err = r.Update(t.Context(), 8, e.ID, webhooks.Patch{User: &user}, "key_2")
+	require.Equal(t, problem.NotFound, problem.CodeOf(err))
+	require.Equal(t, want, s.rows[e.ID])
+	require.Equal(t, []string{"key_1", "key_2"}, s.actors)
+}
+
+func TestPauseAndResume(t *testing.T) {
+	t.Parallel()
+	r, s := register()
+	e, _, err := r.Create(t.Context(), 7, webhooks.NewEndpoint{URL: "https://a.example"}, "key_1")
+	require.NoError(t, err)
+	paused, err := r.Pause(t.Context(), 7, e.ID, "moving", "key_1")
+	require.NoError(t, err)
+	require.Equal(t, webhooks.Paused, paused.Status)
+	require.Equal(t, "moving", s.rows[e.ID].StatusReason)
+	_, err = r.Pause(t.Context(), 7, e.ID, strings.Repeat("x", 501), "key_1")
+	require.Equal(t, []string{"reason"}, faultPaths(t, err))
+
+	active, err := r.Resume(t.Context(), 7, e.ID, "key_1")
+	require.NoError(t, err)
+	require.Equal(t, webhooks.Active, active.Status)
+	require.Empty(t, active.StatusReason)
+	require.Equal(t, active, s.rows[e.ID])
+
+	got, err := r.Get(t.Context(), 7, e.ID)
+	require.NoError(t, err)
+	require.Equal(t, active, got)
+	require.NoError(t, r.Delete(t.Context(), 7, e.ID, "key_1"))
+	_, err = r.Get(t.Context(), 7, e.ID)
+	require.Equal(t, problem.NotFound, problem.CodeOf(err))
+}
+
+func TestListsAreBounded(t *testing.T) {
+	t.Parallel()
+	r, _ := register()
+	for limit, want := range map[int]int{-1: 1, 0: 1, 20: 20, 500: 500, 501: 500} {
+		list, err := r.List(t.Context(), 7, 0, limit)
+		require.NoError(t, err)
+		require.Len(t, list, want)
+	}
+}
+
+func TestCheckUser(t *testing.T) {
+	t.Parallel()
+	for id, ok := range map[string]bool{
+		"u1": true, "user@example.com": true, "Grüße 日本": true, strings.Repeat("é", 127): true,
+		"": false, strings.Repeat("x", 256): false, "a\x7fb": false, "a\nb": false, "a\xffb": false, "a\u200bb": false, "a\u2028b": false,
+	} {
+		err := webhooks.CheckUser(id)
+		require.Equal(t, ok, err == nil, "%q: %v", id, err)
+	}
+}

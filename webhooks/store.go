@@ -1,0 +1,21 @@
+package webhooks
+
+import (
+	"context"
+
+	"github.com/carillonhq/carillon/ids"
+)
+
+// Store keeps endpoints. Secrets are sealed at rest. What is absent, or another
+// tenant's, is problem.NotFound. actor names who makes a change, for the audit
+// row written with it.
+type Store interface {
+	CreateEndpoint(ctx context.Context, e Endpoint, actor string) error
+	// UpdateEndpoint stores URL, description, event types, user, status and
+	// reason. Pausing makes a hold in the same transaction, activating ends it.
+	UpdateEndpoint(ctx context.Context, e Endpoint, actor string) error
+	Endpoint(ctx context.Context, tenant, id ids.ID) (Endpoint, error)
+	Endpoints(ctx context.Context, tenant ids.ID, after ids.ID, limit int) ([]Endpoint, error) // oldest first
+	// DeleteEndpoint: its unfinished deliveries are dropped as gone.
+	DeleteEndpoint(ctx context.Context, tenant, id ids.ID, actor string) error
+}
