@@ -165,13 +165,21 @@ func (e *Engine) Ready() error {
 	if e.stopping.Load() {
 		return problem.New(problem.Unavailable, "The server is stopping.")
 	}
-	if silent := e.o.Now().Sub(time.UnixMilli(e.claimBeat.Load())); silent > stillAfter {
+	now := e.o.Now()
+	if silent := now.Sub(e.ClaimBeat()); silent > stillAfter {
 		return problem.New(problem.Unavailable, "The claim loop stands still for %s.", silent.Truncate(time.Second))
+	}
+	if last, waiting := e.o.Store.WriteBeat(); waiting > 0 && now.Sub(last) > stillAfter {
+		return problem.New(problem.Unavailable, "The database takes no writes for %s.", now.Sub(last).Truncate(time.Second))
 	}
 	return nil
 }
 
-// CredentialsChanged makes the engine see a tenant's credentials and holds anew.
+// ClaimBeat is when the claim loop last came round.
+func (e *Engine) ClaimBeat() time.Time { return time.UnixMilli(e.claimBeat.Load()) }
+
+// CredentialsChanged makes the engine see a tenant's settings, credentials and
+// holds anew.
 func (e *Engine) CredentialsChanged(tenant ids.ID) { e.changed(tenant) }
 
 // EndpointsChanged makes the engine see an endpoint anew.
@@ -179,9 +187,6 @@ func (e *Engine) EndpointsChanged(tenant, endpoint ids.ID) {
 	e.endpoints.forget(endpoint)
 	e.changed(tenant)
 }
-
-// SettingsChanged makes the engine see a tenant's settings anew.
-func (e *Engine) SettingsChanged(tenant ids.ID) { e.changed(tenant) }
 
 func (e *Engine) changed(tenant ids.ID) {
 	if err := e.directory.refresh(e.loopCtx, tenant); err != nil {

@@ -15,6 +15,8 @@ type Standing struct {
 	Spent      int // attempts of this round that count, before this one
 	ExpiresAt  time.Time
 	AtMostOnce bool // on_ambiguous: stop
+	// Renewed is what the attempt before this one asked for.
+	Renewed channels.Renewal
 }
 
 // Health is how much a verdict of a credential may be trusted.
@@ -106,7 +108,10 @@ func Next(d Standing, r channels.Result, p Policy, h Health, now time.Time, jitt
 }
 
 func retry(d Standing, r channels.Result, p Policy, now time.Time, jitter float64) Transition {
-	if r.Renew != channels.RenewNothing {
+	// A renewal costs nothing, but only once in a row: two answers that ask for
+	// different ones in turn would never end.
+	free := d.Renewed == channels.RenewNothing || (r.Renew == channels.RenewGateway && d.Renewed != r.Renew)
+	if r.Renew != channels.RenewNothing && free {
 		t := waitOrExpire(d, latest(now, r.NotBefore), d.Spent, now)
 		t.Renew = r.Renew
 		return t
@@ -121,6 +126,7 @@ func retry(d Standing, r channels.Result, p Policy, now time.Time, jitter float6
 	}
 	due := latest(now.Add(max(wait, p.floor(r.Floor))), r.NotBefore)
 	t := waitOrExpire(d, due, spent, now)
+	t.Renew = r.Renew
 	if r.Scope != channels.ScopeTarget {
 		// The others wait for the provider, not for this delivery's own schedule.
 		t.WaitScope, t.WaitUntil = r.Scope, latest(now.Add(min(wait, throttleFloor)), r.NotBefore)

@@ -143,8 +143,8 @@ type QueueStore interface {
 	Renew(ctx context.Context, rows []Row, lease time.Time) error
 	Content(ctx context.Context, tenant, notification ids.ID) ([]byte, error)
 	Target(ctx context.Context, tenant, target ids.ID, k channels.Kind) (TargetNow, error)
-	// NextDue is when the next pending row or marker is due; zero: none.
-	NextDue(ctx context.Context) (time.Time, error)
+	// WriteBeat is when the writer last came round, and how much waits for it.
+	WriteBeat() (last time.Time, waiting int)
 	// Unfinished counts rows that are not final, up to limit.
 	Unfinished(ctx context.Context, limit int) (int, error)
 }

@@ -103,7 +103,7 @@ func (e *Engine) serve(it *item) (calm bool) {
 }
 
 func standing(it *item) Standing {
-	return Standing{Channel: it.Channel, Spent: it.Spent, ExpiresAt: it.ExpiresAt, AtMostOnce: it.atMostOnce}
+	return Standing{Channel: it.Channel, Spent: it.Spent, ExpiresAt: it.ExpiresAt, AtMostOnce: it.atMostOnce, Renewed: it.Renewed}
 }
 
 // freshTarget reads the target again when what is in hand is old.

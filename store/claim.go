@@ -160,14 +160,6 @@ func (s *Store) LapseLeases(ctx context.Context) (int64, error) {
 	return n, err
 }
 
-// NextDue implements delivery.QueueStore.
-func (s *Store) NextDue(ctx context.Context) (time.Time, error) {
-	var ms sql.NullInt64
-	err := s.readDB.QueryRowContext(ctx, `SELECT min(x) FROM (
- SELECT min(due_at) AS x FROM deliveries INDEXED BY deliveries_due WHERE state<4 UNION ALL SELECT min(due_at) FROM fanouts)`).Scan(&ms)
-	return fromMillis(ms.Int64), err
-}
-
 // Unfinished implements delivery.QueueStore.
 func (s *Store) Unfinished(ctx context.Context, limit int) (int, error) {
 	var n int

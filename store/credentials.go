@@ -259,3 +259,33 @@ func (s *Store) RecoverCredential(ctx context.Context, tenant, id ids.ID) error 
 	_, err := s.ResumeCredential(ctx, tenant, id, tenants.Change{Actor: "engine", Action: "credential.resume"})
 	return err
 }
+
+// NamedCredential is a credential with the name of its tenant.
+type NamedCredential struct {
+	tenants.Credential
+	TenantName string
+}
+
+// Label is the credential's id as people see it.
+func (n NamedCredential) Label() string { return n.ID.Format(ids.Credential) }
+
+// AllCredentials lists those of every tenant, for metrics.
+func (s *Store) AllCredentials(ctx context.Context) ([]NamedCredential, error) {
+	var list []struct {
+		credentialModel
+		TenantName string
+	}
+	q := withVersion(s.read.WithContext(ctx)).Select(credentialColumns + ",t.name AS tenant_name").Joins("JOIN tenants t ON t.id=c.tenant_id")
+	if err := q.Order("c.id").Limit(10_000).Find(&list).Error; err != nil {
+		return nil, err
+	}
+	out := make([]NamedCredential, len(list))
+	for i, m := range list {
+		c, err := m.credential()
+		if err != nil {
+			return nil, err
+		}
+		out[i] = NamedCredential{Credential: c, TenantName: m.TenantName}
+	}
+	return out, nil
+}

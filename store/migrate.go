@@ -2,16 +2,22 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 
 	"github.com/pressly/goose/v3"
 
 	"github.com/carillonhq/carillon/migrations"
 )
 
-func (s *Store) provider() (*goose.Provider, error) {
-	return goose.NewProvider(goose.DialectSQLite3, s.writeDB, migrations.SQLite(),
-		goose.WithDisableGlobalRegistry(true), goose.WithSlog(s.opts.Log))
+func (s *Store) provider() (*goose.Provider, error) { return provider(s.writeDB, s.opts.Log) }
+
+func provider(db *sql.DB, log *slog.Logger) (*goose.Provider, error) {
+	return goose.NewProvider(goose.DialectSQLite3, db, migrations.SQLite(),
+		goose.WithDisableGlobalRegistry(true), goose.WithSlog(log))
 }
 
 // Migrate applies every migration that is missing.
@@ -57,11 +63,25 @@ type MigrationStatus struct {
 	Applied bool
 }
 
-// Migrations lists all migrations that this version knows.
-func (s *Store) Migrations(ctx context.Context) ([]MigrationStatus, error) {
-	p, err := s.provider()
+// Migrations lists all migrations that this version knows, and first applies
+// those that are missing if up is set. It needs no key ring.
+func Migrations(ctx context.Context, path string, up bool) (_ []MigrationStatus, err error) {
+	if err := private(path); err != nil {
+		return nil, err
+	}
+	db, err := sql.Open("sqlite", dsn(path)+"&_txlock=immediate")
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	p, err := provider(db, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, fmt.Errorf("read the migrations: %w", err)
+	}
+	if up {
+		if _, err := p.Up(ctx); err != nil {
+			return nil, fmt.Errorf("migrate the database: %w", err)
+		}
 	}
 	list, err := p.Status(ctx)
 	if err != nil {
@@ -69,7 +89,7 @@ func (s *Store) Migrations(ctx context.Context) ([]MigrationStatus, error) {
 	}
 	out := make([]MigrationStatus, len(list))
 	for i, m := range list {
-		out[i] = MigrationStatus{Version: m.Source.Version, Name: m.Source.Path, Applied: m.State == goose.StateApplied}
+		out[i] = MigrationStatus{Version: m.Source.Version, Name: filepath.Base(m.Source.Path), Applied: m.State == goose.StateApplied}
 	}
 	return out, nil
 }

@@ -60,6 +60,8 @@ const pragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=s
 
 const readers = 4
 
+func dsn(path string) string { return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + pragmas }
+
 // Open opens the database file. Any number of processes may have it open; only
 // one may run the engine: see LockEngine.
 func Open(ctx context.Context, o Options) (*Store, error) {
@@ -84,7 +86,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := private(o.Path); err != nil {
 		return nil, err
 	}
-	base := "file:" + (&url.URL{Path: o.Path}).EscapedPath() + "?" + pragmas
+	base := dsn(o.Path)
 	writeDB, err := sql.Open("sqlite", base+"&_txlock=immediate")
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)

@@ -1,0 +1,153 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humagin"
+	"github.com/gin-gonic/gin"
+
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+)
+
+// call is what a handler knows of its request beyond parameters and body.
+type call struct {
+	requestID string
+	tenant    ids.ID // 0 on routes that belong to no tenant
+	key       ids.ID // the API key, or the key that verified a user's token
+	actor     string // for the audit: "key_..." or "usk_..."
+	user      string // only on routes for a user's token
+	body      []byte // as it was sent; empty on routes without one
+	idemKey   string // Idempotency-Key; "" where none was sent
+	status    int    // set by a handler that answers another status than its route says
+}
+
+type callKey struct{}
+
+func callFrom(ctx context.Context) *call {
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		return c
+	}
+	return &call{}
+}
+
+// guard runs before a route's handler: who is it, may they, not too often, and
+// is the request one that the handler can read. Nothing of the body is read
+// before the caller is known.
+func (s *Server) guard(r route) func(huma.Context, func(huma.Context)) {
+	return func(h huma.Context, next func(huma.Context)) {
+		g := humagin.Unwrap(h)
+		c := callFrom(g.Request.Context())
+		if err := s.admit(g, c, r); err != nil {
+			s.refuse(g, c, err)
+			return
+		}
+		next(h)
+	}
+}
+
+func (s *Server) admit(g *gin.Context, c *call, r route) error {
+	ctx, req := g.Request.Context(), g.Request
+	if err := s.authorize(ctx, c, r.access, req); err != nil {
+		return err
+	}
+	if r.access.kind == byUser {
+		if err := s.cors.admit(ctx, c.tenant, req); err != nil {
+			return err
+		}
+	}
+	if err := s.limits.take(c, g.Writer.Header()); err != nil {
+		return err
+	}
+	if !acceptsJSON(req.Header["Accept"]) {
+		return problem.New(problem.NotAcceptable, "Answers are application/json; the Accept header excludes it.")
+	}
+	var err error
+	if r.idempotent {
+		if c.idemKey, err = idempotencyKey(req.Header); err != nil {
+			return err
+		}
+	}
+	if r.hasBody {
+		c.body, err = s.readBody(g.Writer, req)
+	}
+	return err
+}
+
+// readBody reads at most the limit. What is announced as longer is refused
+// unread.
+func (s *Server) readBody(w http.ResponseWriter, req *http.Request) ([]byte, error) {
+	kind := req.Header.Get("Content-Type")
+	if kind != "application/json" { // spares the common case the parser
+		media, params, err := mime.ParseMediaType(kind)
+		charset := params["charset"]
+		if err != nil || media != "application/json" || (charset != "" && !strings.EqualFold(charset, "utf-8")) {
+			return nil, problem.New(problem.UnsupportedMedia, "Send the body as Content-Type: application/json, in UTF-8.")
+		}
+	}
+	if enc := req.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
+		return nil, problem.New(problem.UnsupportedMedia, "Send the body without a Content-Encoding.")
+	}
+	if req.ContentLength > s.maxBody {
+		return nil, s.tooLarge()
+	}
+	body, err := readAll(req, w, s.maxBody)
+	var over *http.MaxBytesError
+	switch {
+	case errors.As(err, &over):
+		return nil, s.tooLarge()
+	case err != nil:
+		return nil, problem.New(problem.Malformed, "The body ended before all of it had come.")
+	}
+	return body, nil
+}
+
+func (s *Server) tooLarge() error {
+	return problem.New(problem.TooLarge, "The body is larger than the %d bytes that this server takes.", s.maxBody)
+}
+
+// readAll reads into one buffer of the announced size, where there is one: the
+// HTTP server then ends the body there.
+func readAll(req *http.Request, w http.ResponseWriter, most int64) ([]byte, error) {
+	if req.ContentLength < 0 {
+		return io.ReadAll(http.MaxBytesReader(w, req.Body, most))
+	}
+	body := make([]byte, req.ContentLength)
+	_, err := io.ReadFull(req.Body, body)
+	return body, err
+}
+
+// acceptsJSON reads the Accept header (RFC 9110 section 12.5.1) as far as it
+// matters here: some range with a weight above zero covers JSON.
+func acceptsJSON(accept []string) bool {
+	if len(accept) == 0 {
+		return true
+	}
+	for _, line := range accept {
+		for one := range strings.SplitSeq(line, ",") {
+			media, params, _ := strings.Cut(strings.TrimSpace(one), ";")
+			switch strings.ToLower(strings.TrimSpace(media)) {
+			case "", "*/*", "application/*", "application/json", problemType:
+				if !zeroWeight(params) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func zeroWeight(params string) bool {
+	for p := range strings.SplitSeq(params, ";") {
+		if v, ok := strings.CutPrefix(strings.ReplaceAll(p, " ", ""), "q="); ok {
+			return strings.Trim(v, "0.") == ""
+		}
+	}
+	return false
+}

@@ -1,0 +1,265 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/tenants"
+)
+
+// Devices is the register of devices. devices.Registry is one.
+type Devices interface {
+	Register(ctx context.Context, tenant ids.ID, in devices.Registration) (devices.Registered, error)
+	Device(ctx context.Context, tenant, id ids.ID) (devices.Device, error)
+	Devices(ctx context.Context, tenant ids.ID, f devices.Filter) ([]devices.Device, error)
+	Delete(ctx context.Context, tenant, id ids.ID, user string) error
+	DeleteAddress(ctx context.Context, tenant ids.ID, key devices.AddressKey, user string) error
+}
+
+// Device is a device as it is shown. The keys of a subscription are not.
+type Device struct {
+	ID             string            `json:"id" example:"dev_0d1kq3w8r000c"`
+	User           string            `json:"user"`
+	App            string            `json:"app"`
+	Channel        string            `json:"channel" enum:"fcm,apns,webpush"`
+	Kind           string            `json:"kind" enum:"token,fid,apns,subscription"`
+	Address        string            `json:"address" doc:"Token, installation id, or endpoint of the subscription"`
+	Environment    string            `json:"environment,omitempty" enum:"production,sandbox,auto" doc:"APNs only"`
+	InstallationID string            `json:"installation_id,omitempty"`
+	OS             string            `json:"os,omitempty"`
+	AppVersion     string            `json:"app_version,omitempty"`
+	Locale         string            `json:"locale,omitempty"`
+	TimeZone       string            `json:"time_zone,omitempty"`
+	Tags           map[string]string `json:"tags,omitempty"`
+	Status         string            `json:"status" enum:"active,suspect,retired"`
+	Reason         string            `json:"reason,omitempty" doc:"Why it is suspect or retired"`
+	StatusAt       time.Time         `json:"status_at,omitzero"`
+	RegisteredAt   time.Time         `json:"registered_at,omitzero"`
+	LastSeenAt     time.Time         `json:"last_seen_at,omitzero"`
+	ExpiresAt      time.Time         `json:"expires_at,omitzero"`
+	CreatedAt      time.Time         `json:"created_at"`
+	UpdatedAt      time.Time         `json:"updated_at"`
+}
+
+// DeviceRegistered is what became of a registration.
+type DeviceRegistered struct {
+	Device
+	Created  bool `json:"created" doc:"The address was not known before"`
+	Rebound  bool `json:"rebound" doc:"It belonged to another user, who has lost it now"`
+	Replaced bool `json:"replaced" doc:"An older address of the same installation gave way to it"`
+}
+
+// DevicePut registers a device for a user.
+type DevicePut struct {
+	User string `json:"user" maxLength:"255" doc:"Your own id of the user"`
+	DeviceAddress
+}
+
+// DeviceAddress is where a device is and what it is: exactly one of token, fid
+// and subscription.
+type DeviceAddress struct {
+	App            string            `json:"app,omitempty" maxLength:"63" doc:"default where absent"`
+	Channel        channels.Kind     `json:"channel,omitzero" enum:"fcm,apns,webpush" doc:"Needed with token; fid is fcm, subscription is webpush"`
+	Token          string            `json:"token,omitempty" doc:"Registration token of FCM, or device token of APNs in hexadecimal"`
+	FID            string            `json:"fid,omitempty" doc:"Firebase installation id"`
+	Subscription   *Subscription     `json:"subscription,omitempty" doc:"What PushSubscription.toJSON() gives"`
+	Environment    string            `json:"environment,omitempty" enum:"production,sandbox,auto" doc:"APNs only"`
+	InstallationID string            `json:"installation_id,omitempty" maxLength:"255" doc:"The same for all addresses of one installation of the app: a new address then replaces the old one"`
+	OS             string            `json:"os,omitempty" maxLength:"32" example:"ios"`
+	AppVersion     string            `json:"app_version,omitempty" maxLength:"64"`
+	Locale         string            `json:"locale,omitempty" doc:"BCP 47" example:"de-CH"`
+	TimeZone       string            `json:"time_zone,omitempty" doc:"IANA" example:"Europe/Zurich"`
+	Tags           map[string]string `json:"tags,omitempty" maxProperties:"32"`
+	RegisteredAt   time.Time         `json:"registered_at,omitzero" doc:"When the app got the address from its push service"`
+	LastSeenAt     time.Time         `json:"last_seen_at,omitzero"`
+}
+
+// Subscription is a PushSubscription of a browser.
+type Subscription struct {
+	Endpoint       string           `json:"endpoint"`
+	ExpirationTime *float64         `json:"expirationTime,omitempty" nullable:"true" doc:"Milliseconds since 1970, or null"`
+	Keys           SubscriptionKeys `json:"keys"`
+}
+
+// SubscriptionKeys are the keys of a subscription, in base64url.
+type SubscriptionKeys struct {
+	P256dh string `json:"p256dh"`
+	Auth   string `json:"auth"`
+}
+
+type deviceList struct {
+	Paging
+	User    string `query:"user" maxLength:"255"`
+	App     string `query:"app" maxLength:"63"`
+	Channel string `query:"channel" enum:"fcm,apns,webpush"`
+	Status  string `query:"status" enum:"active,suspect,retired"`
+}
+
+type devicePath struct {
+	ID string `path:"id" doc:"The device's id" example:"dev_0d1kq3w8r000c"`
+}
+
+func (s *Server) deviceRoutes() []route {
+	const tag = "Devices"
+	scope := needs(tenants.Devices)
+	return []route{
+		{method: http.MethodPut, path: "/v1/devices", access: scope, id: "putDevice", tag: tag,
+			summary: "Register a device, or what has changed about it", handler: writing(s.putDevice),
+			about:   "The address makes it the same device: registering it for another user moves it. Answers 201 when the address is new.",
+			example: `{"user":"u42","channel":"fcm","token":"cWz4...","os":"android"}`},
+		{method: http.MethodGet, path: "/v1/devices", access: scope, id: "listDevices", tag: tag,
+			summary: "List devices, newest first", handler: reading(s.listDevices)},
+		{method: http.MethodGet, path: "/v1/devices/{id}", access: scope, id: "getDevice", tag: tag,
+			summary: "Read a device", handler: reading(s.getDevice)},
+		{method: http.MethodDelete, path: "/v1/devices/{id}", access: scope, id: "deleteDevice", tag: tag, status: http.StatusNoContent,
+			summary: "Forget a device", handler: doing(s.deleteDevice)},
+	}
+}
+
+func (s *Server) putDevice(ctx context.Context, c *call, _ *none, in *DevicePut) (DeviceRegistered, error) {
+	return s.register(ctx, c, in.User, &in.DeviceAddress)
+}
+
+func (s *Server) register(ctx context.Context, c *call, user string, in *DeviceAddress) (DeviceRegistered, error) {
+	r, renamed, err := in.registration(user)
+	if err != nil {
+		return DeviceRegistered{}, err
+	}
+	got, err := s.devices.Register(ctx, c.tenant, r)
+	if err != nil {
+		return DeviceRegistered{}, renamed.of(err)
+	}
+	if got.Created {
+		c.status = http.StatusCreated
+	}
+	return DeviceRegistered{Device: showDevice(got.Device), Created: got.Created, Rebound: got.Rebound, Replaced: got.Replaced}, nil
+}
+
+// registration turns the body into what the registry takes, and says what the
+// registry's fields are called in the body.
+func (in *DeviceAddress) registration(user string) (devices.Registration, renames, error) {
+	r := devices.Registration{
+		User: user, App: in.App, Channel: in.Channel, Environment: in.Environment, InstallationID: in.InstallationID, OS: in.OS,
+		AppVersion: in.AppVersion, Locale: in.Locale, TimeZone: in.TimeZone, Tags: in.Tags,
+		RegisteredAt: in.RegisteredAt, LastSeenAt: in.LastSeenAt,
+	}
+	given := 0
+	names := renames{}
+	if in.Token != "" {
+		given++
+		r.Address, names = in.Token, renames{"address": "token"}
+	}
+	if in.FID != "" {
+		given++
+		r.Address, r.Kind, names = in.FID, channels.FCMFid, renames{"address": "fid", "kind": "channel"}
+		r.Channel = or(r.Channel, channels.FCM)
+	}
+	if sub := in.Subscription; sub != nil {
+		given++
+		r.Address, r.Kind, r.P256dh, r.Auth = sub.Endpoint, channels.Subscription, sub.Keys.P256dh, sub.Keys.Auth
+		r.Channel = or(r.Channel, channels.WebPush)
+		if sub.ExpirationTime != nil {
+			r.ExpiresAt = time.UnixMilli(int64(*sub.ExpirationTime)).UTC()
+		}
+		names = renames{"address": "subscription.endpoint", "kind": "channel", "keys.p256dh": "subscription.keys.p256dh",
+			"keys.auth": "subscription.keys.auth", "expires_at": "subscription.expirationTime"}
+	}
+	if given != 1 {
+		return r, nil, problem.AtField("token", "give exactly one of token, fid and subscription")
+	}
+	return r, names, nil
+}
+
+// renames says what a field is called in the body of the request.
+type renames map[string]string
+
+// of renames the fields of an error.
+func (r renames) of(err error) error {
+	var e *problem.Error
+	if !errors.As(err, &e) || len(e.Fields) == 0 {
+		return err
+	}
+	renamed := *e
+	renamed.Fields = make([]problem.Field, len(e.Fields))
+	for i, f := range e.Fields {
+		renamed.Fields[i] = problem.Field{Path: or(r[f.Path], f.Path), Detail: f.Detail}
+	}
+	return &renamed
+}
+
+func or[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
+
+func (s *Server) listDevices(ctx context.Context, c *call, p *deviceList) (List[Device], error) {
+	const list = "devices"
+	after, err := p.after(list)
+	if err != nil {
+		return List[Device]{}, err
+	}
+	kind, _ := channels.ParseKind(p.Channel)
+	rows, err := s.devices.Devices(ctx, c.tenant, devices.Filter{User: p.User, App: p.App, Channel: kind,
+		Status: statusNamed(p.Status), After: after.Notification, Limit: p.more()})
+	return page(p.Paging, list, rows, placeOfDevice, showDevice), err
+}
+
+func (s *Server) getDevice(ctx context.Context, c *call, p *devicePath) (Device, error) {
+	id, err := anID(ids.Device, p.ID, "device")
+	if err != nil {
+		return Device{}, err
+	}
+	d, err := s.devices.Device(ctx, c.tenant, id)
+	return showDevice(d), err
+}
+
+func (s *Server) deleteDevice(ctx context.Context, c *call, p *devicePath) error {
+	id, err := anID(ids.Device, p.ID, "device")
+	if err != nil {
+		return err
+	}
+	return s.devices.Delete(ctx, c.tenant, id, c.user)
+}
+
+func placeOfDevice(d devices.Device) delivery.Cursor { return byID(d.ID) }
+
+func statusName(s devices.Status) string {
+	switch s {
+	case devices.Suspect:
+		return "suspect"
+	case devices.Retired:
+		return "retired"
+	default:
+		return "active"
+	}
+}
+
+// statusNamed is 0, which selects every status, for "".
+func statusNamed(name string) devices.Status {
+	for _, s := range []devices.Status{devices.Active, devices.Suspect, devices.Retired} {
+		if statusName(s) == name {
+			return s
+		}
+	}
+	return 0
+}
+
+func showDevice(d devices.Device) Device {
+	return Device{
+		ID: d.ID.Format(ids.Device), User: d.User, App: d.App, Channel: d.Channel.String(), Kind: string(d.Target.Kind),
+		Address: d.Target.Address, Environment: string(d.Target.Environment), InstallationID: d.InstallationID, OS: d.Target.OS,
+		AppVersion: d.AppVersion, Locale: d.Locale, TimeZone: d.TimeZone, Tags: d.Tags, Status: statusName(d.Status),
+		Reason: d.Reason, StatusAt: when(d.StatusAt), RegisteredAt: when(d.Target.RegisteredAt), LastSeenAt: when(d.LastSeenAt),
+		ExpiresAt: when(d.ExpiresAt), CreatedAt: when(d.CreatedAt), UpdatedAt: when(d.UpdatedAt),
+	}
+}

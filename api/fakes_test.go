@@ -1,0 +1,388 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/webhooks"
+)
+
+// Ids that the tests know. Everything belongs to tenantA.
+const (
+	tenantA ids.ID = 1<<22 + iota
+	tenantB
+	theKey
+	theNotification
+	theTarget
+	theDevice
+	theEndpoint
+	theCredential
+	theUserKey
+	theHold
+)
+
+var epoch = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+
+func absent() error { return problem.New(problem.NotFound, "There is no such thing.") }
+
+// world is a server over fakes. Calls that read or change something write their
+// name to did, so that a test can say that nothing else happened.
+type world struct {
+	*Server
+	engine    *fakeEngine
+	ledger    *fakeLedger
+	tenants   *fakeTenants
+	devices   *fakeDevices
+	endpoints *fakeEndpoints
+	log       *bytes.Buffer
+	now       time.Time
+
+	mu  sync.Mutex
+	did []string
+}
+
+func (w *world) note(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.did = append(w.did, what)
+}
+
+func setup(t testing.TB, change ...func(*Options)) *world {
+	t.Helper()
+	w := &world{log: &bytes.Buffer{}, now: epoch}
+	w.engine = &fakeEngine{w: w}
+	w.ledger = &fakeLedger{w: w}
+	w.tenants = &fakeTenants{w: w}
+	w.devices = &fakeDevices{w: w}
+	w.endpoints = &fakeEndpoints{w: w}
+	o := Options{Engine: w.engine, Ledger: w.ledger, Tenants: w.tenants, Devices: w.devices, Endpoints: w.endpoints,
+		Log: slog.New(slog.NewTextHandler(w.log, nil)), Now: func() time.Time { return w.now }, MaxBody: 4096, Version: "test"}
+	for _, f := range change {
+		f(&o)
+	}
+	s, err := New(o)
+	require.NoError(t, err)
+	w.Server = s
+	return w
+}
+
+// request is a request of a test; its zero members are left out.
+type request struct {
+	method, path, key, tenant, body string
+	header                          map[string]string
+}
+
+func (w *world) do(t testing.TB, r request) *httptest.ResponseRecorder {
+	t.Helper()
+	var body io.Reader
+	if r.body != "" {
+		body = strings.NewReader(r.body)
+	}
+	req := httptest.NewRequestWithContext(t.Context(), r.method, r.path, body)
+	if r.body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if r.key != "" {
+		req.Header.Set("Authorization", "Bearer "+r.key)
+	}
+	if r.tenant != "" {
+		req.Header.Set(tenantHeader, r.tenant)
+	}
+	for k, v := range r.header {
+		if v == "" {
+			req.Header.Del(k)
+		} else {
+			req.Header[http.CanonicalHeaderKey(k)] = []string{v}
+		}
+	}
+	rec := httptest.NewRecorder()
+	w.ServeHTTP(rec, req)
+	return rec
+}
+
+// problemIn checks that an answer is a well-formed problem and returns it.
+func problemIn(t testing.TB, rec *httptest.ResponseRecorder) Problem {
+	t.Helper()
+	require.Equal(t, problemType, rec.Header().Get("Content-Type"), rec.Body.String())
+	var p Problem
+	require.NoError(t, json.Unmarshal(rec.Body.Bytes(), &p))
+	require.Equal(t, rec.Code, p.Status)
+	require.Equal(t, statusOf(p.Code), p.Status)
+	require.Equal(t, http.StatusText(p.Status), p.Title)
+	require.Equal(t, "about:blank", p.Type)
+	require.NotEmpty(t, p.Detail)
+	require.NotEmpty(t, p.RequestID)
+	require.Equal(t, rec.Header().Get(requestIDHeader), p.RequestID)
+	return p
+}
+
+func jsonIn[T any](t testing.TB, rec *httptest.ResponseRecorder, status int) T {
+	t.Helper()
+	require.Equal(t, status, rec.Code, rec.Body.String())
+	require.Equal(t, jsonType, rec.Header().Get("Content-Type"))
+	var v T
+	require.NoError(t, json.Unmarshal(rec.Body.Bytes(), &v), rec.Body.String())
+	return v
+}
+
+type fakeEngine struct {
+	w      *world
+	accept func(delivery.Submission) (delivery.Answer, error)
+	ready  error
+}
+
+var _ Engine = (*fakeEngine)(nil)
+
+func (e *fakeEngine) Accept(_ context.Context, s delivery.Submission) (delivery.Answer, error) {
+	e.w.note("accept")
+	if e.accept != nil {
+		return e.accept(s)
+	}
+	return acceptAll(s, e.w.now)
+}
+
+// acceptAll accepts what Check lets pass, as the engine does.
+func acceptAll(s delivery.Submission, now time.Time) (delivery.Answer, error) {
+	receipts := make([]delivery.Receipt, len(s.Requests))
+	for i := range s.Requests {
+		var err error
+		if s.Refused != nil {
+			err = s.Refused[i]
+		}
+		if err == nil {
+			err = s.Requests[i].Check(now)
+		}
+		if err != nil && s.Refused == nil {
+			return delivery.Answer{}, err
+		}
+		receipts[i] = delivery.Receipt{Err: err, Notification: theNotification,
+			Deliveries: []delivery.DeliveryRef{{Target: theTarget, Channel: channels.FCM, User: "u1"}},
+			Skips:      []delivery.Skip{{User: "u2", Channel: channels.APNs, Reason: delivery.SkipNoDevice}, {Target: theEndpoint, Channel: channels.Webhook, Reason: delivery.SkipUnknownTarget}}}
+	}
+	status, body, err := s.Render(receipts)
+	return delivery.Answer{Status: status, Body: body}, err
+}
+
+func (e *fakeEngine) DryRun(_ context.Context, _ ids.ID, r delivery.Request) (delivery.Preview, error) {
+	e.w.note("dry run")
+	return delivery.Preview{Deliveries: []delivery.DeliveryRef{{Target: theTarget, Channel: channels.FCM, User: "u1"}},
+		Payloads: []delivery.PayloadPreview{{Channel: channels.FCM, Size: 12, Payload: json.RawMessage(`{"x":1}`)}}}, r.Check(e.w.now)
+}
+
+func (e *fakeEngine) Cancel(_ context.Context, tenant, n ids.ID) (int, error) {
+	e.w.note("cancel")
+	if tenant != tenantA || n != theNotification {
+		return 0, absent()
+	}
+	return 3, nil
+}
+
+func (e *fakeEngine) Replay(_ context.Context, tenant, n, target ids.ID, _ string) error {
+	e.w.note("replay")
+	if tenant != tenantA || n != theNotification {
+		return absent()
+	}
+	if target != theTarget {
+		return problem.New(problem.Conflict, "The delivery is sent, not dead.")
+	}
+	return nil
+}
+
+func (e *fakeEngine) Ready() error { return e.ready }
+func (e *fakeEngine) EndpointsChanged(_, which ids.ID) {
+	e.w.note("changed " + which.Format(ids.Endpoint))
+}
+
+type fakeLedger struct {
+	w        *world
+	stored   func(delivery.Idempotency) (delivery.Answer, bool, error)
+	query    delivery.Query // of the last list
+	rows     []delivery.View
+	holds    []delivery.Hold
+	failWith error
+	content  json.RawMessage
+}
+
+var _ delivery.Ledger = (*fakeLedger)(nil)
+
+func aView() delivery.View {
+	return delivery.View{Notification: theNotification, Target: theTarget, Channel: channels.FCM, User: "u1", App: "default", State: delivery.Dead,
+		Reason: delivery.Exhausted, HoldID: theHold, Round: 1, Spent: 2, CreatedAt: epoch, UpdatedAt: epoch.Add(time.Second),
+		Last: delivery.Attempt{Number: 2, At: epoch, Duration: 1500 * time.Millisecond, Outcome: channels.Retry, Code: "fcm.unavailable", Status: 503}}
+}
+
+func (l *fakeLedger) Notification(_ context.Context, tenant, id ids.ID) (delivery.NotificationView, error) {
+	l.w.note("notification")
+	if l.failWith != nil {
+		return delivery.NotificationView{}, l.failWith
+	}
+	if tenant != tenantA || id != theNotification {
+		return delivery.NotificationView{}, absent()
+	}
+	return delivery.NotificationView{ID: id, CreatedAt: epoch, Content: l.content, Counts: map[delivery.State]int{delivery.Sent: 2}}, nil
+}
+
+func (l *fakeLedger) Delivery(_ context.Context, tenant, n, target ids.ID) (delivery.View, error) {
+	l.w.note("delivery")
+	if tenant != tenantA || n != theNotification || target != theTarget {
+		return delivery.View{}, absent()
+	}
+	v := aView()
+	v.Attempts = []delivery.Attempt{{Number: 1, At: epoch, Outcome: channels.Unknown}, v.Last}
+	return v, nil
+}
+
+func (l *fakeLedger) Deliveries(_ context.Context, tenant ids.ID, q delivery.Query) ([]delivery.View, error) {
+	l.w.note("deliveries")
+	l.query = q
+	if tenant != tenantA {
+		return nil, nil
+	}
+	return l.rows[:min(len(l.rows), q.Limit)], nil
+}
+
+func (l *fakeLedger) DeadLetters(_ context.Context, _ ids.ID, q delivery.Query) ([]delivery.View, error) {
+	l.w.note("dead letters")
+	l.query = q
+	return l.rows[:min(len(l.rows), q.Limit)], nil
+}
+
+func (l *fakeLedger) Holds(context.Context, ids.ID) ([]delivery.Hold, error) {
+	l.w.note("holds")
+	return l.holds, nil
+}
+
+func (l *fakeLedger) UserNotifications(_ context.Context, _ ids.ID, user string, after ids.ID, limit int) ([]delivery.NotificationView, error) {
+	l.w.note("notifications of " + user)
+	var out []delivery.NotificationView
+	for id := after + 1; id <= 3 && len(out) < limit; id++ {
+		out = append(out, delivery.NotificationView{ID: id, CreatedAt: epoch})
+	}
+	return out, nil
+}
+
+func (l *fakeLedger) Stored(_ context.Context, _ ids.ID, i delivery.Idempotency) (delivery.Answer, bool, error) {
+	l.w.note("stored")
+	if l.stored == nil {
+		return delivery.Answer{}, false, nil
+	}
+	return l.stored(i)
+}
+
+type fakeDevices struct {
+	w    *world
+	last devices.Registration
+	user string
+	err  error
+}
+
+var _ Devices = (*fakeDevices)(nil)
+
+func aDevice() devices.Device {
+	return devices.Device{Tenant: tenantA, ID: theDevice, User: "u1", App: "default", Channel: channels.FCM, Status: devices.Suspect, CreatedAt: epoch, UpdatedAt: epoch,
+		Target: channels.Target{Kind: channels.FCMToken, Address: "tok", P256dh: []byte("p256dh-never-shown"), Auth: []byte("auth-never-shown")}}
+}
+
+func (d *fakeDevices) Register(_ context.Context, _ ids.ID, in devices.Registration) (devices.Registered, error) {
+	d.w.note("register")
+	d.last = in
+	return devices.Registered{Device: aDevice(), Created: in.Address == "new"}, d.err
+}
+
+func (d *fakeDevices) Device(_ context.Context, tenant, id ids.ID) (devices.Device, error) {
+	d.w.note("device")
+	if tenant != tenantA || id != theDevice {
+		return devices.Device{}, absent()
+	}
+	return aDevice(), nil
+}
+
+func (d *fakeDevices) Devices(_ context.Context, _ ids.ID, f devices.Filter) ([]devices.Device, error) {
+	d.w.note("devices")
+	d.user = f.User
+	return []devices.Device{aDevice()}, nil
+}
+
+func (d *fakeDevices) Delete(_ context.Context, tenant, id ids.ID, user string) error {
+	d.w.note("delete device of " + user)
+	if tenant != tenantA || id != theDevice || (user != "" && user != "u1") {
+		return absent()
+	}
+	return nil
+}
+
+func (d *fakeDevices) DeleteAddress(_ context.Context, _ ids.ID, key devices.AddressKey, user string) error {
+	d.w.note("delete " + key.Channel.String() + " address of " + user)
+	if key.Address != "tok" {
+		return absent()
+	}
+	return nil
+}
+
+type fakeEndpoints struct {
+	w     *world
+	patch webhooks.Patch
+}
+
+var _ Endpoints = (*fakeEndpoints)(nil)
+
+func anEndpoint() webhooks.Endpoint {
+	return webhooks.Endpoint{Tenant: tenantA, ID: theEndpoint, URL: "https://example.com/hook", Status: webhooks.Active, CreatedAt: epoch, UpdatedAt: epoch,
+		Secrets: []webhooks.Secret{{Key: []byte("endpoint-secret-never-shown")}}}
+}
+
+func (e *fakeEndpoints) one(what string, tenant, id ids.ID) (webhooks.Endpoint, error) {
+	e.w.note(what)
+	if tenant != tenantA || id != theEndpoint {
+		return webhooks.Endpoint{}, absent()
+	}
+	return anEndpoint(), nil
+}
+
+func (e *fakeEndpoints) Create(_ context.Context, tenant ids.ID, _ webhooks.NewEndpoint, _ string) (webhooks.Endpoint, string, error) {
+	e.w.note("create endpoint")
+	return anEndpoint(), "whsec_shown_once", nil
+}
+
+func (e *fakeEndpoints) Get(_ context.Context, tenant, id ids.ID) (webhooks.Endpoint, error) {
+	return e.one("get endpoint", tenant, id)
+}
+
+func (e *fakeEndpoints) List(context.Context, ids.ID, ids.ID, int) ([]webhooks.Endpoint, error) {
+	e.w.note("list endpoints")
+	return []webhooks.Endpoint{anEndpoint()}, nil
+}
+
+func (e *fakeEndpoints) Update(_ context.Context, tenant, id ids.ID, p webhooks.Patch, _ string) (webhooks.Endpoint, error) {
+	e.patch = p
+	return e.one("update endpoint", tenant, id)
+}
+
+func (e *fakeEndpoints) Pause(_ context.Context, tenant, id ids.ID, _, _ string) (webhooks.Endpoint, error) {
+	return e.one("pause endpoint", tenant, id)
+}
+
+func (e *fakeEndpoints) Resume(_ context.Context, tenant, id ids.ID, _ string) (webhooks.Endpoint, error) {
+	return e.one("resume endpoint", tenant, id)
+}
+
+func (e *fakeEndpoints) Delete(_ context.Context, tenant, id ids.ID, _ string) error {
+	_, err := e.one("delete endpoint", tenant, id)
+	return err
+}

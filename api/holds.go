@@ -1,0 +1,70 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/tenants"
+)
+
+// Hold is why deliveries are held, and what releases them.
+type Hold struct {
+	ID        string    `json:"id" example:"hld_0d1kq3w8r000c"`
+	Scope     string    `json:"scope" enum:"credential,endpoint,missing_credential,doubt"`
+	Subject   string    `json:"subject,omitempty" doc:"The credential or endpoint; absent for a missing credential"`
+	App       string    `json:"app,omitempty" doc:"Of a missing credential"`
+	Channel   string    `json:"channel,omitempty"`
+	Qualifier string    `json:"qualifier,omitempty" doc:"Of a missing credential: the APNs environment or VAPID public key that it would be for"`
+	Version   int       `json:"version,omitzero" doc:"Of the credential whose verdict is in doubt"`
+	Reason    string    `json:"reason"`
+	Detail    string    `json:"detail,omitempty" doc:"What the provider said, or the person who paused"`
+	Since     time.Time `json:"since"`
+	Held      int       `json:"held" doc:"Deliveries that wait now"`
+	Ending    string    `json:"ending,omitempty" enum:"resume,confirm,reverse" doc:"It is ending; where its deliveries are being moved"`
+	Release   string    `json:"release,omitempty" doc:"The call that releases it" example:"POST /v1/credentials/crd_0d1kq3w8r000c/resume"`
+}
+
+func (s *Server) holdRoutes() []route {
+	return []route{
+		{method: http.MethodGet, path: "/v1/holds", access: needs(tenants.Read), id: "listHolds", tag: "Deliveries",
+			summary: "List what holds deliveries, and the call that releases each", handler: reading(s.listHolds)},
+	}
+}
+
+func (s *Server) listHolds(ctx context.Context, c *call, _ *none) (List[Hold], error) {
+	rows, err := s.ledger.Holds(ctx, c.tenant)
+	return whole(rows, showHold), err
+}
+
+func showHold(h delivery.Hold) Hold {
+	out := Hold{ID: h.ID.Format(ids.Hold), Scope: h.Scope.String(), App: h.App, Qualifier: h.Qualifier, Version: h.Version,
+		Reason: h.Reason.String(), Detail: h.Detail, Since: when(h.Since), Held: h.Held}
+	if h.Channel != 0 {
+		out.Channel = h.Channel.String()
+	}
+	switch h.Scope {
+	case delivery.HoldCredential, delivery.HoldDoubt:
+		out.Subject = h.Subject.Format(ids.Credential)
+		out.Release = "POST /v1/credentials/" + out.Subject + "/resume"
+	case delivery.HoldEndpoint:
+		out.Subject = h.Subject.Format(ids.Endpoint)
+		out.Release = "POST /v1/endpoints/" + out.Subject + "/resume"
+	case delivery.HoldMissing:
+		out.Release = "PUT /v1/apps/" + h.App + "/credentials/" + out.Channel
+	}
+	switch h.Ending {
+	case delivery.Resume:
+		out.Ending = "resume"
+	case delivery.Confirm:
+		out.Ending = "confirm"
+	case delivery.Reverse:
+		out.Ending = "reverse"
+	}
+	if out.Ending != "" {
+		out.Release = "" // somebody has made the call
+	}
+	return out
+}

@@ -1,0 +1,126 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// route is one operation as data.
+type route struct {
+	method, path string
+	access       access
+	id           string // operationId: the name of the call in generated clients
+	tag          string
+	summary      string
+	about        string // more, in sentences; may be empty
+	status       int    // of a success
+	handler      handler
+	idempotent   bool   // takes an Idempotency-Key
+	hasBody      bool   // set by mount
+	example      string // of the body
+}
+
+// handler is made by reading, writing, sending or doing.
+type handler struct {
+	body     reflect.Type // of the request; nil: none
+	answer   reflect.Type // of a rendered answer; nil: what huma sees
+	register func(*Server, huma.Operation)
+}
+
+// none is the parameters of a route that has none.
+type none struct{}
+
+// output is an answer whose status may differ from the route's.
+type output[T any] struct {
+	Status int
+	Body   T
+}
+
+// reading makes a handler without a request body. P holds path, query and header
+// parameters, T is the body of the answer.
+func reading[P, T any](h func(context.Context, *call, *P) (T, error)) handler {
+	return handler{register: func(s *Server, op huma.Operation) {
+		huma.Register(s.huma, op, func(ctx context.Context, in *P) (*output[T], error) {
+			c := callFrom(ctx)
+			v, err := h(ctx, c, in)
+			return finish(ctx, s, c, op, v, err)
+		})
+	}}
+}
+
+// writing makes a handler with a JSON body of type B.
+func writing[P, B, T any](h func(context.Context, *call, *P, *B) (T, error)) handler {
+	return handler{body: reflect.TypeFor[B](), register: func(s *Server, op huma.Operation) {
+		huma.Register(s.huma, op, func(ctx context.Context, in *P) (*output[T], error) {
+			c := callFrom(ctx)
+			var (
+				body B
+				v    T
+			)
+			err := decode(c.body, &body)
+			if err == nil {
+				v, err = h(ctx, c, in, &body)
+			}
+			return finish(ctx, s, c, op, v, err)
+		})
+	}}
+}
+
+// sending makes a handler that reads its body itself and answers with what was
+// rendered in the transaction that accepted. B and T only document it.
+func sending[B, T any](h func(context.Context, *call) (*answer, error)) handler {
+	return handler{body: reflect.TypeFor[B](), answer: reflect.TypeFor[T](), register: func(s *Server, op huma.Operation) {
+		huma.Register(s.huma, op, func(ctx context.Context, _ *none) (*answer, error) {
+			c := callFrom(ctx)
+			a, err := h(ctx, c)
+			if err != nil {
+				return nil, s.problem(ctx, c, err)
+			}
+			return a, nil
+		})
+	}}
+}
+
+// doing makes a handler that answers 204 without a body.
+func doing[P any](h func(context.Context, *call, *P) error) handler {
+	return handler{register: func(s *Server, op huma.Operation) {
+		huma.Register(s.huma, op, func(ctx context.Context, in *P) (*none, error) {
+			c := callFrom(ctx)
+			if err := h(ctx, c, in); err != nil {
+				return nil, s.problem(ctx, c, err)
+			}
+			return &none{}, nil
+		})
+	}}
+}
+
+func finish[T any](ctx context.Context, s *Server, c *call, op huma.Operation, v T, err error) (*output[T], error) {
+	if err != nil {
+		return nil, s.problem(ctx, c, err)
+	}
+	status := op.DefaultStatus
+	if c.status != 0 {
+		status = c.status
+	}
+	return &output[T]{Status: status, Body: v}, nil
+}
+
+// mount registers a route and documents it.
+func (s *Server) mount(r route) {
+	r.hasBody = r.handler.body != nil
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	op := huma.Operation{
+		Method: r.method, Path: r.path, OperationID: r.id, Tags: []string{r.tag},
+		Summary: r.summary, Description: r.about, DefaultStatus: r.status,
+		Security: security(r.access), Parameters: headersOf(r), Responses: problemsOf(r),
+		Middlewares:                  huma.Middlewares{s.guard(r)},
+		RejectUnknownQueryParameters: true,
+	}
+	r.handler.register(s, op)
+	s.document(r)
+}

@@ -1,0 +1,110 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/tenants"
+)
+
+// TenantRegister keeps tenants and their settings.
+type TenantRegister interface {
+	CreateTenant(ctx context.Context, name, title string, s tenants.Settings, actor string) (tenants.Tenant, error)
+	PutTenant(ctx context.Context, name, title string, s tenants.Settings, actor string) (t tenants.Tenant, created bool, err error)
+	Tenant(ctx context.Context, id ids.ID) (tenants.Tenant, error)
+	TenantByName(ctx context.Context, name string) (tenants.Tenant, error)
+	Tenants(ctx context.Context, p tenants.Page) ([]tenants.Tenant, error)
+}
+
+// Tenant is a tenant as it is shown.
+type Tenant struct {
+	Name      string           `json:"name" doc:"The id of the tenant: as chosen when it was made, or ten_..."`
+	Title     string           `json:"title" doc:"For people"`
+	Settings  tenants.Settings `json:"settings"`
+	CreatedAt time.Time        `json:"created_at"`
+	UpdatedAt time.Time        `json:"updated_at"`
+}
+
+// TenantPut is what can be changed of a tenant.
+type TenantPut struct {
+	Title    string           `json:"title,omitempty" maxLength:"200" doc:"For people"`
+	Settings tenants.Settings `json:"settings,omitzero" doc:"Retry policies, times to live and browser origins; what is absent has the server's default"`
+}
+
+// NewTenant is a tenant to be made.
+type NewTenant struct {
+	Name string `json:"name,omitempty" pattern:"^[a-z0-9][a-z0-9_-]{0,62}$" doc:"The id of the tenant; made by the server where absent"`
+	TenantPut
+}
+
+type tenantPath struct {
+	Tenant string `path:"tenant" maxLength:"63" doc:"The tenant's name"`
+}
+
+func (s *Server) tenantRoutes() []route {
+	operator := access{kind: byOperator}
+	const tag = "Tenants"
+	return []route{
+		{method: http.MethodPost, path: "/v1/tenants", access: operator, id: "createTenant", tag: tag, status: http.StatusCreated,
+			summary: "Make a tenant", handler: writing(s.createTenant), example: `{"name":"acme","title":"Acme Inc."}`},
+		{method: http.MethodGet, path: "/v1/tenants", access: operator, id: "listTenants", tag: tag,
+			summary: "List tenants, oldest first", handler: reading(s.listTenants)},
+		{method: http.MethodPut, path: "/v1/tenants/{tenant}", access: operator, id: "putTenant", tag: tag,
+			summary: "Make a tenant or replace its title and settings", about: "Answers 201 when the tenant was made.", handler: writing(s.putTenant)},
+		{method: http.MethodGet, path: "/v1/tenants/{tenant}", access: operator, id: "getTenant", tag: tag,
+			summary: "Read a tenant", handler: reading(s.getTenant)},
+		{method: http.MethodGet, path: "/v1/tenant", access: needs(tenants.Admin), id: "getOwnTenant", tag: tag,
+			summary: "Read the tenant of the key", handler: reading(s.getOwnTenant)},
+		{method: http.MethodPut, path: "/v1/tenant", access: needs(tenants.Admin), id: "putOwnTenant", tag: tag,
+			summary: "Replace the title and settings of the key's tenant", handler: writing(s.putOwnTenant)},
+	}
+}
+
+func (s *Server) createTenant(ctx context.Context, c *call, _ *none, in *NewTenant) (Tenant, error) {
+	t, err := s.tenants.CreateTenant(ctx, in.Name, in.Title, in.Settings, c.actor)
+	return showTenant(t), err
+}
+
+func (s *Server) putTenant(ctx context.Context, c *call, p *tenantPath, in *TenantPut) (Tenant, error) {
+	t, created, err := s.tenants.PutTenant(ctx, p.Tenant, in.Title, in.Settings, c.actor)
+	if created {
+		c.status = http.StatusCreated
+	}
+	return showTenant(t), err
+}
+
+func (s *Server) getTenant(ctx context.Context, _ *call, p *tenantPath) (Tenant, error) {
+	t, err := s.tenants.TenantByName(ctx, p.Tenant)
+	return showTenant(t), err
+}
+
+func (s *Server) listTenants(ctx context.Context, _ *call, p *Paging) (List[Tenant], error) {
+	const list = "tenants"
+	after, err := p.after(list)
+	if err != nil {
+		return List[Tenant]{}, err
+	}
+	rows, err := s.tenants.Tenants(ctx, tenants.Page{After: after.Notification, Limit: p.more()})
+	return page(*p, list, rows, func(t tenants.Tenant) delivery.Cursor { return byID(t.ID) }, showTenant), err
+}
+
+func (s *Server) getOwnTenant(ctx context.Context, c *call, _ *none) (Tenant, error) {
+	t, err := s.tenants.Tenant(ctx, c.tenant)
+	return showTenant(t), err
+}
+
+func (s *Server) putOwnTenant(ctx context.Context, c *call, _ *none, in *TenantPut) (Tenant, error) {
+	t, err := s.tenants.Tenant(ctx, c.tenant)
+	if err != nil {
+		return Tenant{}, err
+	}
+	t, _, err = s.tenants.PutTenant(ctx, t.Name, in.Title, in.Settings, c.actor)
+	return showTenant(t), err
+}
+
+func showTenant(t tenants.Tenant) Tenant {
+	return Tenant{Name: t.Name, Title: t.Title, Settings: t.Settings, CreatedAt: when(t.CreatedAt), UpdatedAt: when(t.UpdatedAt)}
+}

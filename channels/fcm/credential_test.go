@@ -1,0 +1,108 @@
+package fcm
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/problem"
+)
+
+func pkcs8(t *testing.T, key any) string {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+func TestParseCredential(t *testing.T) {
+	t.Parallel()
+	c := New(Options{})
+	cred, err := c.ParseCredential(credential(t, googleTokenURI, nil), nil)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"project_id":"my-project-1","client_email":"firebase@my-project-1.iam.gserviceaccount.com","private_key_id":"key-1"}`, string(cred.Settings))
+	require.Empty(t, cred.Qualifier)
+	var sealed map[string]string
+	require.NoError(t, json.Unmarshal(cred.Secret, &sealed))
+	require.Equal(t, map[string]string{"private_key": keyPEM(t), "token_uri": googleTokenURI}, sealed)
+	s, err := c.Open(cred)
+	require.NoError(t, err)
+	s.Close()
+
+	// The same project again is a rotation.
+	_, err = c.ParseCredential(credential(t, googleTokenURI, map[string]any{"private_key_id": "key-2"}), cred.Settings)
+	require.NoError(t, err)
+
+	pkcs1 := string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(testKey())}))
+	for _, fine := range []map[string]any{{"token_uri": nil}, {"token_uri": legacyTokenURI}, {"private_key": pkcs1}, {"project_id": "example.com:my-project"}} {
+		cred, err := c.ParseCredential(credential(t, googleTokenURI, fine), nil)
+		require.NoError(t, err, fine)
+		require.Contains(t, string(cred.Secret), googleTokenURI)
+	}
+}
+
+func TestParseCredentialRefuses(t *testing.T) {
+	t.Parallel()
+	small, err := rsa.GenerateKey(rand.Reader, 1024)
+	require.NoError(t, err)
+	curve, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	c := New(Options{})
+	for _, tc := range []struct {
+		field  string
+		change any
+	}{
+		{"type", "external_account"}, {"type", "authorized_user"}, {"type", nil},
+		{"project_id", ""}, {"project_id", "../x"}, {"project_id", "UPPER-case"}, {"project_id", "a/b/c/d/e/f"}, {"project_id", "short"},
+		{"client_email", "nobody"},
+		{"private_key", ""}, {"private_key", "not PEM"}, {"private_key", pkcs8(t, small)}, {"private_key", pkcs8(t, curve)},
+		{"token_uri", "http://169.254.169.254/token"}, {"token_uri", "https://oauth2.googleapis.com.evil.example/token"},
+	} {
+		_, err := c.ParseCredential(credential(t, googleTokenURI, map[string]any{tc.field: tc.change}), nil)
+		var e *problem.Error
+		require.True(t, errors.As(err, &e), "%s %v", tc.field, tc.change)
+		require.Equal(t, problem.CredentialRefused, e.Code)
+		require.Equal(t, "service_account."+tc.field, e.Fields[0].Path)
+	}
+
+	_, err = c.ParseCredential(credential(t, googleTokenURI, nil), json.RawMessage(`{"project_id":"other-project"}`))
+	require.Equal(t, problem.CredentialRefused, problem.CodeOf(err))
+	require.ErrorContains(t, err, "other-project")
+
+	_, err = c.ParseCredential([]byte(`{"service_account":{},"extra":1}`), nil)
+	require.ErrorContains(t, err, "extra")
+	_, err = New(Options{TokenURIs: []string{"http://127.0.0.1:1/token"}}).ParseCredential(credential(t, googleTokenURI, nil), nil)
+	require.Error(t, err, "own endpoints take the place of Google's")
+}
+
+func TestOpenRefusesDamagedCredentials(t *testing.T) {
+	t.Parallel()
+	c := New(Options{})
+	for _, cred := range []channels.Credential{{}, {Settings: []byte(`{}`)}, {Settings: []byte(`{}`), Secret: []byte(`{"private_key":"secret"}`)}} {
+		_, err := c.Open(cred)
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), "secret\"")
+	}
+}
+
+func TestCheckTarget(t *testing.T) {
+	t.Parallel()
+	c := New(Options{})
+	for _, kind := range []channels.AddressKind{channels.FCMToken, channels.FCMFid} {
+		got, err := c.CheckTarget(channels.Target{Kind: kind, Address: " " + testToken + "\n"})
+		require.NoError(t, err)
+		require.Equal(t, testToken, got.Address)
+		for _, bad := range []string{"", " ", "a b", "a/b", "a?b", "a#b", "a%2f", `a"b`, `a\b`, "a\x00", "a\x7f", "aü", string(make([]byte, maxAddress+1))} {
+			_, err := c.CheckTarget(channels.Target{Kind: kind, Address: bad})
+			require.Equal(t, problem.Invalid, problem.CodeOf(err), "%q", bad)
+		}
+	}
+}

@@ -1,0 +1,292 @@
+package fcm
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"firebase.google.com/go/v4/messaging"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+)
+
+const (
+	maxPayload  = 4096                // bytes, to a token ("ErrorCode": INVALID_ARGUMENT)
+	maxTTL      = 28 * 24 * time.Hour // AndroidConfig.ttl
+	maxCollapse = 64                  // apns-collapse-id, in bytes
+	apnsNow     = "10"
+	apnsLater   = "5" // all that a message without notification may have on iOS
+)
+
+// payload is what all deliveries of a notification share: the request's body in
+// pieces, between which go the address, the times to live and the delivery's id.
+type payload struct {
+	afterAddress, afterTTL, afterExpiry, afterWebTTL, afterDelivery string
+	size                                                            int
+}
+
+var _ channels.Payload = (*payload)(nil)
+
+// Prepare writes the message for FCM:
+//
+//	notification   title, body, image; absent from a silent message
+//	data           data, every value a string (others become their JSON text),
+//	               with url under "url" unless data has one, and the delivery's id
+//	android        priority (high unless nothing is shown), collapse_key, ttl;
+//	               notification.tag, sound and notification_count where shown
+//	apns           for iOS behind FCM: priority 10, or 5 where nothing is shown,
+//	               with aps.badge, aps.sound, aps.content-available; collapse id, expiration
+//	webpush        Urgency, TTL, Topic-free; fcm_options.link where url is https
+//
+// The override is then merged in as RFC 7396 merges.
+func (*Channel) Prepare(m channels.Message) (channels.Payload, error) {
+	var faults problem.Fields
+	data := dataOf(m, &faults)
+	own := parseOverride(m.Override, &faults)
+	if m.Image != "" && !isHTTPS(m.Image) {
+		faults.Add("image", "must be an absolute https URL")
+	}
+	if err := faults.Err(); err != nil {
+		return nil, err
+	}
+	_, shows := own["notification"].(map[string]any)
+	doc, err := tree(render(m, data, shows || !m.Silent && m.Title+m.Body != ""))
+	if err != nil {
+		return nil, err
+	}
+	merge(doc, own)
+	p, err := write(doc)
+	if err != nil {
+		return nil, err
+	}
+	if p.size > maxPayload {
+		return nil, problem.New(problem.PayloadTooLarge,
+			"The FCM payload would have %d bytes; Google takes at most %d. Shorten the text or send a reference to the data.", p.size, maxPayload)
+	}
+	return p, nil
+}
+
+// render builds the message with the types of Google's SDK, without what
+// differs between deliveries.
+func render(m channels.Message, data map[string]string, shown bool) *messaging.Message {
+	urgent := m.Priority == channels.High || m.Priority == "" && shown
+	msg := &messaging.Message{
+		Data:    data,
+		Android: &messaging.AndroidConfig{Priority: "normal", CollapseKey: m.CollapseKey},
+		APNS: &messaging.APNSConfig{
+			Headers: map[string]string{"apns-priority": apnsLater, "apns-push-type": "background"},
+			Payload: &messaging.APNSPayload{Aps: &messaging.Aps{ContentAvailable: !shown}},
+		},
+		Webpush: &messaging.WebpushConfig{Headers: map[string]string{"Urgency": urgency(m.Priority, urgent)}},
+	}
+	if urgent {
+		msg.Android.Priority = "high"
+	}
+	if m.CollapseKey != "" && len(m.CollapseKey) <= maxCollapse {
+		msg.APNS.Headers["apns-collapse-id"] = m.CollapseKey
+	}
+	if isHTTPS(m.URL) {
+		msg.Webpush.FCMOptions = &messaging.WebpushFCMOptions{Link: m.URL}
+	}
+	if !shown {
+		return msg
+	}
+	if !m.Silent {
+		msg.Notification = &messaging.Notification{Title: m.Title, Body: m.Body, ImageURL: m.Image}
+	}
+	msg.Android.Notification = &messaging.AndroidNotification{Tag: m.CollapseKey, Sound: m.Sound, NotificationCount: m.Badge}
+	msg.APNS.Headers["apns-push-type"] = "alert"
+	if urgent {
+		msg.APNS.Headers["apns-priority"] = apnsNow
+	}
+	msg.APNS.Payload.Aps.Badge, msg.APNS.Payload.Aps.Sound = m.Badge, m.Sound
+	msg.APNS.Payload.Aps.MutableContent = m.Image != ""
+	return msg
+}
+
+func urgency(p channels.Priority, urgent bool) string {
+	switch {
+	case urgent:
+		return "high"
+	case p == channels.Low:
+		return "low"
+	}
+	return "normal"
+}
+
+func isHTTPS(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Scheme == "https" && u.Host != ""
+}
+
+// dataOf makes every value a string, which is all that FCM carries.
+func dataOf(m channels.Message, faults *problem.Fields) map[string]string {
+	data := map[string]string{}
+	if len(m.Data) > 0 {
+		var members map[string]json.RawMessage
+		if json.Unmarshal(m.Data, &members) != nil {
+			faults.Add("data", "must be a JSON object")
+		}
+		for name, value := range members {
+			if reserved(name) {
+				faults.Add(problem.Join("data", name), "is reserved by FCM or Carillon; choose a name other than from, message_type, %s, gcm… and google…", channels.ReservedKey)
+			}
+			data[name] = text(value)
+		}
+	}
+	if _, taken := data["url"]; m.URL != "" && !taken {
+		data["url"] = m.URL
+	}
+	return data
+}
+
+// reserved joins what the REST reference and the page "ErrorCode" reserve.
+func reserved(name string) bool {
+	return name == "from" || name == "message_type" || name == channels.ReservedKey ||
+		strings.HasPrefix(name, "gcm") || strings.HasPrefix(name, "google")
+}
+
+func text(value json.RawMessage) string {
+	var s string
+	if value[0] == '"' && json.Unmarshal(value, &s) == nil {
+		return s
+	}
+	var b bytes.Buffer
+	if json.Compact(&b, value) != nil {
+		return string(value)
+	}
+	return b.String()
+}
+
+// tree is v as JSON reads it, with numbers kept as written.
+func tree(v any) (map[string]any, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	var m map[string]any
+	err = d.Decode(&m)
+	return m, err
+}
+
+// write cuts the message into the pieces of a payload.
+func write(doc map[string]any) (*payload, error) {
+	size, err := count(doc)
+	if err != nil {
+		return nil, err
+	}
+	e := &encoder{}
+	android, apns, web := take(doc, "android"), take(doc, "apns"), take(doc, "webpush")
+	apnsHeaders, webHeaders, data := take(apns, "headers"), take(web, "headers"), take(doc, "data")
+	p := &payload{
+		size:          size,
+		afterAddress:  `","android":{"ttl":"`,
+		afterTTL:      `s"` + e.rest(android) + `,"apns":{"headers":{"apns-expiration":"`,
+		afterExpiry:   `"` + e.rest(apnsHeaders) + e.rest(apns) + `,"webpush":{"headers":{"TTL":"`,
+		afterWebTTL:   `"` + e.rest(webHeaders) + e.rest(web) + `,"data":{"` + channels.ReservedKey + `":"`,
+		afterDelivery: `"` + e.rest(data) + e.rest(doc) + `}`,
+	}
+	return p, e.err
+}
+
+// count adds up what Google counts against its limit, on the safe side: the JSON
+// text of notification and data (with the delivery's id) and of the largest of
+// the parts that only one platform gets.
+func count(doc map[string]any) (int, error) {
+	e := &encoder{}
+	part := func(in any, member string) int {
+		m, _ := in.(map[string]any)
+		if m[member] == nil {
+			return 0
+		}
+		return len(e.text(m[member]))
+	}
+	id := len(`{"`+channels.ReservedKey+`":""}`) + ids.DeliveryLen
+	size := id + part(doc, "notification") + part(doc, "data") +
+		max(part(doc["android"], "notification"), part(doc["apns"], "payload"), part(doc["webpush"], "notification"))
+	return size, e.err
+}
+
+func take(from map[string]any, name string) map[string]any {
+	m, _ := from[name].(map[string]any)
+	delete(from, name)
+	return m
+}
+
+// encoder keeps the first error.
+type encoder struct{ err error }
+
+func (e *encoder) text(v any) string {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // three bytes for one, for the sake of browsers
+	if err := enc.Encode(v); err != nil && e.err == nil {
+		e.err = err
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// rest closes an object that has a member already: ,"a":1} or only }.
+func (e *encoder) rest(m map[string]any) string {
+	if len(m) == 0 {
+		return "}"
+	}
+	return "," + e.text(m)[1:]
+}
+
+// Size is what counts against Google's 4,096 bytes; see count.
+func (p *payload) Size() int { return p.size }
+
+// body is the request's body for one attempt. Addresses and ids have no
+// character to escape; CheckTarget saw to that.
+func (p *payload) body(t channels.Target, l channels.Life, now time.Time) []byte {
+	kind := "token"
+	if t.Kind == channels.FCMFid {
+		kind = "fid"
+	}
+	left := min(l.Remaining(now), maxTTL)
+	ttl := strconv.FormatInt(int64(left/time.Second), 10)
+	expiry := "0" // APNs: try once
+	if left > 0 {
+		expiry = strconv.FormatInt(now.Add(left).Unix(), 10)
+	}
+	return slices.Concat([]byte(`{"message":{"`), []byte(kind), []byte(`":"`), []byte(t.Address),
+		[]byte(p.afterAddress), []byte(ttl), []byte(p.afterTTL), []byte(expiry), []byte(p.afterExpiry),
+		[]byte(ttl), []byte(p.afterWebTTL), []byte(l.Delivery), []byte(p.afterDelivery))
+}
+
+// Preview is the body without the address and the times to live.
+func (p *payload) Preview(delivery string) json.RawMessage {
+	b := p.body(channels.Target{}, channels.Life{Delivery: delivery}, time.Time{})
+	b, err := withoutAttempt(b)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// withoutAttempt takes out of a body what differs between targets and attempts.
+func withoutAttempt(body []byte) ([]byte, error) {
+	doc, err := tree(json.RawMessage(body))
+	if err != nil {
+		return nil, err
+	}
+	message, _ := doc["message"].(map[string]any)
+	for _, path := range [][]string{{"token"}, {"fid"}, {"android", "ttl"}, {"apns", "headers", "apns-expiration"}, {"webpush", "headers", "TTL"}} {
+		m := message
+		for _, name := range path[:len(path)-1] {
+			m, _ = m[name].(map[string]any)
+		}
+		delete(m, path[len(path)-1])
+	}
+	e := &encoder{}
+	return []byte(e.text(doc)), e.err
+}

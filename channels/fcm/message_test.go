@@ -1,0 +1,133 @@
+package fcm
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/problem"
+)
+
+func body(t *testing.T, m channels.Message, l channels.Life, at time.Time) string {
+	t.Helper()
+	l.Delivery = testDelivery
+	return string(prepare(t, m).(*payload).body(channels.Target{Kind: channels.FCMToken, Address: testToken}, l, at))
+}
+
+func TestPrepareShown(t *testing.T) {
+	t.Parallel()
+	at, badge := time.Unix(1_800_000_000, 0), 7
+	m := channels.Message{Title: "Hi", Body: "there", Image: "https://example.com/i.png", URL: "https://example.com/x", Badge: &badge, Sound: "ding",
+		CollapseKey: "k", Data: json.RawMessage(`{"s":"a","n":1.50,"b":true,"z":null,"o":{"x": [1, 2]}}`)}
+	require.JSONEq(t, `{"message":{"token":"dGVzdA-token_1:APA91bExample",
+		"notification":{"title":"Hi","body":"there","image":"https://example.com/i.png"},
+		"data":{"carillon":"`+testDelivery+`","s":"a","n":"1.50","b":"true","z":"null","o":"{\"x\":[1,2]}","url":"https://example.com/x"},
+		"android":{"ttl":"90s","priority":"high","collapse_key":"k","notification":{"tag":"k","sound":"ding","notification_count":7}},
+		"apns":{"headers":{"apns-expiration":"1800000090","apns-priority":"10","apns-push-type":"alert","apns-collapse-id":"k"},
+			"payload":{"aps":{"badge":7,"sound":"ding","mutable-content":1}}},
+		"webpush":{"headers":{"TTL":"90","Urgency":"high"},"fcm_options":{"link":"https://example.com/x"}}}}`,
+		body(t, m, channels.Life{ExpiresAt: at.Add(90*time.Second + 900*time.Millisecond)}, at))
+}
+
+func TestPrepareSilent(t *testing.T) {
+	t.Parallel()
+	at := time.Unix(1_800_000_000, 0)
+	require.JSONEq(t, `{"message":{"token":"dGVzdA-token_1:APA91bExample",
+		"data":{"carillon":"`+testDelivery+`","url":"mine"},
+		"android":{"ttl":"0s","priority":"normal"},
+		"apns":{"headers":{"apns-expiration":"0","apns-priority":"5","apns-push-type":"background"},"payload":{"aps":{"content-available":1}}},
+		"webpush":{"headers":{"TTL":"0","Urgency":"normal"}}}}`,
+		body(t, channels.Message{Title: "x", Badge: new(int), Silent: true, URL: "app://x", Data: json.RawMessage(`{"url":"mine"}`)}, channels.Life{ExpiresAt: at.Add(-time.Hour)}, at))
+	long := body(t, channels.Message{Title: "x", CollapseKey: strings.Repeat("k", 65)}, channels.Life{ExpiresAt: at.Add(100 * 24 * time.Hour)}, at)
+	require.Contains(t, long, `"ttl":"2419200s"`)
+	require.NotContains(t, long, "apns-collapse-id")
+}
+
+func TestPrepareOverride(t *testing.T) {
+	t.Parallel()
+	m := channels.Message{Title: "Hi", CollapseKey: "k", Override: json.RawMessage(`{
+		"notification":{"title":"Only FCM"},
+		"android":{"collapse_key":null,"priority":"NORMAL","notification":{"channel_id":"c","vibrate_timings":["0.5s"],"notification_count":123456789012345}},
+		"apns":{"headers":{"apns-priority":"5"},"payload":{"aps":{"thread-id":"t"},"custom":{"a":1.10,"gone":null}}},
+		"webpush":{"notification":{"icon":"https://example.com/i"}},"fcm_options":{"analytics_label":"l"}}`)}
+	require.JSONEq(t, `{"message":{"notification":{"title":"Only FCM"},"data":{"carillon":"`+testDelivery+`"},
+		"android":{"priority":"normal","notification":{"tag":"k","channel_id":"c","vibrate_timings":["0.5s"],"notification_count":123456789012345}},
+		"apns":{"headers":{"apns-priority":"5","apns-push-type":"alert","apns-collapse-id":"k"},"payload":{"aps":{"thread-id":"t"},"custom":{"a":1.10}}},
+		"webpush":{"headers":{"Urgency":"high"},"notification":{"icon":"https://example.com/i"}},"fcm_options":{"analytics_label":"l"}}}`,
+		string(prepare(t, m).Preview(testDelivery)))
+
+	// A notification that only the override has makes the message a shown one.
+	shown := prepare(t, channels.Message{Silent: true, Override: json.RawMessage(`{"notification":{"title":"x"}}`)})
+	require.Contains(t, string(shown.Preview(testDelivery)), `"apns-push-type":"alert"`)
+
+	// Taking a whole part away leaves what Carillon itself puts there.
+	bare := prepare(t, channels.Message{Title: "x", Override: json.RawMessage(`{"android":null,"apns":null,"webpush":null}`)})
+	require.True(t, json.Valid(bare.(*payload).body(channels.Target{}, channels.Life{}, time.Now())))
+}
+
+func TestPrepareRefuses(t *testing.T) {
+	t.Parallel()
+	for path, m := range map[string]channels.Message{
+		"data.from":         {Data: json.RawMessage(`{"from":"x"}`)},
+		"data.message_type": {Data: json.RawMessage(`{"message_type":"x"}`)},
+		"data.gcm.x":        {Data: json.RawMessage(`{"gcm.x":"x"}`)},
+		"data.googlex":      {Data: json.RawMessage(`{"googlex":"x"}`)},
+		"data.carillon":     {Data: json.RawMessage(`{"carillon":"x"}`)},
+		"data":              {Data: json.RawMessage(`[1]`)},
+		"image":             {Image: "http://example.com/i.png"},
+		"overrides.fcm":     {Override: json.RawMessage(`null`)},
+	} {
+		_, err := (&Channel{}).Prepare(m)
+		var e *problem.Error
+		require.True(t, errors.As(err, &e), path)
+		require.Equal(t, path, e.Fields[0].Path)
+	}
+}
+
+func TestPrepareCountsSize(t *testing.T) {
+	t.Parallel()
+	small := prepare(t, channels.Message{Title: "x"}).Size()
+	require.Equal(t, len(`{"title":"x"}`)+len(`{"carillon":""}`)+len(testDelivery)+len(`{"aps":{}}`), small)
+	fits := channels.Message{Title: "x" + strings.Repeat("y", maxPayload-small)}
+	require.Equal(t, maxPayload, prepare(t, fits).Size())
+	fits.Title += "z"
+	_, err := (&Channel{}).Prepare(fits)
+	require.Equal(t, problem.PayloadTooLarge, problem.CodeOf(err))
+
+	// Each platform gets its own part only, so the largest counts.
+	ios := prepare(t, channels.Message{Title: "x", Override: json.RawMessage(`{"apns":{"payload":{"a":"bcdef"}}}`)})
+	require.Equal(t, small+len(`,"a":"bcdef"`), ios.Size())
+}
+
+// Whatever the text, the body is JSON and holds it unchanged.
+func TestBodyIsJSON(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		word := rapid.StringN(0, 40, 200)
+		data := rapid.MapOfN(rapid.StringMatching(`[a-f]{1,5}`), word, 0, 4).Draw(t, "data")
+		raw, err := json.Marshal(data)
+		require.NoError(t, err)
+		m := channels.Message{Title: word.Draw(t, "title"), Body: word.Draw(t, "body"), CollapseKey: word.Draw(t, "key"), Data: raw}
+		p, err := (&Channel{}).Prepare(m)
+		require.NoError(t, err)
+		b := p.(*payload).body(channels.Target{Kind: channels.FCMFid, Address: "fid"}, channels.Life{Delivery: testDelivery}, time.Now())
+		var got struct {
+			Message struct {
+				Fid          string
+				Notification struct{ Title, Body string }
+				Data         map[string]string
+			}
+		}
+		require.NoError(t, json.Unmarshal(b, &got), "%s", b)
+		data[channels.ReservedKey] = testDelivery
+		require.Equal(t, data, got.Message.Data)
+		require.Equal(t, m.Title, got.Message.Notification.Title)
+		require.Equal(t, "fid", got.Message.Fid)
+	})
+}

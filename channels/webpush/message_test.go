@@ -1,0 +1,170 @@
+package webpush
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/problem"
+)
+
+func TestDeclarativeMessage(t *testing.T) {
+	t.Parallel()
+	badge := 3
+	p := prepare(t, channels.Message{
+		Title: "Parcel <1> & more", Body: "Shipped", Image: "https://example.com/i.png", URL: "https://example.com/o/1",
+		Data: json.RawMessage(`{ "order": 12345678901234567890 }`), Badge: &badge, CollapseKey: "order-1", Priority: channels.High,
+		Override: json.RawMessage(`{"notification":{"icon":"/icon.png","badge":"/b.png","require_interaction":true,"renotify":true,
+			"vibrate":[100,50,100],"lang":"en","dir":"ltr","timestamp":1700000000000,
+			"actions":[{"action":"track","title":"Track","navigate":"https://example.com/t"}]}}`),
+	}).(*payload)
+	const want = `{"web_push":8030,"mutable":true,"app_badge":3,"notification":{` +
+		`"actions":[{"action":"track","navigate":"https://example.com/t","title":"Track"}],"badge":"/b.png","body":"Shipped","dir":"ltr",` +
+		`"icon":"/icon.png","image":"https://example.com/i.png","lang":"en","navigate":"https://example.com/o/1","renotify":true,` +
+		`"requireInteraction":true,"tag":"order-1","timestamp":1700000000000,"title":"Parcel <1> & more","vibrate":[100,50,100],` +
+		`"data":{"carillon":"` + deliveryID + `","order":12345678901234567890}},"carillon":"` + deliveryID + `"}`
+	require.Equal(t, want, string(p.Preview(deliveryID)))
+	require.Equal(t, len(want), p.Size())
+	require.Equal(t, "high", p.urgency)
+	require.Equal(t, "order-1", p.topic)
+}
+
+func TestPlainForm(t *testing.T) {
+	t.Parallel()
+	for name, m := range map[string]channels.Message{
+		"no URL":   {Title: "Hi", Body: "there"},
+		"no title": {Body: "there", URL: "https://example.com"},
+		"silent":   {Title: "Hi", URL: "https://example.com", Silent: true},
+		"nothing":  {},
+		"action without a URL": {Title: "Hi", URL: "https://example.com",
+			Override: json.RawMessage(`{"notification":{"actions":[{"action":"a","title":"A"}]}}`)},
+	} {
+		got := object(t, prepare(t, m).Preview(deliveryID))
+		require.NotContains(t, got, "web_push", name)
+		require.NotContains(t, got, "mutable", name)
+		require.Equal(t, deliveryID, got["carillon"], name)
+		n := got["notification"].(map[string]any)
+		require.Equal(t, map[string]any{"carillon": deliveryID}, n["data"], name)
+		require.Equal(t, m.Silent, n["silent"] == true, name)
+		if m.Title != "" {
+			require.Equal(t, m.Title, n["title"], name)
+		}
+	}
+	bare := prepare(t, channels.Message{}).(*payload)
+	require.Equal(t, `{"notification":{"data":{"carillon":"x"}},"carillon":"x"}`, string(bare.Preview("x")))
+	require.Equal(t, "normal", bare.urgency)
+	require.Empty(t, bare.topic)
+}
+
+func TestOverride(t *testing.T) {
+	t.Parallel()
+	p := prepare(t, channels.Message{
+		Title: "Hi", URL: "https://example.com", Image: "https://example.com/a.png", CollapseKey: "k", Silent: true, Priority: channels.Low,
+		Override: json.RawMessage(`{"urgency":"very-low","topic":"own_topic-1","notification":{"image":"https://example.com/b.png","tag":"t","silent":false,"requireInteraction":false}}`),
+	}).(*payload)
+	require.Equal(t, "very-low", p.urgency)
+	require.Equal(t, "own_topic-1", p.topic)
+	got := object(t, p.Preview(deliveryID))
+	n := got["notification"].(map[string]any)
+	require.Equal(t, "https://example.com/b.png", n["image"])
+	require.Equal(t, "t", n["tag"])
+	require.Equal(t, false, n["silent"])
+	require.EqualValues(t, 8030, got["web_push"])
+}
+
+func TestOverrideRefused(t *testing.T) {
+	t.Parallel()
+	const at = "overrides.webpush."
+	for raw, want := range map[string][]string{
+		`[]`:                     {"overrides.webpush"},
+		`null`:                   {"overrides.webpush"},
+		`{`:                      {"overrides.webpush"},
+		`{"ttl":1,"headers":{}}`: {at + "headers", at + "ttl"},
+		`{"urgency":"urgent"}`:   {at + "urgency"},
+		`{"urgency":null}`:       {at + "urgency"},
+		`{"topic":""}`:           {at + "topic"},
+		`{"topic":"a.b"}`:        {at + "topic"},
+		`{"topic":7}`:            {at + "topic"},
+		`{"notification":[]}`:    {at + "notification"},
+		`{"notification":null}`:  {at + "notification"},
+		`{"notification":{"title":"x","data":{},"navigate":"x"}}`: {at + "notification.data", at + "notification.navigate", at + "notification.title"},
+		`{"notification":{"icon":"","badge":3,"image":null}}`:     {at + "notification.badge", at + "notification.icon", at + "notification.image"},
+		`{"notification":{"dir":"up","lang":1,"silent":"no"}}`:    {at + "notification.dir", at + "notification.lang", at + "notification.silent"},
+		`{"notification":{"timestamp":1.5}}`:                      {at + "notification.timestamp"},
+		`{"notification":{"vibrate":100}}`:                        {at + "notification.vibrate"},
+		`{"notification":{"vibrate":[1,-1]}}`:                     {at + "notification.vibrate"},
+		`{"notification":{"renotify":true}}`:                      {at + "notification.renotify"},
+		`{"notification":{"silent":true,"vibrate":[1]}}`:          {at + "notification.vibrate"},
+		`{"notification":{"actions":{}}}`:                         {at + "notification.actions"},
+		`{"notification":{"actions":[1,{"action":"a"},{"action":"a","title":2,"x":"y"}]}}`: {
+			at + "notification.actions[0]", at + "notification.actions[1].title", at + "notification.actions[2].title", at + "notification.actions[2].x"},
+	} {
+		_, err := (&Channel{}).Prepare(channels.Message{Title: "Hi", Override: json.RawMessage(raw)})
+		require.Equal(t, problem.Invalid, problem.CodeOf(err), raw)
+		require.Equal(t, want, paths(t, err), raw)
+	}
+	_, err := (&Channel{}).Prepare(channels.Message{Override: json.RawMessage(`{"topic":"` + strings.Repeat("a", 33) + `"}`)})
+	require.Equal(t, []string{at + "topic"}, paths(t, err))
+}
+
+func TestData(t *testing.T) {
+	t.Parallel()
+	for raw, want := range map[string]string{`[1]`: "data", `"x"`: "data", `null`: "data", `{"a":`: "data",
+		`{"carillon":1}`: "data.carillon", `{"\u0063arillon":1}`: "data.carillon"} {
+		_, err := (&Channel{}).Prepare(channels.Message{Data: json.RawMessage(raw)})
+		require.Equal(t, []string{want}, paths(t, err), raw)
+	}
+}
+
+func TestSizeLimit(t *testing.T) {
+	t.Parallel()
+	bare := prepare(t, channels.Message{Body: "x"}).Size()
+	fits := strings.Repeat("x", MaxPlaintext-bare+1)
+	p := prepare(t, channels.Message{Body: fits})
+	require.Equal(t, MaxPlaintext, p.Size())
+	body, err := encrypt(p.(*payload).plaintext(deliveryID), newBrowser(t).target(""), padding(p.Size()))
+	require.NoError(t, err)
+	require.Len(t, body, MaxBody)
+	_, err = (&Channel{}).Prepare(channels.Message{Body: fits + "x"})
+	require.Equal(t, problem.PayloadTooLarge, problem.CodeOf(err))
+}
+
+func TestTopic(t *testing.T) {
+	t.Parallel()
+	for _, kept := range []string{"", "order-1_X", strings.Repeat("a", 32)} {
+		require.Equal(t, kept, topicOf(kept))
+	}
+	for _, key := range []string{"order/1", "order 1", strings.Repeat("a", 33), "bestellt €"} {
+		topic := topicOf(key)
+		require.True(t, isTopic(topic), topic)
+		require.Len(t, topic, 32)
+		require.Equal(t, topic, topicOf(key))
+		require.NotEqual(t, topic, topicOf(key+"x"))
+	}
+}
+
+func FuzzPrepare(f *testing.F) {
+	f.Add("Hi", "https://example.com", `{"a":[1,"<&>"]}`, `{"notification":{"icon":"/i","vibrate":[1]},"urgency":"low"}`)
+	f.Add("", "", ``, ``)
+	f.Add("\xff\x00", "\"", `{"":{}}`, `{"notification":{"actions":[{"action":"a","title":"b"}]}}`)
+	f.Fuzz(func(t *testing.T, title, link, data, over string) {
+		p, err := (&Channel{}).Prepare(channels.Message{Title: title, URL: link, Data: json.RawMessage(data), Override: json.RawMessage(over)})
+		if err != nil {
+			if problem.CodeOf(err) == problem.Internal {
+				t.Fatalf("%v", err)
+			}
+			return
+		}
+		text := p.Preview(deliveryID)
+		var got struct {
+			Carillon     string
+			Notification struct{ Data struct{ Carillon string } }
+		}
+		if err := json.Unmarshal(text, &got); err != nil || got.Carillon != deliveryID || got.Notification.Data.Carillon != deliveryID || len(text) != p.Size() {
+			t.Fatalf("%s (%v)", text, err)
+		}
+	})
+}

@@ -1,0 +1,144 @@
+package webpush
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/carillonhq/carillon/problem"
+)
+
+// override is what overrides.webpush may hold.
+type override struct {
+	notification map[string]any // by the names that browsers use
+	urgency      string
+	topic        string
+}
+
+// parseOverride takes what is on the list and names everything else.
+func parseOverride(raw json.RawMessage) (override, error) {
+	const path = "overrides.webpush"
+	var o override
+	if len(raw) == 0 {
+		return o, nil
+	}
+	var members map[string]any
+	if json.Unmarshal(raw, &members) != nil || members == nil {
+		return o, problem.AtField(path, "must be a JSON object")
+	}
+	var faults problem.Fields
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		value, at := members[name], problem.Join(path, name)
+		switch name {
+		case "notification":
+			o.notification = parseNotification(value, at, &faults)
+		case "urgency":
+			if !oneOf(value, "very-low", "low", "normal", "high") {
+				faults.Add(at, "must be very-low, low, normal or high")
+				continue
+			}
+			o.urgency = value.(string)
+		case "topic":
+			topic, _ := value.(string)
+			if !isTopic(topic) {
+				faults.Add(at, "must have 1 to %d characters of A-Z, a-z, 0-9, - and _", maxTopic)
+			}
+			o.topic = topic
+		default:
+			faults.Add(at, "cannot be overridden for web push; notification, urgency and topic can")
+		}
+	}
+	return o, faults.Err()
+}
+
+func parseNotification(value any, path string, faults *problem.Fields) map[string]any {
+	members, ok := value.(map[string]any)
+	if !ok {
+		faults.Add(path, "must be a JSON object")
+		return nil
+	}
+	out := make(map[string]any, len(members))
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		value, at := members[name], problem.Join(path, name)
+		key, want := name, ""
+		switch name {
+		case "icon", "badge", "image", "lang", "tag":
+			if s, ok := value.(string); !ok || s == "" {
+				want = "must be a string that is not empty"
+			}
+		case "dir":
+			if !oneOf(value, "auto", "ltr", "rtl") {
+				want = "must be auto, ltr or rtl"
+			}
+		case "silent", "renotify", "require_interaction", "requireInteraction":
+			if name == "require_interaction" {
+				key = "requireInteraction"
+			}
+			if _, ok := value.(bool); !ok {
+				want = "must be true or false"
+			}
+		case "timestamp":
+			if !isCount(value) {
+				want = "must be a whole number of milliseconds since 1970"
+			}
+		case "vibrate":
+			list, ok := value.([]any)
+			if !ok || slices.ContainsFunc(list, func(v any) bool { return !isCount(v) }) {
+				want = "must be a list of milliseconds"
+			}
+		case "actions":
+			checkActions(value, at, faults)
+		default:
+			want = "cannot be overridden for web push"
+		}
+		if want != "" {
+			faults.Add(at, "%s", want)
+			continue
+		}
+		out[key] = value
+	}
+	return out
+}
+
+// checkActions wants a list of {"action", "title", "icon", "navigate"}, the
+// first two required. With a navigate in each, browsers can open them without
+// the worker.
+func checkActions(value any, path string, faults *problem.Fields) {
+	list, ok := value.([]any)
+	if !ok {
+		faults.Add(path, "must be a list of objects with action and title")
+		return
+	}
+	for i, one := range list {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		action, ok := one.(map[string]any)
+		if !ok {
+			faults.Add(at, "must be an object with action and title")
+			continue
+		}
+		for _, need := range []string{"action", "title"} {
+			if _, ok := action[need]; !ok {
+				faults.Add(problem.Join(at, need), "is required")
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(action)) {
+			if s, ok := action[name].(string); !ok || s == "" {
+				faults.Add(problem.Join(at, name), "must be a string that is not empty")
+			} else if !slices.Contains([]string{"action", "title", "icon", "navigate"}, name) {
+				faults.Add(problem.Join(at, name), "is not a member of an action; there are action, title, icon and navigate")
+			}
+		}
+	}
+}
+
+func oneOf(value any, names ...string) bool {
+	s, ok := value.(string)
+	return ok && slices.Contains(names, s)
+}
+
+// isCount tells whether a JSON number is whole, not negative and exact.
+func isCount(value any) bool {
+	f, ok := value.(float64)
+	return ok && f >= 0 && f <= 1<<53 && f == float64(int64(f))
+}

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func newSendCommand(c *cli) *cobra.Command {
+	var (
+		f              clientFlags
+		users          []string
+		devs, hooks    []string
+		kinds          []string
+		n              = map[string]any{}
+		texts          = map[string]*string{}
+		data           string
+		ttl            int64
+		urgent, silent bool
+		dry            bool
+		wait           time.Duration
+	)
+	cmd := &cobra.Command{
+		Use: "send", Short: "Send a notification", Args: noArgs,
+		Example: "  carillon send --user alice --title Hello --body 'It works.' --wait 10s\n" +
+			"  carillon send --type order.shipped --data '{\"order\":7}'",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			x, err := f.client(c)
+			if err != nil {
+				return err
+			}
+			to := map[string]any{}
+			for name, list := range map[string][]string{"users": users, "devices": devs, "endpoints": hooks} {
+				if len(list) > 0 {
+					to[name] = list
+				}
+			}
+			if len(to) > 0 {
+				n["to"] = to
+			}
+			if len(kinds) > 0 {
+				n["channels"] = kinds
+			}
+			for name, v := range texts {
+				if *v != "" {
+					n[name] = *v
+				}
+			}
+			if data != "" {
+				if !json.Valid([]byte(data)) {
+					return usageError{errors.New("--data must be a JSON object")}
+				}
+				n["data"] = json.RawMessage(data)
+			}
+			if cmd.Flags().Changed("ttl") {
+				n["ttl"] = ttl
+			}
+			for name, on := range map[string]bool{"urgent": urgent, "silent": silent, "dry_run": dry} {
+				if on {
+					n[name] = true
+				}
+			}
+			return c.send(cmd.Context(), x, n, dry, wait)
+		},
+	}
+	f.add(cmd)
+	flags := cmd.Flags()
+	flags.StringSliceVar(&users, "user", nil, "a user; may be repeated")
+	flags.StringSliceVar(&devs, "device", nil, "a device (dev_...); may be repeated")
+	flags.StringSliceVar(&hooks, "endpoint", nil, "a webhook endpoint (whe_...); may be repeated")
+	flags.StringSliceVar(&kinds, "channel", nil, "only these channels: fcm, apns, webpush, webhook")
+	for name, help := range map[string]string{"type": "what happened, such as order.shipped", "title": "title", "body": "text",
+		"image": "https URL of an image", "url": "what a tap opens", "collapse-key": "replaces an older one with the same key"} {
+		key := name
+		if name == "collapse-key" {
+			key = "collapse_key"
+		}
+		texts[key] = flags.String(name, "", help)
+	}
+	flags.StringVar(&data, "data", "", "a JSON object for the app")
+	flags.Int64Var(&ttl, "ttl", 0, "seconds until it is worthless")
+	flags.BoolVar(&urgent, "urgent", false, "before everything else")
+	flags.BoolVar(&silent, "silent", false, "wakes the app, shows nothing")
+	flags.BoolVar(&dry, "dry-run", false, "show what would be sent, and send nothing")
+	flags.DurationVar(&wait, "wait", 0, "wait until every delivery has come to its end, at most this long")
+	return cmd
+}
+
+func (c *cli) send(ctx context.Context, x *client, n map[string]any, dry bool, wait time.Duration) error {
+	if dry {
+		var preview json.RawMessage
+		if err := x.call(ctx, "POST", "/v1/notifications", n, &preview); err != nil {
+			return err
+		}
+		return c.json(preview)
+	}
+	var a acceptedAnswer
+	if err := x.call(ctx, "POST", "/v1/notifications", n, &a); err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(c.out, "%s accepted: %d deliveries, %d skipped\n", a.ID, len(a.Deliveries), len(a.Skips))
+	for _, s := range a.Skips {
+		_, _ = fmt.Fprintf(c.out, "  skipped %s%s %s: %s\n", s.User, s.Target, s.Channel, s.Reason)
+	}
+	if wait == 0 || len(a.Deliveries) == 0 {
+		return nil
+	}
+	list, err := x.settled(ctx, a.ID, len(a.Deliveries), wait)
+	if err != nil {
+		return err
+	}
+	return c.table(deliveryHead(), deliveryRows(list))
+}
+
+// settled waits until the deliveries of a notification have come to their ends.
+func (x *client) settled(ctx context.Context, notification string, n int, most time.Duration) ([]deliveryAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var list listAnswer[deliveryAnswer]
+		if err := x.call(ctx, "GET", "/v1/notifications/"+notification+"/deliveries?limit=500", nil, &list); err != nil {
+			return nil, err
+		}
+		done := 0
+		for _, d := range list.Data {
+			if d.final() {
+				done++
+			}
+		}
+		if done >= n || done == len(list.Data) && list.NextCursor != "" {
+			return list.Data, nil
+		}
+		select {
+		case <-ctx.Done():
+			return list.Data, nil // as far as it came: the table shows it
+		case <-tick.C:
+		}
+	}
+}
+
+func deliveryHead() []string {
+	return []string{"DELIVERY", "CHANNEL", "USER", "STATE", "ATTEMPTS", "CODE", "PROVIDER ID"}
+}
+
+func deliveryRows(list []deliveryAnswer) [][]string {
+	rows := make([][]string, len(list))
+	for i, d := range list {
+		state := d.State
+		if d.Reason != "" {
+			state += " (" + d.Reason + ")"
+		}
+		r := []string{d.ID, d.Channel, d.User, state, "0", "", ""}
+		if d.Last != nil {
+			r[4], r[5], r[6] = strconv.Itoa(d.Last.Number), d.Last.Code, d.Last.ProviderID
+		}
+		rows[i] = r
+	}
+	return rows
+}
+
+func (c *cli) json(raw json.RawMessage) error {
+	b, err := json.MarshalIndent(raw, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(c.out, string(b))
+	return err
+}
+
+func newDeadCommand(c *cli) *cobra.Command {
+	var f clientFlags
+	dead := group(&cobra.Command{Use: "dead", Short: "List and replay dead letters"})
+	f.add(dead)
+	q := url.Values{}
+	limit := 50
+	var reason, channel, user string
+	list := &cobra.Command{
+		Use: "list", Short: "List dead letters, the latest first", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			x, err := f.client(c)
+			if err != nil {
+				return err
+			}
+			for name, v := range map[string]string{"reason": reason, "channel": channel, "user": user, "limit": strconv.Itoa(limit)} {
+				if v != "" {
+					q.Set(name, v)
+				}
+			}
+			var a listAnswer[deliveryAnswer]
+			if err := x.call(cmd.Context(), "GET", "/v1/dead-letters?"+q.Encode(), nil, &a); err != nil {
+				return err
+			}
+			rows := make([][]string, len(a.Data))
+			for i, d := range a.Data {
+				rows[i] = []string{d.ID, d.Channel, d.User, d.Reason, "", d.UpdatedAt.Format(time.RFC3339), ""}
+				if d.Last != nil {
+					rows[i][4], rows[i][6] = d.Last.Code, d.Last.Detail
+				}
+			}
+			return c.table([]string{"DELIVERY", "CHANNEL", "USER", "REASON", "CODE", "DIED", "DETAIL"}, rows)
+		},
+	}
+	list.Flags().StringVar(&reason, "reason", "", "only with this reason: rejected, exhausted, expired, ambiguous, crashed, mapping")
+	list.Flags().StringVar(&channel, "channel", "", "only of this channel")
+	list.Flags().StringVar(&user, "user", "", "only for this user")
+	list.Flags().IntVar(&limit, "limit", limit, "at most this many, up to 500")
+	replay := &cobra.Command{
+		Use: "replay dlv_...", Short: "Send a dead letter again", Args: exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			x, err := f.client(c)
+			if err != nil {
+				return err
+			}
+			if err := x.call(cmd.Context(), "POST", "/v1/deliveries/"+url.PathEscape(args[0])+"/replay", nil, nil); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.out, "%s is pending again\n", args[0])
+			return err
+		},
+	}
+	dead.AddCommand(list, replay)
+	return dead
+}
+
+func newHoldsCommand(c *cli) *cobra.Command {
+	var f clientFlags
+	cmd := &cobra.Command{
+		Use: "holds", Short: "List what holds deliveries, and the call that releases each", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			x, err := f.client(c)
+			if err != nil {
+				return err
+			}
+			var a listAnswer[holdAnswer]
+			if err := x.call(cmd.Context(), "GET", "/v1/holds", nil, &a); err != nil {
+				return err
+			}
+			rows := make([][]string, len(a.Data))
+			for i, h := range a.Data {
+				rows[i] = []string{h.ID, h.Scope, h.Subject, h.Reason, strconv.Itoa(h.Held), h.Since.Format(time.RFC3339), first(h.Release, h.Ending), h.Detail}
+			}
+			return c.table([]string{"HOLD", "SCOPE", "SUBJECT", "REASON", "HELD", "SINCE", "RELEASED BY", "DETAIL"}, rows)
+		},
+	}
+	f.add(cmd)
+	return cmd
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/carillonhq/carillon/clients/js"
+)
+
+// demoPage is the backend of the page at /demo: it does what a tenant's own
+// backend would, holding the API key and signing users' tokens.
+type demoPage struct {
+	mu     sync.RWMutex
+	api    *client
+	kid    string
+	secret string
+}
+
+// open makes the user key that tokens are signed with.
+func (p *demoPage) open(ctx context.Context, x *client) error {
+	var key struct {
+		ID     string `json:"id"`
+		Secret string `json:"secret"`
+	}
+	if err := x.call(ctx, "POST", "/v1/user-keys", map[string]any{"name": "demo page"}, &key); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	own := *x
+	p.api, p.kid, p.secret = &own, key.ID, key.Secret
+	return nil
+}
+
+// token is what a user's browser registers with. It lasts five minutes.
+func (p *demoPage) token(user string) (string, error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.api == nil {
+		return "", errors.New("the demo is still being set up")
+	}
+	now := time.Now()
+	t := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": user, "aud": "carillon", "iat": now.Unix(), "exp": now.Add(5 * time.Minute).Unix()})
+	t.Header["kid"] = p.kid
+	return t.SignedString([]byte(p.secret))
+}
+
+// asUser calls the API as a user's browser does.
+func (p *demoPage) asUser(ctx context.Context, user, path string, out any) error {
+	token, err := p.token(user)
+	if err != nil {
+		return err
+	}
+	p.mu.RLock()
+	x := *p.api
+	p.mu.RUnlock()
+	x.key = token
+	return x.call(ctx, "GET", path, nil, out)
+}
+
+func (p *demoPage) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/demo", js.Demo())
+	mux.Handle("/demo/", js.Demo())
+	mux.HandleFunc("POST /demo/token", func(w http.ResponseWriter, r *http.Request) {
+		user := r.URL.Query().Get("user")
+		if user != "alice" && user != "bob" {
+			answer(w, http.StatusUnprocessableEntity, map[string]string{"detail": "The demo knows alice and bob."})
+			return
+		}
+		token, err := p.token(user)
+		if err != nil {
+			answer(w, http.StatusServiceUnavailable, map[string]string{"detail": err.Error()})
+			return
+		}
+		answer(w, http.StatusOK, map[string]string{"token": token, "app": "default"})
+	})
+	mux.HandleFunc("POST /demo/send", p.send)
+	return mux
+}
+
+// send posts a notification to one user's browsers.
+func (p *demoPage) send(w http.ResponseWriter, r *http.Request) {
+	var in struct{ User, Title, Body, URL string }
+	if err := json.NewDecoder(io.LimitReader(r.Body, 16<<10)).Decode(&in); err != nil {
+		answer(w, http.StatusBadRequest, map[string]string{"detail": "The body must be JSON."})
+		return
+	}
+	p.mu.RLock()
+	x := p.api
+	p.mu.RUnlock()
+	if x == nil {
+		answer(w, http.StatusServiceUnavailable, map[string]string{"detail": "The demo is still being set up."})
+		return
+	}
+	n := map[string]any{"to": map[string]any{"users": []string{in.User}}, "channels": []string{"webpush"}, "title": in.Title, "body": in.Body}
+	if in.URL != "" {
+		n["url"] = in.URL
+	}
+	var accepted acceptedAnswer
+	if err := x.call(r.Context(), "POST", "/v1/notifications", n, &accepted); err != nil {
+		status := http.StatusBadGateway
+		var p *apiError
+		if errors.As(err, &p) {
+			status = p.Status
+		}
+		answer(w, status, map[string]string{"detail": err.Error()})
+		return
+	}
+	answer(w, http.StatusOK, map[string]string{"id": accepted.ID})
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// liveTable shows deliveries as they change: redrawn in place on a terminal,
+// and once, when it is final, elsewhere.
+type liveTable struct {
+	out   io.Writer
+	tty   bool
+	cast  *cast
+	lines int // drawn last time
+	last  string
+}
+
+func newLiveTable(out io.Writer, c *cast) *liveTable {
+	return &liveTable{out: out, tty: isTerminal(out), cast: c}
+}
+
+func (t *liveTable) show(all map[string]deliveryAnswer, final bool) {
+	text := t.render(all)
+	if text == t.last && !final || !t.tty && !final {
+		return
+	}
+	if t.lines > 0 {
+		_, _ = fmt.Fprintf(t.out, "\x1b[%dA\x1b[J", t.lines)
+	}
+	_, _ = fmt.Fprintln(t.out, text)
+	t.last = text
+	if t.tty {
+		t.lines = strings.Count(text, "\n") + 1
+	}
+}
+
+func (t *liveTable) render(all map[string]deliveryAnswer) string {
+	rows := make([][]string, 0, len(t.cast.list))
+	done := 0
+	for _, e := range t.cast.list {
+		x, known := all[e.target]
+		r := []string{"-", e.who, e.where, "not sent yet", "", "", "", ""}
+		if known {
+			r[0], r[3] = x.Channel, stateText(x)
+			if x.Last != nil && x.Last.Number > 0 {
+				r[4], r[5], r[6] = strconv.Itoa(x.Last.Number), shorten(x.Last.ProviderID, 28), fmt.Sprintf("%d ms", x.Last.DurationMS)
+			}
+			if x.final() {
+				done++
+				r[7] = e.note
+			}
+		}
+		rows = append(rows, r)
+	}
+	table := renderTable([]string{"CHANNEL", "USER", "TARGET", "STATE", "ATTEMPTS", "PROVIDER'S ID", "TIME", ""}, rows)
+	return table + "\n" + bar(done, len(t.cast.list))
+}
+
+// bar is the progress: how many deliveries have come to their ends.
+func bar(done, of int) string {
+	const width = 30
+	full := width * done / max(of, 1)
+	return fmt.Sprintf("[%s%s] %d of %d", strings.Repeat("#", full), strings.Repeat(".", width-full), done, of)
+}
+
+// shorten keeps the end of an id, which is what tells it apart.
+func shorten(s string, most int) string {
+	n := utf8.RuneCountInString(s)
+	if n <= most {
+		return s
+	}
+	return "..." + string([]rune(s)[n-most+3:])
+}

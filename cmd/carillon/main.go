@@ -1,0 +1,140 @@
+// Command carillon is the whole of Carillon in one program: the server, and what
+// an operator does beside it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	_ "time/tzdata" // devices name time zones, and small images have none
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr, environ: os.Environ()})
+	stop()
+	os.Exit(code)
+}
+
+// streams are what a program gets from its surroundings.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+	environ  []string
+}
+
+// The exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1 // what was asked for did not work
+	exitUsage  = 2 // the command line or the configuration is wrong
+)
+
+// usageError is an error of the caller's, whose mending needs no look at a log.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// run is the program. It returns when the command has ended, or has ended what
+// it began after ctx was done.
+func run(ctx context.Context, args []string, s streams) int {
+	c := &cli{streams: s}
+	root := newRootCommand(c)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	_, _ = fmt.Fprintf(s.err, "carillon: %s\n", err)
+	var usage usageError
+	var config configError
+	if errors.As(err, &usage) || errors.As(err, &config) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// cli is what every command gets.
+type cli struct {
+	streams
+	root *cobra.Command
+}
+
+// config reads the configuration, and warns of variables that look like settings.
+func (c *cli) config() (Config, error) {
+	cfg, unknown, err := load(source{environ: c.environ, flags: c.root.PersistentFlags()})
+	for _, name := range unknown {
+		_, _ = fmt.Fprintf(c.err, "carillon: the environment variable %s is not a setting; `carillon config reference` lists them\n", name)
+	}
+	return cfg, err
+}
+
+// newRootCommand puts the commands together. Each has a file of its own.
+func newRootCommand(c *cli) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "carillon",
+		Short: "One notification API for FCM, APNs, web push and webhooks",
+		Long: "Carillon takes notifications over one HTTP API and delivers them over FCM, APNs, web push and webhooks.\n\n" +
+			"Everything that can be set is set in a file (--config), by CARILLON_ variables, or by flags;\n" +
+			"`carillon config reference` lists it.",
+		SilenceErrors: true, // run prints them
+		SilenceUsage:  true,
+	}
+	c.root = root
+	root.SetIn(c.in)
+	root.SetOut(c.out)
+	root.SetErr(c.err)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	addFlags(root.PersistentFlags())
+	for _, command := range []*cobra.Command{
+		newServeCommand(c),
+		newDemoCommand(c),
+		newTenantCommand(c),
+		newKeyCommand(c),
+		newKeyRingCommand(c),
+		newMigrateCommand(c),
+		newSendCommand(c),
+		newDeadCommand(c),
+		newHoldsCommand(c),
+		newSimulateCommand(c),
+		newConfigCommand(c),
+		newHealthcheckCommand(c),
+		newVersionCommand(c),
+	} {
+		root.AddCommand(command)
+	}
+	return group(root)
+}
+
+// group makes a command that has only commands below it: alone it prints its
+// help, and what it does not know is an error.
+func group(cmd *cobra.Command) *cobra.Command {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		err := fmt.Errorf("%s has no command %q", cmd.CommandPath(), args[0])
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, " or "))
+		}
+		return usageError{err}
+	}
+	return cmd
+}
+
+// noArgs refuses arguments.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if err := cobra.NoArgs(cmd, args); err != nil {
+		return usageError{err}
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/tenants"
+)
+
+func newServeCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server",
+		Long: "Runs the server on one SQLite file, which is created and migrated as needed. It needs a key ring, which seals\n" +
+			"provider credentials, webhook secrets and the content of notifications: see `carillon key-ring init`.",
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := c.config()
+			if err != nil {
+				return err
+			}
+			ring, err := keyRing(cfg)
+			if err != nil {
+				return err
+			}
+			log := newLogger(cfg.Log, c.err)
+			s, err := newServer(cmd.Context(), cfg, serverParts{log: log, keyRing: ring})
+			if err != nil {
+				return err
+			}
+			c.firstSteps(cmd.Context(), s)
+			return s.run(cmd.Context())
+		},
+	}
+}
+
+// keyRing reads the key ring that is configured; without one nothing is sealed,
+// so nothing runs.
+func keyRing(cfg Config) (*store.KeyRing, error) {
+	text, err := cfg.KeyRingText()
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if text == "" {
+		return nil, usageError{errors.New("there is no key ring. Make one with `carillon key-ring init --out carillon.keyring` and " +
+			"name it by --key-ring-file, CARILLON_KEY_RING_FILE or key_ring_file. Keep a copy apart from the database: without it a backup cannot be read")}
+	}
+	ring, err := store.ParseKeyRing(text)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return ring, nil
+}
+
+// firstSteps tells how to go on where there is no tenant yet.
+func (c *cli) firstSteps(ctx context.Context, s *server) {
+	list, err := s.store.Tenants(ctx, tenants.Page{Limit: 1})
+	if err != nil || len(list) > 0 {
+		return
+	}
+	_, _ = fmt.Fprintf(c.err, `
+The database is empty. In another terminal, with the same configuration:
+
+  carillon tenant create acme                  # a tenant
+  carillon key create --tenant acme --scopes admin,send,read,devices,webhooks,credentials
+                                               # its API key, shown once
+  curl %s/v1/notifications -H "Authorization: Bearer crl_..." \
+    -H "Content-Type: application/json" -d '{"to":{"users":["alice"]},"title":"Hello"}'
+
+The API is described at %s/docs
+
+`, s.url(), s.url())
+}

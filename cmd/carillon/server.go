@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/carillonhq/carillon/api"
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/channels/apns"
+	"github.com/carillonhq/carillon/channels/egress"
+	"github.com/carillonhq/carillon/channels/fcm"
+	"github.com/carillonhq/carillon/channels/webhook"
+	"github.com/carillonhq/carillon/channels/webpush"
+	"github.com/carillonhq/carillon/clients/js"
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/tenants"
+	"github.com/carillonhq/carillon/webhooks"
+)
+
+// serverNode is the node number of the one server on an SQLite file. Commands
+// beside it take others, so that no two make the same id.
+const serverNode = 0
+
+// server is the whole program as a value: built, run, and stopped in order.
+type server struct {
+	cfg     Config
+	log     *slog.Logger
+	store   *store.Store
+	engine  *delivery.Engine
+	tenants *tenants.Service
+	metrics *api.Metrics
+	http    *http.Server
+	admin   *http.Server // nil: no admin listener
+	listen  net.Listener
+	adminAt net.Listener
+	stop    context.CancelFunc // of the base context of requests
+}
+
+// serverParts is what a server gets besides its configuration.
+type serverParts struct {
+	log     *slog.Logger
+	keyRing *store.KeyRing
+	demo    http.Handler // nil: none
+	tune    func(*delivery.Options)
+}
+
+// newServer opens the database and listens. Nothing is sent before run.
+func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err error) {
+	s := &server{cfg: cfg, log: p.log, metrics: api.NewMetrics()}
+	defer func() {
+		if err != nil {
+			s.release()
+		}
+	}()
+	generator := ids.NewGenerator(serverNode, time.Now)
+	s.store, err = store.Open(ctx, store.Options{Path: cfg.SQLitePath(), KeyRing: p.keyRing, Log: p.log, IDs: generator,
+		QueueSize: cfg.Limits.Queue, Migrate: true})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.store.LockEngine(); err != nil {
+		return nil, err
+	}
+	taken, err := s.store.LapseLeases(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if taken > 0 {
+		p.log.Warn("the server did not stop in order last time; what it had in hand is taken over", "deliveries", taken)
+	}
+	kinds, err := newChannels(cfg)
+	if err != nil {
+		return nil, err
+	}
+	o := delivery.Options{Store: s.store, Channels: kinds, IDs: generator, Log: p.log, Metrics: s.metrics.Registry(),
+		Workers: cfg.Workers, MaxBacklog: cfg.Limits.Backlog,
+		Retention: delivery.Retention{SentPayload: cfg.Retention.Sent, DeadPayload: cfg.Retention.Dead, Rows: cfg.Retention.Rows}}
+	if p.tune != nil {
+		p.tune(&o)
+	}
+	s.engine = delivery.New(o)
+	s.metrics.Registry().MustRegister(newStateCollector(s.store, s.engine, p.log))
+	s.tenants = tenants.NewService(tenants.ServiceOptions{Store: s.store, Channels: kinds, IDs: generator, Now: time.Now,
+		Changed: s.engine.CredentialsChanged})
+	if err := s.serveHTTP(kinds, generator, p); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// newChannels makes the channels: the one place that knows them all.
+func newChannels(cfg Config) (map[channels.Kind]channels.Channel, error) {
+	var roots *x509.CertPool
+	if cfg.APNs.CAFile != "" {
+		pem, err := os.ReadFile(cfg.APNs.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read channels.apns.ca_file: %w", err)
+		}
+		if roots = x509.NewCertPool(); !roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("channels.apns.ca_file: %s holds no PEM certificate", cfg.APNs.CAFile)
+		}
+	}
+	list := []channels.Channel{
+		fcm.New(fcm.Options{Endpoint: cfg.FCM.Endpoint, TokenURIs: cfg.FCM.TokenURIs}),
+		apns.New(apns.Options{ProductionURL: cfg.APNs.ProductionURL, SandboxURL: cfg.APNs.SandboxURL, RootCAs: roots}),
+		webpush.New(webpush.Options{Hosts: cfg.WebPush.Hosts, AnyHost: cfg.WebPush.AnyHost, Rules: cfg.WebPush.rules(),
+			Limits: egress.Limits{Timeout: cfg.WebPush.Timeout}}),
+		webhook.New(webhook.Options{Rules: cfg.Webhook.rules(), Limits: egress.Limits{Timeout: cfg.Webhook.Timeout},
+			UserAgent: "Carillon/" + versionText()}),
+	}
+	all := map[channels.Kind]channels.Channel{}
+	for _, c := range list {
+		all[c.Kind()] = c
+	}
+	return all, nil
+}
+
+func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *ids.Generator, p serverParts) error {
+	rules := s.cfg.Webhook.rules()
+	handler, err := api.New(api.Options{
+		Engine: s.engine, Ledger: s.store, Tenants: s.tenants,
+		Devices: devices.NewRegistry(devices.Options{Store: s.store, Channels: kinds, IDs: generator, Now: time.Now}),
+		Endpoints: webhooks.NewRegister(webhooks.Options{Store: s.store, IDs: generator, Now: time.Now,
+			CheckURL: func(raw string) error { _, err := rules.CheckURL(raw); return err }}),
+		Log: p.log, Now: time.Now, MaxBody: s.cfg.Limits.BodyBytes, Metrics: s.metrics, Version: versionText(),
+		Limits: api.Limits{PerSecond: s.cfg.Limits.RequestsPerSecond},
+		SDK:    js.Handler(), Demo: p.demo,
+	})
+	if err != nil {
+		return err
+	}
+	if s.listen, err = net.Listen("tcp", s.cfg.Listen); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	base, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.http = &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
+		WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		BaseContext: func(net.Listener) context.Context { return base },
+		ErrorLog:    slog.NewLogLogger(p.log.Handler(), slog.LevelDebug)}
+	if s.cfg.AdminListen == "off" {
+		return nil
+	}
+	if s.adminAt, err = net.Listen("tcp", s.cfg.AdminListen); err != nil {
+		return fmt.Errorf("listen for administration: %w", err)
+	}
+	s.admin = &http.Server{Handler: s.adminRoutes(handler), ReadHeaderTimeout: 10 * time.Second}
+	return nil
+}
+
+// adminRoutes is what must not be open to everybody: metrics and profiles.
+func (s *server) adminRoutes(health http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", s.metrics.Handler())
+	mux.Handle("GET /healthz", health)
+	mux.Handle("GET /readyz", health)
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// url is where the API answers.
+func (s *server) url() string { return "http://" + reachable(s.listen.Addr().String()) }
+
+// run serves until ctx ends, then stops in order: no new requests, no new
+// claims, what is being sent may finish, every outcome is written.
+func (s *server) run(ctx context.Context) error {
+	if err := s.engine.Start(ctx); err != nil {
+		s.release()
+		return err
+	}
+	s.log.Info("carillon serves", "url", s.url(), "version", versionText(), "database", s.cfg.SQLitePath())
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return ignoreClosed(s.http.Serve(s.listen)) })
+	if s.admin != nil {
+		s.log.Info("metrics and profiles", "url", "http://"+reachable(s.adminAt.Addr().String())+"/metrics")
+		g.Go(func() error { return ignoreClosed(s.admin.Serve(s.adminAt)) })
+	}
+	g.Go(func() error {
+		<-gctx.Done()
+		return s.shutdown()
+	})
+	return g.Wait()
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+func (s *server) shutdown() error {
+	grace, cancel := context.WithTimeout(context.Background(), s.cfg.ShutdownWait)
+	defer cancel()
+	s.log.Info("carillon stops", "grace", s.cfg.ShutdownWait)
+	err := s.http.Shutdown(grace)
+	s.stop()
+	err = errors.Join(err, s.engine.Stop(grace))
+	if s.admin != nil {
+		err = errors.Join(err, s.admin.Close())
+	}
+	s.tenants.Wait()
+	return errors.Join(err, s.store.Close())
+}
+
+// release gives up what a server that never ran had taken.
+func (s *server) release() {
+	for _, l := range []net.Listener{s.listen, s.adminAt} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+	if s.store != nil {
+		_ = s.store.Close()
+	}
+}

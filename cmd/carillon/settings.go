@@ -1,0 +1,249 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/carillonhq/carillon/channels/egress"
+)
+
+// setting is one member of Config: how it is spelled, what it means, and what it
+// may be. The reference page and every message come from this table.
+type setting struct {
+	key    string        // in the file; see env and flag for the other spellings
+	into   any           // pointer to the member: see parse for the types
+	doc    string        // for the reference, in Markdown
+	check  func() string // "", or what is wrong with the member's value
+	common bool          // shown in the help of commands
+	secret bool          // never printed, and no flag: command lines can be seen by others
+}
+
+// env is the environment variable.
+func (s setting) env() string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))
+}
+
+// flag is the name of the command line flag, "" if there is none.
+func (s setting) flag() string {
+	if s.secret {
+		return ""
+	}
+	return strings.NewReplacer(".", "-", "_", "-").Replace(s.key)
+}
+
+// names spells the setting in every way, for messages.
+func (s setting) names() string {
+	if s.secret {
+		return s.key + " (" + s.env() + ")"
+	}
+	return s.key + " (" + s.env() + ", --" + s.flag() + ")"
+}
+
+// settings lists the members of c in the order of the reference.
+func (c *Config) settings() []setting {
+	return slices.Concat(c.serverSettings(), c.limitSettings(), c.channelSettings())
+}
+
+func (c *Config) serverSettings() []setting {
+	return []setting{
+		{key: "listen", common: true, into: &c.Listen, check: address(&c.Listen),
+			doc: "Address of the API, as host:port. `:8080` is every address of the machine."},
+		{key: "admin.listen", into: &c.AdminListen, check: addressOrOff(&c.AdminListen),
+			doc: "Address of `/metrics` and `/debug/pprof`, which need no key: keep it private. `off` switches it off."},
+		{key: "database.url", common: true, into: &c.DatabaseURL, check: c.checkDatabase,
+			doc: "The SQLite file, as a path or `sqlite:` and a path. It is made where it is missing."},
+		{key: "key_ring", into: &c.KeyRing, secret: true, check: c.checkKeyRing,
+			doc: "The key ring that seals credentials and content, as `carillon key-ring init` prints it."},
+		{key: "key_ring_file", common: true, into: &c.KeyRingFile,
+			doc: "A file that holds the key ring, instead of `key_ring`. Back it up apart from the database: neither is worth anything alone."},
+		{key: "node.name", into: &c.NodeName, check: plain(&c.NodeName, 64),
+			doc: "Name of this server in logs and metrics. Empty: the host's name."},
+		{key: "workers", into: &c.Workers, check: within(&c.Workers, 1, 10_000),
+			doc: "How many requests to providers and receivers may be under way at a time."},
+		{key: "log.level", common: true, into: &c.Log.Level, check: oneOf(&c.Log.Level, "debug", "info", "warn", "error"),
+			doc: "The least level that is logged: `debug`, `info`, `warn` or `error`."},
+		{key: "log.format", into: &c.Log.Format, check: oneOf(&c.Log.Format, "auto", "json", "text"),
+			doc: "`json`, `text`, or `auto` for text on a terminal and JSON elsewhere."},
+		{key: "shutdown.grace", into: &c.ShutdownWait, check: between(&c.ShutdownWait, time.Second, 10*time.Minute),
+			doc: "How long a server that stops waits for requests under way. What is cut off then is sent again by the next start."},
+		{key: "docs.enabled", into: &c.Docs,
+			doc: "Whether the API's reference is served at `/docs`."},
+	}
+}
+
+func (c *Config) limitSettings() []setting {
+	const day, year = 24 * time.Hour, 366 * 24 * time.Hour
+	return []setting{
+		{key: "limits.body_bytes", into: &c.Limits.BodyBytes, check: within(&c.Limits.BodyBytes, 1<<10, 64<<20),
+			doc: "The longest request body in bytes."},
+		{key: "limits.queue", into: &c.Limits.Queue, check: within(&c.Limits.Queue, 16, 1<<20),
+			doc: "How many writes may wait for the database. More are answered with 503 and `Retry-After`."},
+		{key: "limits.backlog", into: &c.Limits.Backlog, check: within(&c.Limits.Backlog, 1000, 1_000_000_000),
+			doc: "How many deliveries may be due and not yet sent. Notifications beyond that are answered with 503 and `Retry-After`."},
+		{key: "limits.requests_per_second", into: &c.Limits.RequestsPerSecond, check: within(&c.Limits.RequestsPerSecond, 0, 1_000_000),
+			doc: "How many requests of a tenant are taken in a second, on average. `0` is no limit."},
+		{key: "retention.sent", into: &c.Retention.Sent, check: between(&c.Retention.Sent, 0, year),
+			doc: "How long the content of a notification is kept after the last of its deliveries is final."},
+		{key: "retention.dead", into: &c.Retention.Dead, check: between(&c.Retention.Dead, day, year),
+			doc: "How long dead letters are kept with their content, to be replayed."},
+		{key: "retention.rows", into: &c.Retention.Rows, check: between(&c.Retention.Rows, day, year),
+			doc: "How long it can be asked what became of a notification."},
+	}
+}
+
+func (c *Config) channelSettings() []setting {
+	list := []setting{
+		{key: "channels.fcm.endpoint", into: &c.FCM.Endpoint, check: baseURL(&c.FCM.Endpoint),
+			doc: "Where FCM is reached."},
+		{key: "channels.fcm.token_uris", into: &c.FCM.TokenURIs, check: c.checkTokenURIs,
+			doc: "Token endpoints that a service account may name besides Google's own."},
+		{key: "channels.apns.production_url", into: &c.APNs.ProductionURL, check: baseURL(&c.APNs.ProductionURL),
+			doc: "Where APNs is reached for apps of the App Store and TestFlight."},
+		{key: "channels.apns.sandbox_url", into: &c.APNs.SandboxURL, check: baseURL(&c.APNs.SandboxURL),
+			doc: "Where APNs is reached for apps that Xcode has installed."},
+		{key: "channels.apns.ca_file", into: &c.APNs.CAFile, check: readable(&c.APNs.CAFile),
+			doc: "A PEM file with the authorities that APNs' certificate is verified with. Empty: the system's."},
+		{key: "channels.webpush.hosts", into: &c.WebPush.Hosts,
+			doc: "The push services that browsers may name; `*.example.com` is every host below it. Empty: those of Chrome, Firefox, Safari and Edge."},
+		{key: "channels.webpush.any_host", into: &c.WebPush.AnyHost,
+			doc: "Allows every push service. Whoever may register a device can then make this server call a host of their choice."},
+	}
+	list = append(list, c.WebPush.settings("channels.webpush", "a push service")...)
+	return append(list, c.Webhook.settings("channels.webhook", "a webhook's receiver")...)
+}
+
+func (e *EgressConfig) settings(section, whom string) []setting {
+	return []setting{
+		{key: section + ".allow", into: &e.Allow,
+			doc: "Private address ranges in which " + whom + " may be reached, such as `10.0.0.0/8`. Empty: public addresses only."},
+		{key: section + ".allow_http", into: &e.AllowHTTP,
+			doc: "Whether " + whom + " may be reached without TLS."},
+		{key: section + ".any_port", into: &e.AnyPort,
+			doc: "Whether " + whom + " may be reached on other ports than 443, and 80 without TLS."},
+		{key: section + ".timeout", into: &e.Timeout, check: between(&e.Timeout, time.Second, 2*time.Minute),
+			doc: "How long one request to " + whom + " may take."},
+	}
+}
+
+// rules are the addresses that may be reached.
+func (e EgressConfig) rules() egress.Rules {
+	return egress.Rules{Allow: e.Allow, AllowHTTP: e.AllowHTTP, AnyPort: e.AnyPort}
+}
+
+// The checks tell what is wrong with a value, "" if nothing is.
+
+func (c *Config) checkDatabase() string {
+	if scheme, _, ok := strings.Cut(c.DatabaseURL, "://"); ok {
+		return fmt.Sprintf("has the scheme %q; give the path of an SQLite file, such as ./carillon.db or sqlite:./carillon.db", scheme)
+	}
+	if c.SQLitePath() == "" {
+		return "names no file; give the path of an SQLite file, such as ./carillon.db"
+	}
+	return ""
+}
+
+func (c *Config) checkKeyRing() string {
+	if c.KeyRing != "" && c.KeyRingFile != "" {
+		return "is set beside key_ring_file; set one of them"
+	}
+	return ""
+}
+
+func (c *Config) checkTokenURIs() string {
+	for _, u := range c.FCM.TokenURIs {
+		if why := urlFault(u); why != "" {
+			return why
+		}
+	}
+	return ""
+}
+
+func address(s *string) func() string {
+	return func() string {
+		_, port, err := net.SplitHostPort(*s)
+		if err == nil {
+			_, err = strconv.ParseUint(port, 10, 16)
+		}
+		if err != nil {
+			return fmt.Sprintf("%q is not an address; use host:port, such as 127.0.0.1:8080 or :8080", *s)
+		}
+		return ""
+	}
+}
+
+func addressOrOff(s *string) func() string {
+	return func() string {
+		if *s == "off" {
+			return ""
+		}
+		return address(s)()
+	}
+}
+
+func plain(s *string, most int) func() string {
+	return func() string {
+		if len(*s) > most || strings.ContainsFunc(*s, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return fmt.Sprintf("%q cannot be used; take at most %d ASCII characters without spaces", *s, most)
+		}
+		return ""
+	}
+}
+
+func oneOf(s *string, choices ...string) func() string {
+	return func() string {
+		if !slices.Contains(choices, *s) {
+			return fmt.Sprintf("%q is not a choice; use %s", *s, strings.Join(choices, ", "))
+		}
+		return ""
+	}
+}
+
+func within[N int | int64 | float64](n *N, least, most N) func() string {
+	return func() string {
+		if !(*n >= least && *n <= most) { // so that NaN is refused
+			return fmt.Sprintf("%v is out of range; use %v to %v", *n, formatNumber(least), formatNumber(most))
+		}
+		return ""
+	}
+}
+
+func between(d *time.Duration, least, most time.Duration) func() string {
+	return func() string {
+		if *d < least || *d > most {
+			return fmt.Sprintf("%s is out of range; use %s to %s", formatDuration(*d), formatDuration(least), formatDuration(most))
+		}
+		return ""
+	}
+}
+
+func baseURL(s *string) func() string {
+	return func() string { return urlFault(*s) }
+}
+
+func urlFault(s string) string {
+	u, err := url.Parse(s)
+	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return "is not a URL that can be used; give one such as https://proxy.example.com without user, query and fragment"
+	}
+	return ""
+}
+
+func readable(path *string) func() string {
+	return func() string {
+		if *path == "" {
+			return ""
+		}
+		f, err := os.Open(*path)
+		if err != nil {
+			return fmt.Sprintf("cannot be read: %s", err)
+		}
+		_ = f.Close()
+		return ""
+	}
+}

@@ -1,0 +1,260 @@
+package e2e_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	root   = ".."
+	module = "github.com/carillonhq/carillon"
+)
+
+// row says what a package may import of ours, and why that is enough.
+type row struct {
+	level   int      // a package imports only lower levels
+	imports []string // of ours, and no others
+	test    bool     // only tests may import it
+	why     string
+}
+
+// table is the import table of docs/architecture.md. A new package must be added
+// here; docs/adr/0005 says how to find its level.
+func table() map[string]row {
+	base := []string{"problem", "ids"}
+	with := func(more ...string) []string { return append(slices.Clone(base), more...) }
+	channel := with("channels", "channels/egress")
+	return map[string]row{
+		"problem":    {level: 0, why: "what a caller may see of a failure; everything else speaks it"},
+		"ids":        {level: 0, why: "every row has one"},
+		"migrations": {level: 0, why: "SQL files"},
+		"clients/js": {level: 0, why: "files for browsers"},
+
+		"channels":        {level: 1, imports: base, why: "the contract of all channels, so it knows none of them"},
+		"webhooks":        {level: 1, imports: base, why: "receivers import it to verify: it must stay small"},
+		"channels/egress": {level: 1, imports: []string{"problem"}, why: "outgoing HTTP, whoever sends"},
+
+		"channels/fcm":         {level: 2, imports: channel, why: "a channel knows no other, no tenant and no database"},
+		"channels/apns":        {level: 2, imports: channel, why: "as fcm"},
+		"channels/webpush":     {level: 2, imports: channel, why: "as fcm"},
+		"channels/webhook":     {level: 2, imports: append(slices.Clone(channel), "webhooks"), why: "as fcm; it signs as webhooks says"},
+		"channels/channeltest": {level: 2, imports: with("channels"), test: true, why: "the contract that all channels pass"},
+		"devices":              {level: 2, imports: with("channels", "webhooks"), why: "a register of addresses; user ids have one form, which webhooks holds"},
+		"tenants":              {level: 2, imports: with("channels", "webhooks"), why: "a register of tenants, keys and credentials"},
+		"simulator":            {level: 2, imports: with("webhooks"), why: "the providers' side: it may not share the channels' mistakes"},
+
+		"delivery": {level: 3, imports: with("channels", "devices", "tenants", "webhooks"),
+			why: "the engine: it knows channels by their contract and the database by its own interface"},
+
+		"store": {level: 4, imports: with("channels", "delivery", "devices", "migrations", "tenants", "webhooks"),
+			why: "the only package that talks to the database; it implements the interfaces of those below"},
+		"api": {level: 4, imports: with("channels", "clients/js", "delivery", "devices", "tenants", "webhooks"),
+			why: "the only package that knows HTTP as a server; it never sees the database or a concrete channel"},
+
+		"cmd/carillon": {level: 5, why: "wires all of it; the only reader of files, flags and the environment"},
+		"e2e/firefox":  {level: 5, test: true, why: "remote control of a browser"},
+	}
+}
+
+// wiring may import everything that is not for tests.
+const wiring = "cmd/carillon"
+
+// owners says which package alone may import a library outside of tests: all
+// paths that begin with the key. "" is none.
+func owners() map[string]string {
+	return map[string]string{
+		"gorm.io/":                           "store",
+		"database/sql":                       "store",
+		"modernc.org/sqlite":                 "store",
+		"github.com/pressly/goose/":          "store",
+		"github.com/tink-crypto/":            "store",
+		"github.com/gin-gonic/":              "api",
+		"github.com/danielgtaylor/huma/":     "api",
+		"firebase.google.com/go/":            "channels/fcm",
+		"github.com/sideshow/apns2":          "channels/apns",
+		"github.com/SherClockHolmes/webpush": "channels/webpush",
+		"code.dny.dev/ssrf":                  "channels/egress",
+		"github.com/knadh/koanf/":            wiring,
+		"github.com/spf13/":                  wiring,
+		"github.com/standard-webhooks/":      "", // the second opinion on signatures
+		"github.com/stretchr/testify/":       "",
+		"net/http/httptest":                  "",
+		"testing":                            "",
+	}
+}
+
+// source is a Go file that is no test.
+type source struct {
+	pkg, path string // both from the root
+	file      *ast.File
+}
+
+func (s source) imports() []string {
+	list := make([]string, len(s.file.Imports))
+	for i, spec := range s.file.Imports {
+		list[i], _ = strconv.Unquote(spec.Path.Value)
+	}
+	return list
+}
+
+// sources parses every Go file of the module that is no test.
+func sources(t *testing.T) []source {
+	t.Helper()
+	var out []source
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			hidden := name != root && (strings.HasPrefix(d.Name(), ".") || strings.HasPrefix(d.Name(), "_"))
+			if hidden || slices.Contains([]string{"testdata", "node_modules", "tools", "bin"}, d.Name()) {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, name)
+		rel = filepath.ToSlash(rel)
+		out = append(out, source{pkg: path.Dir(rel), path: rel, file: file})
+		return err
+	})
+	require.NoError(t, err)
+	require.NotEmpty(t, out)
+	return out
+}
+
+func TestTableIsInOrder(t *testing.T) {
+	t.Parallel()
+	rows := table()
+	for pkg, r := range rows {
+		require.NotEmpty(t, r.why, pkg)
+		for _, below := range r.imports {
+			lower, known := rows[below]
+			require.True(t, known, "%s may import %s, which is not in the table", pkg, below)
+			require.Less(t, lower.level, r.level, "%s may import %s, which is not below it", pkg, below)
+			require.False(t, lower.test, "%s may import %s, which is for tests", pkg, below)
+		}
+	}
+}
+
+func TestImportsKeepToTheTable(t *testing.T) {
+	t.Parallel()
+	rows := table()
+	seen := map[string]bool{}
+	for _, s := range sources(t) {
+		seen[s.pkg] = true
+		r, known := rows[s.pkg]
+		if !known {
+			t.Errorf("%s: package %s is not in the import table; add it with its level and its reason", s.path, s.pkg)
+			continue
+		}
+		for _, imported := range s.imports() {
+			ours, ok := strings.CutPrefix(imported, module+"/")
+			switch {
+			case !ok:
+			case rows[ours].test:
+				t.Errorf("%s imports %s, which is for tests", s.path, ours)
+			case s.pkg != wiring && !slices.Contains(r.imports, ours):
+				t.Errorf("%s imports %s; %s may import only %v, because: %s", s.path, ours, s.pkg, r.imports, r.why)
+			}
+		}
+	}
+	for pkg := range rows {
+		require.True(t, seen[pkg], "the import table has %s, which does not exist", pkg)
+	}
+}
+
+func TestLibrariesStayWithTheirOwners(t *testing.T) {
+	t.Parallel()
+	rows, libraries := table(), owners()
+	for _, s := range sources(t) {
+		for _, imported := range s.imports() {
+			for library, owner := range libraries {
+				if strings.HasPrefix(imported, library) && s.pkg != owner && !rows[s.pkg].test {
+					t.Errorf("%s imports %s, which only %q may", s.path, imported, owner)
+				}
+			}
+		}
+	}
+}
+
+// TestOnlyTheCommandReadsTheEnvironment: whoever embeds a package decides what
+// it is told, and a test need not set variables.
+func TestOnlyTheCommandReadsTheEnvironment(t *testing.T) {
+	t.Parallel()
+	reads := []string{"Getenv", "LookupEnv", "Environ", "ExpandEnv"}
+	rows := table()
+	for _, s := range sources(t) {
+		if s.pkg == wiring || rows[s.pkg].test {
+			continue
+		}
+		for _, spec := range s.file.Imports {
+			if spec.Path.Value == `"os"` && spec.Name != nil {
+				t.Errorf("%s imports os under another name, which hides what it reads", s.path)
+			}
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if call, ok := n.(*ast.SelectorExpr); ok {
+				if from, ok := call.X.(*ast.Ident); ok && from.Name == "os" && slices.Contains(reads, call.Sel.Name) {
+					t.Errorf("%s reads the environment with os.%s; take an option instead", s.path, call.Sel.Name)
+				}
+			}
+			return true
+		})
+	}
+}
+
+func TestNoInitFunctions(t *testing.T) {
+	t.Parallel()
+	for _, s := range sources(t) {
+		for _, d := range s.file.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Name.Name == "init" && f.Recv == nil {
+				t.Errorf("%s has an init function: its effects are seen by no caller", s.path)
+			}
+		}
+	}
+}
+
+// TestTheImageHasEveryPackage: .dockerignore lists what gets into the image.
+func TestTheImageHasEveryPackage(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile(filepath.Join(root, ".dockerignore"))
+	require.NoError(t, err)
+	listed := strings.Split(string(b), "\n")
+	for pkg, r := range table() {
+		folder, _, _ := strings.Cut(pkg, "/")
+		if !r.test {
+			require.Contains(t, listed, "!"+folder, "package %s would be missing in the image", pkg)
+		}
+	}
+}
+
+// TestRaceDetectorIsOn holds continuous integration to what it asks for.
+func TestRaceDetectorIsOn(t *testing.T) {
+	t.Parallel()
+	info, ok := debug.ReadBuildInfo()
+	require.True(t, ok)
+	race := slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+	if strings.Contains(os.Getenv("CARILLON_REQUIRE"), "race") {
+		require.True(t, race, "CARILLON_REQUIRE asks for the race detector; run go test -race")
+	}
+	t.Logf("race detector: %v", race)
+}
