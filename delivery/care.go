@@ -7,6 +7,7 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
 )
 
 const (
@@ -89,11 +90,11 @@ func (e *Engine) take(l Lane, claimed []Claimed, lease time.Time) {
 		it := newItem(c.Row, c.AtMostOnce, c.Now, lease)
 		if c.Was == Sending {
 			e.metrics.takeovers.Inc()
-			if t, over := takeover(standing(it), c.Takeovers); over {
-				e.dispatch.unpromise(l, 1)
-				e.settle(it, t)
-				continue
-			}
+		}
+		if t, over := settledAtClaim(c, standing(it)); over {
+			e.dispatch.unpromise(l, 1)
+			e.settle(it, t)
+			continue
 		}
 		if pic, err := e.directory.of(e.loopCtx, it.Tenant); err == nil {
 			if cred := pic.credential(&it.now); cred != nil {
@@ -103,6 +104,17 @@ func (e *Engine) take(l Lane, claimed []Claimed, lease time.Time) {
 		items = append(items, it)
 	}
 	e.enqueue(l, items)
+}
+
+// settledAtClaim decides about rows that need no attempt any more.
+func settledAtClaim(c *Claimed, d Standing) (Transition, bool) {
+	switch {
+	case c.Canceled:
+		return Transition{State: Dropped, Reason: Canceled, Spent: d.Spent}, true
+	case c.Was == Sending:
+		return takeover(d, c.Takeovers)
+	}
+	return Transition{}, false
 }
 
 // settle finishes an item that was never queued.
@@ -146,9 +158,12 @@ func (e *Engine) unfold(ctx context.Context, m Marker, now time.Time) error {
 	}
 	p := plan{lane: m.Lane, accepted: Accepted{ID: m.Notification, Tenant: m.Tenant, Lane: m.Lane, Type: m.Type,
 		CreatedAt: now, SendAt: m.SendAt, AtMostOnce: m.AtMostOnce, Sensitive: r.Sensitive}}
-	if err := e.resolve(ctx, &p, &r, pic, now); err != nil {
+	switch err := e.resolve(ctx, &p, &r, pic, now); {
+	case problem.CodeOf(err) == problem.Invalid:
 		// Who it names has grown past what one notification may reach.
 		p.accepted.Rows, p.accepted.Skips = nil, []Skip{{Reason: SkipTooMany}}
+	case err != nil:
+		return err // the marker stays, and is looked at again
 	}
 	done, err := e.o.Store.Unfold(ctx, p.accepted)
 	if err == nil && done {
@@ -264,7 +279,7 @@ func (e *Engine) probe(h Hold) {
 	e.changed(h.Tenant)
 }
 
-// purgeLoop removes what is past its retention.
+// purgeLoop removes what is past its retention, and what is in memory for nothing.
 func (e *Engine) purgeLoop() {
 	for e.pause(nil, e.o.PurgeEvery) {
 		for e.loopCtx.Err() == nil {
@@ -276,6 +291,9 @@ func (e *Engine) purgeLoop() {
 				break
 			}
 		}
+		inUse := e.directory.versions()
+		e.senders.prune(inUse)
+		e.health.prune(inUse)
 		if n, err := e.o.Store.Unfinished(e.loopCtx, e.o.MaxBacklog+1); err == nil {
 			e.backlog.Store(int64(n)) // counted along the way it may drift
 		}

@@ -126,6 +126,23 @@ func (d *directory) read(ctx context.Context, tenant ids.ID, e *entry) (*picture
 	return pic, nil
 }
 
+// versions lists the credentials of all tenants that have had work, with their
+// newest versions.
+func (d *directory) versions() map[ids.ID]int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := map[ids.ID]int{}
+	for _, e := range d.known {
+		if e.pic == nil {
+			continue
+		}
+		for id, c := range e.pic.byID {
+			out[id] = c.Version
+		}
+	}
+	return out
+}
+
 // credential picks what serves a device: that of its app, channel, and
 // environment or VAPID key, and no other. Routing never guesses.
 func (p *picture) credential(t *TargetNow) *tenants.Credential {
@@ -149,8 +166,8 @@ func (p *picture) credential(t *TargetNow) *tenants.Credential {
 				return c
 			case c.Qualifier == "":
 				found = c
-			case found == nil && t.Target.Environment == channels.Auto:
-				found = c
+			case t.Target.Environment == channels.Auto && (found == nil || c.Qualifier == string(channels.Production) && found.Qualifier != ""):
+				found = c // production is tried first
 			}
 		default:
 			return c

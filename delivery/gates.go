@@ -19,8 +19,7 @@ type gates struct {
 	closed map[flowKey]time.Time
 }
 
-// gateOf names the gate of a scope. A target needs none: its own due time is
-// enough for a device, and an endpoint's gate is the endpoint.
+// gateOf names the gate of a scope. An endpoint has one gate, whatever the scope.
 func gateOf(s channels.Scope, it *item, credential ids.ID) flowKey {
 	switch {
 	case it.Channel == channels.Webhook:

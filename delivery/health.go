@@ -93,12 +93,12 @@ func (v *record) note(gone bool, now time.Time) {
 	v.at = (v.at + 1) % breakerWindow
 }
 
-// forget drops what is known of older versions.
-func (h *health) forget(credential ids.ID, below int) {
+// prune forgets versions that are not in use any more.
+func (h *health) prune(inUse map[ids.ID]int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for k := range h.versions {
-		if k.credential == credential && k.version < below {
+		if newest, keep := inUse[k.credential]; !keep || k.version < newest {
 			delete(h.versions, k)
 		}
 	}

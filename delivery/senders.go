@@ -83,11 +83,11 @@ func (s *senders) retire(x *sender) {
 }
 
 // prune closes senders whose credential is not in use any more.
-func (s *senders) prune(keep func(ids.ID) bool) {
+func (s *senders) prune(inUse map[ids.ID]int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, x := range s.known {
-		if id != 0 && !keep(id) {
+		if _, keep := inUse[id]; id != 0 && !keep {
 			delete(s.known, id)
 			s.retire(x)
 		}

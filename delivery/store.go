@@ -102,6 +102,7 @@ type Claimed struct {
 	Row
 	Was        State
 	AtMostOnce bool
+	Canceled   bool // its notification, while the row was in somebody's hands
 	Now        TargetNow
 }
 
@@ -115,8 +116,9 @@ type ClaimOrder struct {
 	Claim     int64
 }
 
-// Finish writes what became of a leased row. It does nothing when the claim has
-// been lost.
+// Finish writes what became of a leased row. It leaves the row alone when the
+// claim has been lost; what the verdict says of the device and the credential
+// counts all the same.
 type Finish struct {
 	Row        Row // identity, claim, and the counters as they were
 	Transition Transition
@@ -152,7 +154,11 @@ type QueueStore interface {
 // FinishResult tells what a Finish did.
 type FinishResult struct {
 	Err  error
-	Lost bool // the claim was not ours any more: nothing was written
+	Lost bool // the claim was not ours any more: the row was left alone
+	// Written is what the row has become. That differs from what was asked for
+	// when the hold has ended meanwhile (pending again), or when what would be
+	// tried again belongs to a notification that was canceled (dropped).
+	Written Transition
 	// Opened: the hold did not stand before.
 	Opened bool
 }
@@ -174,7 +180,8 @@ type CommandStore interface {
 	Unfold(ctx context.Context, a Accepted) (bool, error)
 	// Cancel drops what is pending or held of a notification, and its marker.
 	Cancel(ctx context.Context, tenant, notification ids.ID, now time.Time) (int, error)
-	// Replay moves a dead delivery to pending with a new round and deadline.
+	// Replay moves a dead delivery to pending with a new round and deadline. A
+	// notification that was canceled is not any more.
 	Replay(ctx context.Context, tenant, notification, target ids.ID, now time.Time, ttl func(Request, channels.Kind) time.Duration, actor string) error
 	// EndHold says where the deliveries of a hold go; false: it does not stand.
 	EndHold(ctx context.Context, hold ids.ID, e Ending, now time.Time) (bool, error)

@@ -321,16 +321,16 @@ func (e *Engine) written(it *item, f *Finish, res FinishResult) {
 	if res.Lost {
 		return
 	}
-	t := &f.Transition
+	t := &res.Written
 	e.metrics.moved(it.Channel, t)
 	if !t.State.Unfinished() {
 		e.backlog.Add(-1)
 	}
-	if t.State == Pending {
-		e.wakeAt(t.DueAt)
-	}
-	if res.Opened {
+	switch {
+	case res.Opened, t.State == Pending && f.Transition.State == Held: // what is known of the tenant is old
 		go e.changed(it.Tenant)
+	case t.State == Pending:
+		e.wakeAt(t.DueAt)
 	}
 	if t.Device == DeviceRetired && it.Channel == channels.Webhook {
 		e.endpoints.forget(it.Target)

@@ -76,8 +76,7 @@ func AtField(path, format string, args ...any) *Error {
 
 // CodeOf tells the code of err: Internal unless an *Error is in its chain.
 func CodeOf(err error) Code {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Code
 	}
 	return Internal

@@ -24,7 +24,7 @@ const (
 const insertNotification = `INSERT INTO notifications
  (tenant_id,id,lane,type,created_at,send_at,flags,targets) VALUES (?,?,?,?,?,?,?,?)`
 
-const insertPayload = `INSERT INTO payloads (notification_id,tenant_id,body) VALUES (?,?,?)`
+const insertPayload = `INSERT INTO payloads (notification_id,tenant_id,sensitive,body) VALUES (?,?,?,?)`
 
 const insertDelivery = `INSERT INTO deliveries
  (tenant_id,notification_id,target_id,channel,lane,state,reason,user_id,device_epoch,credential_id,due_at,expires_at,claim,
@@ -136,7 +136,7 @@ func (t *tx) accept(a *delivery.Accepted, sealed []byte) error {
 		return fmt.Errorf("store the notification: %w", err)
 	}
 	if len(a.Rows) > 0 || a.Scheduled {
-		if err := t.exec(insertPayload, a.ID, a.Tenant, sealed); err != nil {
+		if err := t.exec(insertPayload, a.ID, a.Tenant, a.Sensitive, sealed); err != nil {
 			return fmt.Errorf("store the content: %w", err)
 		}
 	}

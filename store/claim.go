@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"sort"
 	"time"
 
 	"github.com/carillonhq/carillon/channels"
@@ -31,7 +32,7 @@ const rowColumns = `d.tenant_id,d.notification_id,d.target_id,d.channel,d.lane,d
 const selectDue = `SELECT ` + rowColumns + `, coalesce((SELECT n.flags FROM notifications n WHERE n.tenant_id=d.tenant_id AND n.id=d.notification_id),0)
  FROM deliveries d INDEXED BY deliveries_due WHERE d.lane=? AND d.tenant_id=? AND d.state<4 AND d.due_at<=? ORDER BY d.due_at LIMIT ?`
 
-const lease = `UPDATE deliveries SET state=2, due_at=?, claim=?, takeovers=?, flags=?, updated_at=?
+const lease = `UPDATE deliveries SET state=2, due_at=?, claim=?, hold_id=0, takeovers=?, flags=?, updated_at=?
  WHERE tenant_id=? AND notification_id=? AND target_id=?`
 
 // keepAttempt moves the newest attempt out of the row before another takes its place.
@@ -54,11 +55,9 @@ func (s *Store) Claim(ctx context.Context, o delivery.ClaimOrder) ([]delivery.Cl
 		if err != nil {
 			return err
 		}
-		// Another tenant comes first each time, so that a full claim starves none.
-		start := 0
-		if len(list) > 0 {
-			start = int(o.Claim % int64(len(list)))
-		}
+		// Each claim goes on behind the tenant that the one before ended with, so
+		// that a full claim starves none.
+		start := sort.Search(len(list), func(i int) bool { return list[i] > t.served[o.Lane] })
 		for i := range list {
 			room := min(o.Limit-len(out), o.PerTenant)
 			if room <= 0 {
@@ -68,6 +67,7 @@ func (s *Store) Claim(ctx context.Context, o delivery.ClaimOrder) ([]delivery.Cl
 			if out, err = t.claimTenant(out, tenant, o, room); err != nil {
 				return err
 			}
+			t.served[o.Lane] = tenant
 		}
 		return nil
 	})
@@ -93,7 +93,7 @@ func (t *tx) claimTenant(out []delivery.Claimed, tenant ids.ID, o delivery.Claim
 	found, err := collect(rows, func(r *sql.Rows) (c delivery.Claimed, err error) {
 		var flags int
 		c.Row, err = scanRow(r, &flags)
-		c.AtMostOnce = flags&flagAtMostOnce != 0
+		c.AtMostOnce, c.Canceled = flags&flagAtMostOnce != 0, flags&flagCanceled != 0
 		return c, err
 	})
 	if err != nil {
@@ -128,7 +128,7 @@ func (t *tx) lease(c *delivery.Claimed, o delivery.ClaimOrder) error {
 		c.Unknown = true
 		c.Renewed = channels.RenewNothing
 	}
-	c.State, c.Claim, c.DueAt = delivery.Sending, o.Claim, o.Lease
+	c.State, c.Claim, c.DueAt, c.HoldID = delivery.Sending, o.Claim, o.Lease, 0
 	flags := 0
 	if c.Unknown {
 		flags = flagUnknown

@@ -115,6 +115,9 @@ func (s *Store) Replay(ctx context.Context, tenant, notification, target ids.ID,
 			append([]any{millis(now), millis(now.Add(ttl(req, kind))), millis(now)}, key...)...); err != nil {
 			return err
 		}
+		if err := t.exec("UPDATE notifications SET flags=flags & ~4 WHERE tenant_id=? AND id=? AND flags&4", tenant, notification); err != nil {
+			return err
+		}
 		return t.audit(tenant, actor, "delivery.replay", ids.FormatDelivery(notification, target))
 	})
 }
@@ -168,17 +171,21 @@ func (t *tx) moveHeld(h delivery.Hold, limit int, now time.Time) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	state, reason, due, unspent := delivery.Pending, delivery.NoReason, millis(now), 0
+	switch h.Ending {
+	case delivery.Confirm:
+		state, reason, due = delivery.Dropped, delivery.Gone, 0
+	case delivery.Reverse:
+		unspent = 1 // the fault was our credential's, so the attempt was free
+	default:
+	}
 	for _, x := range list {
-		state, reason, due := delivery.Pending, delivery.NoReason, millis(now)
-		if h.Ending == delivery.Confirm {
-			state, reason, due = delivery.Dropped, delivery.Gone, 0
-		}
 		if x.kind == channels.Webhook {
 			x.expires += max(millis(now)-x.updated, 0) // the time on hold was not its own
 		}
-		if err := t.exec(`UPDATE deliveries SET state=?, reason=?, due_at=?, expires_at=?, hold_id=0, updated_at=?
+		if err := t.exec(`UPDATE deliveries SET state=?, reason=?, due_at=?, expires_at=?, hold_id=0, spent=max(spent-?,0), updated_at=?
  WHERE tenant_id=? AND notification_id=? AND target_id=? AND state=3`,
-			append([]any{state, reason, due, x.expires, millis(now)}, x.key[:]...)...); err != nil {
+			append([]any{state, reason, due, x.expires, unspent, millis(now)}, x.key[:]...)...); err != nil {
 			return 0, err
 		}
 	}

@@ -89,7 +89,7 @@ func (t *tx) userOrNone(tenant ids.ID, external string) (ids.ID, error) {
 }
 
 // UpdateEndpoint implements webhooks.Store.
-func (s *Store) UpdateEndpoint(ctx context.Context, e webhooks.Endpoint, actor string) error {
+func (s *Store) UpdateEndpoint(ctx context.Context, e webhooks.Endpoint, was time.Time, actor string) error {
 	types, err := json.Marshal(e.EventTypes)
 	if err != nil {
 		return err
@@ -99,13 +99,14 @@ func (s *Store) UpdateEndpoint(ctx context.Context, e webhooks.Endpoint, actor s
 		if err != nil {
 			return err
 		}
-		n, err := t.affect(`UPDATE endpoints SET user_id=?, url=?, description=?, event_types=?, status=?, reason=?, updated_at=? WHERE id=? AND tenant_id=?`,
-			user, e.URL, e.Description, string(types), e.Status, e.StatusReason, millis(e.UpdatedAt), e.ID, e.Tenant)
+		n, err := t.affect(`UPDATE endpoints SET user_id=?, url=?, description=?, event_types=?, status=?, reason=?, updated_at=?
+ WHERE id=? AND tenant_id=? AND updated_at=?`,
+			user, e.URL, e.Description, string(types), e.Status, e.StatusReason, millis(e.UpdatedAt), e.ID, e.Tenant, millis(was))
 		if err != nil {
 			return err
 		}
 		if n == 0 {
-			return problem.New(problem.NotFound, "There is no such endpoint.")
+			return t.notUpdated(e.Tenant, e.ID)
 		}
 		h := delivery.Hold{Tenant: e.Tenant, Scope: delivery.HoldEndpoint, Subject: e.ID, Channel: channels.Webhook,
 			Reason: delivery.EndpointPaused, Detail: e.StatusReason, Since: e.UpdatedAt}
@@ -119,6 +120,18 @@ func (s *Store) UpdateEndpoint(ctx context.Context, e webhooks.Endpoint, actor s
 		}
 		return t.audit(e.Tenant, actor, "endpoint.update", e.ID.Format(ids.Endpoint))
 	})
+}
+
+// notUpdated says why an endpoint was not as it had been read.
+func (t *tx) notUpdated(tenant, id ids.ID) error {
+	there, err := t.count("SELECT count(*) FROM endpoints WHERE id=? AND tenant_id=?", id, tenant)
+	switch {
+	case err != nil:
+		return err
+	case there == 0:
+		return problem.New(problem.NotFound, "There is no such endpoint.")
+	}
+	return problem.New(problem.Conflict, "The endpoint was changed at the same moment; look at it and try again.")
 }
 
 // endHolds starts the end of all holds that match and stand.

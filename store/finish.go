@@ -37,7 +37,7 @@ func (s *Store) Finish(f delivery.Finish, done func(delivery.FinishResult)) {
 }
 
 func (t *tx) finish(f *delivery.Finish) (res delivery.FinishResult, err error) {
-	r, n := &f.Row, &f.Transition
+	r, n := &f.Row, f.Transition // a copy: an op may be run again
 	key := [4]any{r.Tenant, r.Notification, r.Target, r.Claim}
 	var hold ids.ID
 	if n.Hold != 0 {
@@ -47,19 +47,14 @@ func (t *tx) finish(f *delivery.Finish) (res delivery.FinishResult, err error) {
 			return res, err
 		}
 	}
-	due, expires := n.DueAt, f.ExpiresAt
-	switch {
-	case n.State == delivery.Held && hold == 0:
-		n.State, n.Reason, due = delivery.Pending, delivery.NoReason, f.Now
-	case n.State == delivery.Held:
-		due = expires // its deadline is found by the same claim
-		if r.Channel == channels.Webhook {
-			due = r.Notification.Time().Add(delivery.MaxWebhookTTL) // a hold does not spend a webhook's time
-		}
-	case !n.State.Unfinished():
-		due = time.Time{}
+	if n, err = t.settled(f, n, hold); err != nil {
+		return res, err
 	}
-	args := []any{n.State, n.Reason, millis(due), millis(expires), hold, n.Spent, n.Renew, millis(f.Now)}
+	res.Written = n
+	if n.State != delivery.Held {
+		hold = 0
+	}
+	args := []any{n.State, n.Reason, millis(n.DueAt), millis(f.ExpiresAt), hold, n.Spent, n.Renew, millis(f.Now)}
 	var changed int64
 	if a := f.Attempt; a != nil {
 		if r.Attempts > 0 {
@@ -80,6 +75,31 @@ func (t *tx) finish(f *delivery.Finish) (res delivery.FinishResult, err error) {
 		res.Lost = true // another node has taken it over: its word counts
 	}
 	return res, t.effects(f)
+}
+
+// settled fits a transition to what is stored by now: the hold may have ended,
+// and nothing of a canceled notification is tried again.
+func (t *tx) settled(f *delivery.Finish, n delivery.Transition, hold ids.ID) (delivery.Transition, error) {
+	if !n.State.Unfinished() {
+		n.DueAt = time.Time{}
+		return n, nil
+	}
+	flags := 0
+	if _, err := t.one("SELECT flags FROM notifications WHERE tenant_id=? AND id=?", []any{f.Row.Tenant, f.Row.Notification}, &flags); err != nil {
+		return n, err
+	}
+	switch {
+	case flags&flagCanceled != 0:
+		n = delivery.Transition{State: delivery.Dropped, Reason: delivery.Canceled, Spent: n.Spent, Device: n.Device}
+	case n.State == delivery.Held && hold == 0:
+		n.State, n.Reason, n.Hold, n.DueAt = delivery.Pending, delivery.NoReason, 0, f.Now
+	case n.State == delivery.Held:
+		n.DueAt = f.ExpiresAt // its deadline is found by the same claim
+		if last := f.Row.Notification.Time().Add(delivery.MaxWebhookTTL); f.Row.Channel == channels.Webhook && last.After(n.DueAt) {
+			n.DueAt = last // a hold does not spend a webhook's time
+		}
+	}
+	return n, nil
 }
 
 // effects writes what a verdict says beyond its delivery. It holds even when the
@@ -130,10 +150,11 @@ func (t *tx) mark(f *delivery.Finish, to, atMost devices.Status, code string) er
 		r.Target, r.Tenant, r.Epoch, atMost, millis(f.StartedAt), millis(f.StartedAt))
 }
 
-// disable ends an endpoint that said it is gone; what else waits for it is held.
+// disable ends an endpoint that said it is gone, unless it was changed after the
+// attempt began; what else waits for it is held.
 func (t *tx) disable(f *delivery.Finish, code string) error {
-	n, err := t.affect(`UPDATE endpoints SET status=?, reason=?, updated_at=? WHERE id=? AND tenant_id=? AND status<>?`,
-		webhooks.Disabled, code, millis(f.Now), f.Row.Target, f.Row.Tenant, webhooks.Disabled)
+	n, err := t.affect(`UPDATE endpoints SET status=?, reason=?, updated_at=max(?,updated_at+1) WHERE id=? AND tenant_id=? AND status<>? AND updated_at<=?`,
+		webhooks.Disabled, code, millis(f.Now), f.Row.Target, f.Row.Tenant, webhooks.Disabled, millis(f.StartedAt))
 	if err != nil || n == 0 {
 		return err
 	}

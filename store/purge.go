@@ -9,46 +9,72 @@ import (
 	"github.com/carillonhq/carillon/ids"
 )
 
-// Purge implements delivery.CommandStore. Each statement removes at most limit
-// rows; it is called again until nothing is left to do.
-func (s *Store) Purge(ctx context.Context, r delivery.Retention, now time.Time, limit int) (int, error) {
-	rows, content, dead := ids.Before(now.Add(-r.Rows)), ids.Before(now.Add(-r.SentPayload)), ids.Before(now.Add(-r.DeadPayload))
-	total := 0
-	for _, q := range []struct {
-		what, query string
-		args        []any
-	}{
+// expired is a statement of the purge. Each removes at most as many rows as its
+// last argument says.
+type expired struct {
+	what, query string
+	args        []any
+}
+
+// perTenant walks a table that begins with the tenant by ranges of its primary
+// key, so that a purge costs what it removes, not what the history weighs.
+const perTenant = ` FROM tenants t CROSS JOIN `
+
+// finished: nothing of the notification of payload p waits to be sent.
+const finished = `NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id=p.tenant_id AND d.notification_id=p.notification_id AND d.state<4)`
+
+// purges lists what is past its time. An id tells when a notification was
+// accepted; one that was scheduled counts from when it was to be sent.
+func purges(r delivery.Retention, now time.Time) []expired {
+	past := func(age time.Duration) (ids.ID, int64) { return ids.Before(now.Add(-age)), millis(now.Add(-age)) }
+	rowID, rowAt := past(r.Rows)
+	sentID, sentAt := past(r.SentPayload)
+	deadID, deadAt := past(r.DeadPayload)
+	return []expired{
 		{"idempotency keys", `DELETE FROM idempotency WHERE (tenant_id,principal_id,route,key) IN
- (SELECT tenant_id,principal_id,route,key FROM idempotency WHERE expires_at<=? LIMIT ?)`, []any{millis(now), limit}},
+ (SELECT tenant_id,principal_id,route,key FROM idempotency WHERE expires_at<=? LIMIT ?)`, []any{millis(now)}},
 		// Sensitive content goes as soon as nothing waits for it; other content
 		// after its time, that of dead letters later.
-		{"sensitive content", `DELETE FROM payloads WHERE notification_id IN (SELECT p.notification_id FROM payloads p
- JOIN notifications n ON n.tenant_id=p.tenant_id AND n.id=p.notification_id WHERE n.flags&1=1 AND n.flags&8=0 AND ` + finished + ` LIMIT ?)`, []any{limit}},
+		{"sensitive content", `DELETE FROM payloads WHERE notification_id IN (SELECT p.notification_id FROM payloads p INDEXED BY payloads_sensitive
+ JOIN notifications n ON n.tenant_id=p.tenant_id AND n.id=p.notification_id WHERE p.sensitive<>0 AND n.flags&8=0 AND ` + finished + ` LIMIT ?)`, nil},
 		{"content", `DELETE FROM payloads WHERE notification_id IN (SELECT p.notification_id FROM payloads p
- JOIN notifications n ON n.tenant_id=p.tenant_id AND n.id=p.notification_id WHERE p.notification_id<? AND n.flags&8=0 AND ` + finished + `
- AND (p.notification_id<? OR NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id=p.tenant_id AND d.notification_id=p.notification_id AND d.state=6)) LIMIT ?)`,
-			[]any{content, dead, limit}},
-		{"attempts", `DELETE FROM attempts WHERE (tenant_id,notification_id,target_id,number) IN (SELECT a.tenant_id,a.notification_id,a.target_id,a.number
- FROM attempts a JOIN deliveries d USING (tenant_id,notification_id,target_id) WHERE a.notification_id<? AND d.state>=4 LIMIT ?)`, []any{rows, limit}},
-		{"deliveries", `DELETE FROM deliveries WHERE (tenant_id,notification_id,target_id) IN
- (SELECT tenant_id,notification_id,target_id FROM deliveries WHERE notification_id<? AND state>=4 LIMIT ?)`, []any{rows, limit}},
-		{"skips", `DELETE FROM skips WHERE (tenant_id,notification_id,n) IN (SELECT tenant_id,notification_id,n FROM skips WHERE notification_id<? LIMIT ?)`, []any{rows, limit}},
-		{"notifications", `DELETE FROM notifications WHERE (tenant_id,id) IN (SELECT n.tenant_id,n.id FROM notifications n
- WHERE n.id<? AND n.flags&8=0 AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id=n.tenant_id AND d.notification_id=n.id) LIMIT ?)`, []any{rows, limit}},
+ JOIN notifications n ON n.tenant_id=p.tenant_id AND n.id=p.notification_id WHERE p.notification_id<? AND n.send_at<? AND n.flags&8=0 AND ` + finished + `
+ AND (p.notification_id<? AND n.send_at<? OR NOT EXISTS
+ (SELECT 1 FROM deliveries d WHERE d.tenant_id=p.tenant_id AND d.notification_id=p.notification_id AND d.state=6)) LIMIT ?)`,
+			[]any{sentID, sentAt, deadID, deadAt}},
+		{"attempts", `DELETE FROM attempts WHERE (tenant_id,notification_id,target_id,number) IN (SELECT a.tenant_id,a.notification_id,a.target_id,a.number` +
+			perTenant + `attempts a ON a.tenant_id=t.id AND a.notification_id<?
+ LEFT JOIN deliveries d ON d.tenant_id=a.tenant_id AND d.notification_id=a.notification_id AND d.target_id=a.target_id
+ WHERE d.state IS NULL OR d.state>=4 AND d.updated_at<? LIMIT ?)`, []any{rowID, rowAt}},
+		{"deliveries", `DELETE FROM deliveries WHERE (tenant_id,notification_id,target_id) IN (SELECT d.tenant_id,d.notification_id,d.target_id` +
+			perTenant + `deliveries d ON d.tenant_id=t.id AND d.notification_id<? WHERE d.state>=4 AND d.updated_at<? LIMIT ?)`, []any{rowID, rowAt}},
+		{"skips", `DELETE FROM skips WHERE (tenant_id,notification_id,n) IN (SELECT k.tenant_id,k.notification_id,k.n` +
+			perTenant + `skips k ON k.tenant_id=t.id AND k.notification_id<?
+ LEFT JOIN notifications n ON n.tenant_id=k.tenant_id AND n.id=k.notification_id WHERE coalesce(n.send_at,0)<? LIMIT ?)`, []any{rowID, rowAt}},
+		{"notifications", `DELETE FROM notifications WHERE (tenant_id,id) IN (SELECT n.tenant_id,n.id` +
+			perTenant + `notifications n ON n.tenant_id=t.id AND n.id<? WHERE n.send_at<? AND n.flags&8=0
+ AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id=n.tenant_id AND d.notification_id=n.id)
+ AND NOT EXISTS (SELECT 1 FROM skips k WHERE k.tenant_id=n.tenant_id AND k.notification_id=n.id) LIMIT ?)`, []any{rowID, rowAt}},
 		{"orphaned content", `DELETE FROM payloads WHERE notification_id IN (SELECT p.notification_id FROM payloads p WHERE p.notification_id<?
- AND NOT EXISTS (SELECT 1 FROM notifications n WHERE n.tenant_id=p.tenant_id AND n.id=p.notification_id) LIMIT ?)`, []any{rows, limit}},
-	} {
+ AND NOT EXISTS (SELECT 1 FROM notifications n WHERE n.tenant_id=p.tenant_id AND n.id=p.notification_id) LIMIT ?)`, []any{rowID}},
+	}
+}
+
+// Purge implements delivery.CommandStore. It is called again until nothing is
+// left to do.
+func (s *Store) Purge(ctx context.Context, r delivery.Retention, now time.Time, limit int) (int, error) {
+	total := 0
+	for _, q := range purges(r, now) {
+		removed := 0
 		err := s.do(context.WithoutCancel(ctx), limit, func(t *tx) error {
-			n, err := t.affect(q.query, q.args...)
-			total += int(n)
+			n, err := t.affect(q.query, append(q.args, limit)...)
+			removed = int(n)
 			return err
 		})
 		if err != nil {
 			return total, fmt.Errorf("purge %s: %w", q.what, err)
 		}
+		total += removed
 	}
 	return total, nil
 }
-
-// finished: nothing of the notification of payload p waits to be sent.
-const finished = `NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id=p.tenant_id AND d.notification_id=p.notification_id AND d.state<4)`

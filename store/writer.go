@@ -5,12 +5,15 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"gorm.io/gorm"
 
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 )
 
@@ -49,6 +52,8 @@ type tx struct {
 	stmts map[string]*sql.Stmt
 	db    *gorm.DB
 	ctx   context.Context
+	// served is the tenant that the last claim of a lane ended with.
+	served [delivery.LanesCount]ids.ID
 }
 
 func newWriter(ctx context.Context, s *Store) (*writer, error) {
@@ -155,32 +160,35 @@ func (w *writer) gather(batch []op) []op {
 	return batch
 }
 
-// commit runs a batch as one transaction. Should a member fail that was to share
-// it, the others must not suffer: each is then run by itself.
+// commit runs a batch as one transaction. Should a member fail, the others must
+// not suffer: they are run again without it.
 func (w *writer) commit(batch []op) {
-	results, err := w.try(batch)
-	if err != nil && len(batch) > 1 {
-		for _, o := range batch {
-			r, err := w.try([]op{o})
-			o.done(errors.Join(err, r[0]))
+	for len(batch) > 0 {
+		results, culprit, err := w.try(batch)
+		switch {
+		case err == nil:
+			for i, o := range batch {
+				o.done(results[i])
+			}
+			return
+		case culprit < 0: // the database itself takes nothing
+			for _, o := range batch {
+				o.done(err)
+			}
+			return
 		}
-		return
-	}
-	for i, o := range batch {
-		if err != nil {
-			o.done(err)
-		} else {
-			o.done(results[i])
-		}
+		batch[culprit].done(err)
+		batch = slices.Delete(batch, culprit, culprit+1)
 	}
 }
 
 // try runs a batch. results holds the refusals of members that ran alone, whose
-// own writes were undone; err says that nothing was committed.
-func (w *writer) try(batch []op) (results []error, err error) {
+// own writes were undone; err says that nothing was committed, and culprit which
+// member it is the fault of, -1 if of none.
+func (w *writer) try(batch []op) (results []error, culprit int, err error) {
 	results = make([]error, len(batch))
 	if err := w.tx.exec("BEGIN IMMEDIATE"); err != nil {
-		return results, fmt.Errorf("begin: %w", err)
+		return results, -1, fmt.Errorf("begin: %w", err)
 	}
 	for i, o := range batch {
 		if o.alone {
@@ -189,19 +197,21 @@ func (w *writer) try(batch []op) (results []error, err error) {
 			err = safely(o.run, w.tx)
 		}
 		if err != nil {
-			break
+			w.rollback()
+			return results, i, err
 		}
 	}
-	if err == nil {
-		if err = w.tx.exec("COMMIT"); err == nil {
-			return results, nil
-		}
-		err = fmt.Errorf("commit: %w", err)
+	if err := w.tx.exec("COMMIT"); err != nil {
+		w.rollback()
+		return results, -1, fmt.Errorf("commit: %w", err)
 	}
-	if rollback := w.tx.exec("ROLLBACK"); rollback != nil {
-		w.store.opts.Log.Warn("roll back", "error", rollback)
+	return results, -1, nil
+}
+
+func (w *writer) rollback() {
+	if err := w.tx.exec("ROLLBACK"); err != nil {
+		w.store.opts.Log.Warn("roll back", "error", err)
 	}
-	return results, err
 }
 
 func (w *writer) alone(o op) (refused, fatal error) {

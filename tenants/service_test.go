@@ -128,8 +128,6 @@ func TestApps(t *testing.T) {
 	require.Equal(t, []tenants.App{{Tenant: 7, Name: "ios-app", CreatedAt: epoch}}, apps)
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func TestSettingsAreChecked(t *testing.T) {
 	t.Parallel()
 	delays := func(n int, ms int64) []int64 {
@@ -147,16 +145,16 @@ func TestSettingsAreChecked(t *testing.T) {
 		"nothing": {tenants.Settings{}, nil},
 		"at the limits": {tenants.Settings{
 			Retry: map[channels.Kind]tenants.RetryPolicy{
-				channels.FCM:     {Delays: delays(20, week), Jitter: ptr(0.5), Floor: ptr(int64(0))},
-				channels.APNs:    {Delays: delays(1, 0), Jitter: ptr(0.0), Floor: ptr(int64(24 * 3600 * 1000))},
+				channels.FCM:     {Delays: delays(20, week), Jitter: new(0.5), Floor: new(int64(0))},
+				channels.APNs:    {Delays: delays(1, 0), Jitter: new(0.0), Floor: new(int64(24 * 3600 * 1000))},
 				channels.Webhook: {Preset: "fast"},
 			},
 			TTL: map[channels.Kind]int64{channels.FCM: 28 * 86400, channels.Webhook: 30 * 86400, channels.APNs: 1},
 		}, nil},
 		"beyond them": {tenants.Settings{
 			Retry: map[channels.Kind]tenants.RetryPolicy{
-				channels.FCM:     {Delays: delays(21, 1), Jitter: ptr(0.51), Floor: ptr(int64(-1))},
-				channels.APNs:    {Delays: []int64{1, -1, week + 1}, Jitter: ptr(math.NaN())},
+				channels.FCM:     {Delays: delays(21, 1), Jitter: new(0.51), Floor: new(int64(-1))},
+				channels.APNs:    {Delays: []int64{1, -1, week + 1}, Jitter: new(math.NaN())},
 				channels.WebPush: {Preset: "slow"},
 				channels.Webhook: {Preset: "fast", Delays: delays(1, 1)},
 			},
@@ -237,13 +235,13 @@ func TestSchedules(t *testing.T) {
 	}
 	chosen := tenants.Settings{Retry: map[channels.Kind]tenants.RetryPolicy{
 		channels.FCM:     {Preset: "standard-webhooks"},
-		channels.APNs:    {Jitter: ptr(0.0), Floor: ptr(int64(50))},
+		channels.APNs:    {Jitter: new(0.0), Floor: new(int64(50))},
 		channels.Webhook: {Delays: []int64{10, 20}},
 	}}
 	require.Equal(t, 75*time.Hour+35*time.Minute+5*time.Second, sum(chosen.Schedule(channels.FCM)))
 	require.Equal(t, []time.Duration{10 * time.Millisecond, 20 * time.Millisecond}, chosen.Schedule(channels.Webhook).Delays)
 	require.Equal(t, none.Schedule(channels.APNs).Delays, chosen.Schedule(channels.APNs).Delays)
-	require.Equal(t, ptr(50*time.Millisecond), chosen.Schedule(channels.APNs).Floor)
+	require.Equal(t, new(50*time.Millisecond), chosen.Schedule(channels.APNs).Floor)
 	require.Zero(t, chosen.Schedule(channels.APNs).Jitter)
 }
 

@@ -130,19 +130,32 @@ func (r *Register) Delete(ctx context.Context, tenant, id ids.ID, actor string) 
 	return r.o.Store.DeleteEndpoint(ctx, tenant, id, actor)
 }
 
+// changeTries is how often a change is made anew on top of another one that came
+// between.
+const changeTries = 5
+
 func (r *Register) change(ctx context.Context, tenant, id ids.ID, actor string, edit func(*Endpoint) error) (Endpoint, error) {
-	e, err := r.o.Store.Endpoint(ctx, tenant, id)
-	if err != nil {
-		return Endpoint{}, err
+	for try := 1; ; try++ {
+		e, err := r.o.Store.Endpoint(ctx, tenant, id)
+		if err != nil {
+			return Endpoint{}, err
+		}
+		was := e.UpdatedAt
+		if err := edit(&e); err != nil {
+			return Endpoint{}, err
+		}
+		// Times are stored to the millisecond, and each change has its own.
+		if e.UpdatedAt = r.o.Now().UTC().Truncate(time.Millisecond); !e.UpdatedAt.After(was) {
+			e.UpdatedAt = was.Add(time.Millisecond)
+		}
+		err = r.o.Store.UpdateEndpoint(ctx, e, was, actor)
+		if err == nil {
+			return e, nil
+		}
+		if problem.CodeOf(err) != problem.Conflict || try == changeTries {
+			return Endpoint{}, err
+		}
 	}
-	if err := edit(&e); err != nil {
-		return Endpoint{}, err
-	}
-	e.UpdatedAt = r.o.Now().UTC()
-	if err := r.o.Store.UpdateEndpoint(ctx, e, actor); err != nil {
-		return Endpoint{}, err
-	}
-	return e, nil
 }
 
 func (r *Register) check(faults *problem.Fields, e Endpoint) {

@@ -20,15 +20,24 @@ var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 type shelf struct {
 	rows   map[ids.ID]webhooks.Endpoint
 	actors []string
+	// between runs before an update, as if somebody else were quicker.
+	between func()
 }
 
 var _ webhooks.Store = (*shelf)(nil)
 
 func (s *shelf) CreateEndpoint(_ context.Context, e webhooks.Endpoint, actor string) error {
-	return s.UpdateEndpoint(nil, e, actor)
+	s.rows[e.ID], s.actors = e, append(s.actors, actor)
+	return nil
 }
 
-func (s *shelf) UpdateEndpoint(_ context.Context, e webhooks.Endpoint, actor string) error {
+func (s *shelf) UpdateEndpoint(_ context.Context, e webhooks.Endpoint, was time.Time, actor string) error {
+	if s.between != nil {
+		s.between()
+	}
+	if !s.rows[e.ID].UpdatedAt.Equal(was) {
+		return problem.New(problem.Conflict, "It was changed.")
+	}
 	s.rows[e.ID], s.actors = e, append(s.actors, actor)
 	return nil
 }
@@ -122,6 +131,7 @@ func TestAPatchChangesWhatItNames(t *testing.T) {
 	require.NoError(t, err)
 	want := e
 	want.User, want.EventTypes = "", types
+	want.UpdatedAt = now.Add(time.Millisecond) // the clock stands still, but no two changes have the same time
 	require.Equal(t, want, got)
 	require.Equal(t, want, s.rows[e.ID])
 
@@ -158,6 +168,31 @@ func TestPauseAndResume(t *testing.T) {
 	require.NoError(t, r.Delete(t.Context(), 7, e.ID, "key_1"))
 	_, err = r.Get(t.Context(), 7, e.ID)
 	require.Equal(t, problem.NotFound, problem.CodeOf(err))
+}
+
+func TestAChangeIsMadeOnTopOfAnother(t *testing.T) {
+	t.Parallel()
+	r, s := register()
+	e, _, err := r.Create(t.Context(), 7, webhooks.NewEndpoint{URL: "https://a.example"}, "key_1")
+	require.NoError(t, err)
+	disable := func() {
+		d := s.rows[e.ID]
+		d.Status, d.StatusReason, d.UpdatedAt = webhooks.Disabled, "webhook.gone", d.UpdatedAt.Add(time.Millisecond)
+		s.rows[e.ID] = d
+	}
+	s.between = func() { s.between = nil; disable() }
+	text := "mine"
+	got, err := r.Update(t.Context(), 7, e.ID, webhooks.Patch{Description: &text}, "key_1")
+	require.NoError(t, err)
+	require.Equal(t, "mine", got.Description)
+	require.Equal(t, webhooks.Disabled, got.Status, "a patch does not reactivate what was disabled meanwhile")
+	require.Equal(t, got, s.rows[e.ID])
+
+	tries := 0
+	s.between = func() { tries++; disable() }
+	_, err = r.Update(t.Context(), 7, e.ID, webhooks.Patch{Description: &text}, "key_1")
+	require.Equal(t, problem.Conflict, problem.CodeOf(err))
+	require.Equal(t, 5, tries, "it does not go on for ever")
 }
 
 func TestListsAreBounded(t *testing.T) {

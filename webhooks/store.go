@@ -2,6 +2,7 @@ package webhooks
 
 import (
 	"context"
+	"time"
 
 	"github.com/carillonhq/carillon/ids"
 )
@@ -12,8 +13,10 @@ import (
 type Store interface {
 	CreateEndpoint(ctx context.Context, e Endpoint, actor string) error
 	// UpdateEndpoint stores URL, description, event types, user, status and
-	// reason. Pausing makes a hold in the same transaction, activating ends it.
-	UpdateEndpoint(ctx context.Context, e Endpoint, actor string) error
+	// reason, if UpdatedAt still is was; otherwise it is Conflict, since the
+	// engine may have disabled the endpoint meanwhile. Pausing makes a hold in
+	// the same transaction, activating ends it.
+	UpdateEndpoint(ctx context.Context, e Endpoint, was time.Time, actor string) error
 	Endpoint(ctx context.Context, tenant, id ids.ID) (Endpoint, error)
 	Endpoints(ctx context.Context, tenant ids.ID, after ids.ID, limit int) ([]Endpoint, error) // oldest first
 	// DeleteEndpoint: its unfinished deliveries are dropped as gone.

@@ -80,9 +80,7 @@ func (*Channel) Prepare(m channels.Message) (channels.Payload, error) {
 	aps := apsOf(m, &faults)
 	o.mergeAps(aps)
 	members := membersOf(m, &faults)
-	for name, value := range o.custom {
-		members[name] = value
-	}
+	maps.Copy(members, o.custom)
 	p := &payload{
 		pushType:   o.pushType,
 		collapseID: cmp.Or(o.collapseID, m.CollapseKey),

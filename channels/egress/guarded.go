@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // Limits bound what one exchange through Guarded may cost.
@@ -25,6 +27,10 @@ const (
 	handshakeTimeout = 10 * time.Second
 	maxHeaderBytes   = 32 << 10
 	maxIdleConns     = 4096 // over all hosts
+	// A dead HTTP/2 connection shows itself within 45 s instead of hanging each
+	// request until its deadline.
+	readIdleTimeout = 30 * time.Second
+	pingTimeout     = 15 * time.Second
 )
 
 // Guarded is the client for hosts that tenants or devices choose. The address
@@ -47,22 +53,28 @@ func guarded(r Rules, l Limits, resolver *net.Resolver) *http.Client {
 		ControlContext: func(_ context.Context, network, address string, _ syscall.RawConn) error {
 			return r.checkDial(network, address)
 		}}
+	t := &http.Transport{
+		Proxy:                  nil, // a proxy would dial in our place, past the check
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        &tls.Config{RootCAs: l.RootCAs, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    handshakeTimeout,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		MaxConnsPerHost:        l.ConnsPerHost,
+		MaxIdleConnsPerHost:    l.ConnsPerHost,
+		MaxIdleConns:           maxIdleConns,
+		IdleConnTimeout:        90 * time.Second,
+		DisableCompression:     true, // a small body could unpack to a huge one
+	}
+	// x/net's HTTP/2 and not the copy within net/http: only its GoAwayError can
+	// be told apart, and it finds dead connections. It dials through t, so
+	// through the check. An error would mean that t speaks HTTP/2 already.
+	if h2, err := http2.ConfigureTransports(t); err == nil {
+		h2.ReadIdleTimeout, h2.PingTimeout = readIdleTimeout, pingTimeout
+	}
 	return &http.Client{
 		Timeout:       l.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &guardedTransport{rules: r, bodyBytes: l.BodyBytes, Transport: &http.Transport{
-			Proxy:                  nil, // a proxy would dial in our place, past the check
-			DialContext:            dialer.DialContext,
-			ForceAttemptHTTP2:      true, // own dialler, and yet HTTP/2
-			TLSClientConfig:        &tls.Config{RootCAs: l.RootCAs, MinVersion: tls.VersionTLS12},
-			TLSHandshakeTimeout:    handshakeTimeout,
-			MaxResponseHeaderBytes: maxHeaderBytes,
-			MaxConnsPerHost:        l.ConnsPerHost,
-			MaxIdleConnsPerHost:    l.ConnsPerHost,
-			MaxIdleConns:           maxIdleConns,
-			IdleConnTimeout:        90 * time.Second,
-			DisableCompression:     true, // a small body could unpack to a huge one
-		}},
+		Transport:     &guardedTransport{rules: r, bodyBytes: l.BodyBytes, Transport: t},
 	}
 }
 

@@ -48,10 +48,8 @@ func Provider(o ProviderOptions) *ProviderTransport {
 		DisableCompression:     true,
 	}}
 	t.h2 = &http2.Transport{
-		// A dead connection shows itself within 45 s instead of hanging each
-		// request until its deadline.
-		ReadIdleTimeout:    30 * time.Second,
-		PingTimeout:        15 * time.Second,
+		ReadIdleTimeout:    readIdleTimeout,
+		PingTimeout:        pingTimeout,
 		IdleConnTimeout:    10 * time.Minute,
 		MaxHeaderListSize:  maxHeaderBytes,
 		DisableCompression: true,

@@ -132,6 +132,20 @@ func (x *client) call(ctx context.Context, method, path string, in, out any) err
 	return nil
 }
 
+// pages reads a whole list.
+func pages[T any](ctx context.Context, x *client, path string) (all []T, err error) {
+	for cursor := ""; ; {
+		var list listAnswer[T]
+		if err := x.call(ctx, "GET", path+"?limit=200&cursor="+cursor, nil, &list); err != nil {
+			return nil, err
+		}
+		all = append(all, list.Data...)
+		if cursor = list.NextCursor; cursor == "" {
+			return all, nil
+		}
+	}
+}
+
 // The parts of the API's answers that the commands show.
 type (
 	deliveryAnswer struct {

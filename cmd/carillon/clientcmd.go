@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -111,36 +112,30 @@ func (c *cli) send(ctx context.Context, x *client, n map[string]any, dry bool, w
 	if wait == 0 || len(a.Deliveries) == 0 {
 		return nil
 	}
-	list, err := x.settled(ctx, a.ID, len(a.Deliveries), wait)
+	list, err := x.settled(ctx, a.ID, wait)
 	if err != nil {
 		return err
 	}
 	return c.table(deliveryHead(), deliveryRows(list))
 }
 
-// settled waits until the deliveries of a notification have come to their ends.
-func (x *client) settled(ctx context.Context, notification string, n int, most time.Duration) ([]deliveryAnswer, error) {
-	ctx, cancel := context.WithTimeout(ctx, most)
-	defer cancel()
+// settled waits until the deliveries of a notification have come to their ends,
+// at most so long, and gives them as far as they came.
+func (x *client) settled(ctx context.Context, notification string, most time.Duration) ([]deliveryAnswer, error) {
+	deadline := time.NewTimer(most)
+	defer deadline.Stop()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		var list listAnswer[deliveryAnswer]
-		if err := x.call(ctx, "GET", "/v1/notifications/"+notification+"/deliveries?limit=500", nil, &list); err != nil {
-			return nil, err
-		}
-		done := 0
-		for _, d := range list.Data {
-			if d.final() {
-				done++
-			}
-		}
-		if done >= n || done == len(list.Data) && list.NextCursor != "" {
-			return list.Data, nil
+		list, err := pages[deliveryAnswer](ctx, x, "/v1/notifications/"+notification+"/deliveries")
+		if err != nil || !slices.ContainsFunc(list, func(d deliveryAnswer) bool { return !d.final() }) {
+			return list, err
 		}
 		select {
 		case <-ctx.Done():
-			return list.Data, nil // as far as it came: the table shows it
+			return nil, ctx.Err()
+		case <-deadline.C:
+			return list, nil
 		case <-tick.C:
 		}
 	}
@@ -211,7 +206,7 @@ func newDeadCommand(c *cli) *cobra.Command {
 	list.Flags().StringVar(&reason, "reason", "", "only with this reason: rejected, exhausted, expired, ambiguous, crashed, mapping")
 	list.Flags().StringVar(&channel, "channel", "", "only of this channel")
 	list.Flags().StringVar(&user, "user", "", "only for this user")
-	list.Flags().IntVar(&limit, "limit", limit, "at most this many, up to 500")
+	list.Flags().IntVar(&limit, "limit", limit, "at most this many, up to 200")
 	replay := &cobra.Command{
 		Use: "replay dlv_...", Short: "Send a dead letter again", Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

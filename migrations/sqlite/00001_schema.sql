@@ -147,8 +147,10 @@ CREATE TABLE notifications (
 CREATE TABLE payloads (                 -- the request as accepted, sealed; gone before the rows that it belongs to
   notification_id INTEGER PRIMARY KEY,
   tenant_id       INTEGER NOT NULL,
+  sensitive       INTEGER NOT NULL,     -- 1: erased as soon as nothing waits for it
   body            BLOB NOT NULL
 ) STRICT;
+CREATE INDEX payloads_sensitive ON payloads (notification_id) WHERE sensitive <> 0;
 
 CREATE TABLE deliveries (
   tenant_id       INTEGER NOT NULL,
