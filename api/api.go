@@ -53,6 +53,8 @@ type Options struct {
 	Version string       // of the program, for the OpenAPI document; "": dev
 	SDK     http.Handler // served below /sdk/v1/; nil: nothing is
 	Demo    http.Handler // served at and below /demo; nil: nothing is
+
+	HideDocs bool // serves no page at /docs; /openapi.json stays
 }
 
 // Server answers HTTP requests. Timeouts, TLS and shutdown belong to the

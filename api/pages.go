@@ -17,11 +17,13 @@ func (s *Server) servePages(o Options) {
 		g.Header("Access-Control-Allow-Origin", "*") // it is public, and tools in browsers read it
 		s.once(g, "application/openapi+json", s.spec)
 	})
-	s.gin.GET("/docs", func(g *gin.Context) {
-		secure(g.Writer.Header())
-		s.once(g, "text/html; charset=utf-8", docs)
-	})
-	s.gin.GET("/docs/style.css", func(g *gin.Context) { g.Data(http.StatusOK, "text/css; charset=utf-8", docsStyle) })
+	if !o.HideDocs {
+		s.gin.GET("/docs", func(g *gin.Context) {
+			secure(g.Writer.Header())
+			s.once(g, "text/html; charset=utf-8", docs)
+		})
+		s.gin.GET("/docs/style.css", func(g *gin.Context) { g.Data(http.StatusOK, "text/css; charset=utf-8", docsStyle) })
+	}
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
 		s.gin.Handle(method, "/healthz", func(g *gin.Context) { g.Data(http.StatusOK, jsonType, []byte(`{"status":"ok"}`)) })
 		s.gin.Handle(method, "/readyz", s.readyz)

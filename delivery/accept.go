@@ -54,7 +54,7 @@ func (e *Engine) Accept(ctx context.Context, s Submission) (Answer, error) {
 		receipts[i] = plans[i].receipt
 		rows += len(plans[i].accepted.Rows)
 	}
-	if len(s.Requests) == 1 && refused == 1 {
+	if s.Refused == nil && len(s.Requests) == 1 && refused == 1 {
 		return Answer{}, receipts[0].Err
 	}
 	if int(e.backlog.Load())+rows > e.o.MaxBacklog {

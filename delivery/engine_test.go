@@ -497,7 +497,7 @@ func TestBatchMembersStandAlone(t *testing.T) {
 	bad := toUser("alice")
 	bad.Overrides = map[channels.Kind]json.RawMessage{channels.FCM: json.RawMessage(`{"unknown":1}`)}
 	var got []delivery.Receipt
-	_, err := k.engine.Accept(k.ctx, delivery.Submission{Tenant: k.tenant, Requests: []delivery.Request{toUser("alice"), bad, {}, toUser("nobody")},
+	_, err := k.engine.Accept(k.ctx, delivery.Submission{Tenant: k.tenant, Requests: []delivery.Request{toUser("alice"), bad, {}, toUser("nobody")}, Refused: make([]error, 4),
 		Render: func(r []delivery.Receipt) (int, []byte, error) { got = r; return 202, nil, nil }})
 	require.NoError(t, err)
 	require.NoError(t, got[0].Err)

@@ -75,8 +75,9 @@ type Idempotency struct {
 type Submission struct {
 	Tenant   ids.ID
 	Requests []Request
-	// Refused has, at the same index, why a member of a batch was refused before
-	// (its JSON could not be read). nil: none was.
+	// Refused makes the submission a batch: it has, at the same index, why a member
+	// was refused before (its JSON could not be read), or nil. Without it there
+	// is one request, whose refusal is Accept's own error.
 	Refused     []error
 	Idempotency *Idempotency
 	// Render makes the answer that is stored with the idempotency key, in the

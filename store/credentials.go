@@ -272,7 +272,7 @@ func (n NamedCredential) Label() string { return n.ID.Format(ids.Credential) }
 // AllCredentials lists those of every tenant, for metrics.
 func (s *Store) AllCredentials(ctx context.Context) ([]NamedCredential, error) {
 	var list []struct {
-		credentialModel
+		Credential credentialModel `gorm:"embedded"` // gorm passes over unexported names
 		TenantName string
 	}
 	q := withVersion(s.read.WithContext(ctx)).Select(credentialColumns + ",t.name AS tenant_name").Joins("JOIN tenants t ON t.id=c.tenant_id")
@@ -281,7 +281,7 @@ func (s *Store) AllCredentials(ctx context.Context) ([]NamedCredential, error) {
 	}
 	out := make([]NamedCredential, len(list))
 	for i, m := range list {
-		c, err := m.credential()
+		c, err := m.Credential.credential()
 		if err != nil {
 			return nil, err
 		}

@@ -100,7 +100,7 @@ func (v *verdict) byStatus(a reply, c circumstances) {
 		v.Doubtful = v.Outcome == channels.Gone
 	case a.status == http.StatusTooManyRequests:
 		v.set(channels.Throttled, channels.ScopeTarget, code, detail)
-		v.NotBefore = c.now.Add(devicePause)
+		v.Floor = devicePause
 	case a.status >= 500:
 		v.retryServer(c, code, detail)
 	case a.status >= 300:

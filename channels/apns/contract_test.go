@@ -71,10 +71,11 @@ func contractCases() []channeltest.Case {
 		if r.in.ownTopic || strings.Contains(r.body, "ExpiredProviderToken") {
 			continue
 		}
+		r.want.Floor = r.floor
 		if r.want.Outcome == channels.Accepted {
 			r.want.Environment = channels.Production
 		}
-		cases = append(cases, channeltest.Case{Name: fmt.Sprint(i, " ", r.status, " ", r.body), Status: r.status, Body: r.body, Want: r.want, After: r.after,
+		cases = append(cases, channeltest.Case{Name: fmt.Sprint(i, " ", r.status, " ", r.body), Status: r.status, Body: r.body, Want: r.want,
 			Life: func(l *channels.Life) { l.Renewed = r.in.renewed },
 			Target: func(t *channels.Target) {
 				t.RegisteredAt = r.in.registeredAt

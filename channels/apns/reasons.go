@@ -30,7 +30,7 @@ func (v *verdict) byReason(a reply, c circumstances) bool {
 		v.aboutDevice(a, c)
 	case apns2.ReasonTooManyRequests:
 		v.set(channels.Throttled, channels.ScopeTarget, "too_many_requests", "Too many notifications for this device in a row.")
-		v.NotBefore = c.now.Add(devicePause)
+		v.Floor = devicePause
 	case apns2.ReasonInternalServerError:
 		v.retryServer(c, "internal_server_error", "APNs had an internal error.")
 	case apns2.ReasonServiceUnavailable:
@@ -109,7 +109,7 @@ func (v *verdict) aboutCredential(a reply, c circumstances) bool {
 		v.dropConn = true
 	case apns2.ReasonTooManyProviderTokenUpdates:
 		v.set(channels.Throttled, channels.ScopeCredential, "too_many_provider_token_updates", "APNs saw too many provider tokens of this key; do other servers sign with it?")
-		v.NotBefore, v.dropConn = c.now.Add(updatesPause), true
+		v.Floor, v.dropConn = updatesPause, true
 	default:
 		return false
 	}
@@ -166,7 +166,7 @@ func (v *verdict) topic(c circumstances, code, detail string) {
 
 func (v *verdict) retryServer(c circumstances, code, detail string) {
 	v.set(channels.Retry, channels.ScopeTarget, code, detail)
-	v.NotBefore = c.now.Add(serverPause)
+	v.Floor = serverPause
 }
 
 // retryConnection asks for a new connection at once; if that was just tried, it
@@ -177,7 +177,7 @@ func (v *verdict) retryConnection(c circumstances, code, detail string) {
 	if c.renewed == channels.RenewNothing {
 		v.Renew = channels.RenewConnection
 	} else {
-		v.NotBefore = c.now.Add(serverPause)
+		v.Floor = serverPause
 	}
 }
 

@@ -116,7 +116,7 @@ func throttled(a egress.Answer, now time.Time, scope channels.Scope) channels.Re
 	r := channels.Result{Outcome: channels.Throttled, Scope: scope, Code: "webpush.throttled", NotBefore: notBefore(a.Header, now)}
 	wns := a.Status == http.StatusNotAcceptable || a.Header.Get("X-WNS-Status") != ""
 	if r.NotBefore.IsZero() && wns {
-		r.NotBefore = now.Add(throttledWNS)
+		r.Floor = throttledWNS
 	}
 	return r
 }

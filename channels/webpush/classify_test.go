@@ -52,6 +52,8 @@ func reject(code string) channels.Result {
 	return channels.Result{Outcome: channels.Rejected, Code: "webpush." + code}
 }
 
+func floor(r channels.Result, d time.Duration) channels.Result { r.Floor = d; return r }
+
 func until(r channels.Result, wait time.Duration) channels.Result {
 	r.NotBefore = noon.Add(wait)
 	return r
@@ -143,11 +145,11 @@ func answers() []answerRow {
 
 		{name: "WNS received", status: 201, header: map[string]string{"X-WNS-Status": "received", "X-WNS-Msg-ID": "1A2B"}, want: wnsID},
 		{name: "WNS dropped", status: 201, header: map[string]string{"X-WNS-Status": "dropped", "X-WNS-Msg-ID": "1A2B"}, want: dropped},
-		{name: "WNS channel throttled", status: 200, header: map[string]string{"X-WNS-Status": "channelthrottled"}, want: until(channelThrottled, 10*time.Minute)},
+		{name: "WNS channel throttled", status: 200, header: map[string]string{"X-WNS-Status": "channelthrottled"}, want: floor(channelThrottled, 10*time.Minute)},
 		{name: "WNS app throttled", status: 200, header: map[string]string{"X-WNS-Status": "appthrottled", "X-WNS-CONTINUE-AFTER": "1200"}, want: until(throttle, 20*time.Minute)},
-		{name: "WNS 406", status: 406, want: until(throttle, 10*time.Minute)},
+		{name: "WNS 406", status: 406, want: floor(throttle, 10*time.Minute)},
 		{name: "WNS 406 with both headers", status: 406, header: map[string]string{"Retry-After": "700", "X-WNS-CONTINUE-AFTER": "60"}, want: until(throttle, 700*time.Second)},
-		{name: "WNS 429", status: 429, header: map[string]string{"X-WNS-Status": "dropped"}, want: until(throttle, 10*time.Minute)},
+		{name: "WNS 429", status: 429, header: map[string]string{"X-WNS-Status": "dropped"}, want: floor(throttle, 10*time.Minute)},
 		{name: "WNS channel gone", status: 410, header: map[string]string{"X-WNS-Error-Description": "Channel expired"}, want: gone},
 		{name: "WNS TTL", status: 400, header: map[string]string{"X-WNS-Error-Description": "Ttl value conflicts with X-WNS-Cache-Policy"}, want: reject("bad_request")},
 		{name: "WNS too large", status: 413, want: reject("too_large")},

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -107,7 +108,7 @@ func (c *cli) send(ctx context.Context, x *client, n map[string]any, dry bool, w
 	}
 	_, _ = fmt.Fprintf(c.out, "%s accepted: %d deliveries, %d skipped\n", a.ID, len(a.Deliveries), len(a.Skips))
 	for _, s := range a.Skips {
-		_, _ = fmt.Fprintf(c.out, "  skipped %s%s %s: %s\n", s.User, s.Target, s.Channel, s.Reason)
+		_, _ = fmt.Fprintf(c.out, "  skipped %s: %s\n", strings.Join(slices.DeleteFunc([]string{s.User, s.Target, s.Channel}, func(x string) bool { return x == "" }), " "), s.Reason)
 	}
 	if wait == 0 || len(a.Deliveries) == 0 {
 		return nil

@@ -27,7 +27,7 @@ func newServeCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			log := newLogger(cfg.Log, c.err)
+			log := newLogger(cfg.Log, c.err).With("node", cfg.Node())
 			s, err := newServer(cmd.Context(), cfg, serverParts{log: log, keyRing: ring})
 			if err != nil {
 				return err
@@ -71,7 +71,8 @@ The database is empty. In another terminal, with the same configuration:
   curl %s/v1/notifications -H "Authorization: Bearer crl_..." \
     -H "Content-Type: application/json" -d '{"to":{"users":["alice"]},"title":"Hello"}'
 
-The API is described at %s/docs
-
-`, s.url(), s.url())
+`, s.url())
+	if s.cfg.Docs {
+		_, _ = fmt.Fprintf(c.err, "The API is described at %s/docs\n\n", s.url())
+	}
 }

@@ -137,7 +137,7 @@ func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *
 			CheckURL: func(raw string) error { _, err := rules.CheckURL(raw); return err }}),
 		Log: p.log, Now: time.Now, MaxBody: s.cfg.Limits.BodyBytes, Metrics: s.metrics, Version: versionText(),
 		Limits: api.Limits{PerSecond: s.cfg.Limits.RequestsPerSecond},
-		SDK:    js.Handler(), Demo: p.demo,
+		SDK:    js.Handler(), Demo: p.demo, HideDocs: !s.cfg.Docs,
 	})
 	if err != nil {
 		return err

@@ -63,7 +63,7 @@ func (c *Config) serverSettings() []setting {
 		{key: "key_ring_file", common: true, into: &c.KeyRingFile,
 			doc: "A file that holds the key ring, instead of `key_ring`. Back it up apart from the database: neither is worth anything alone."},
 		{key: "node.name", into: &c.NodeName, check: plain(&c.NodeName, 64),
-			doc: "Name of this server in logs and metrics. Empty: the host's name."},
+			doc: "Name of this server in its log. Empty: the host's name."},
 		{key: "workers", into: &c.Workers, check: within(&c.Workers, 1, 10_000),
 			doc: "How many requests to providers and receivers may be under way at a time."},
 		{key: "log.level", common: true, into: &c.Log.Level, check: oneOf(&c.Log.Level, "debug", "info", "warn", "error"),
