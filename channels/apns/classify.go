@@ -102,7 +102,7 @@ func (v *verdict) byStatus(a reply, c circumstances) {
 		v.set(channels.Throttled, channels.ScopeTarget, code, detail)
 		v.Floor = devicePause
 	case a.status >= 500:
-		v.retryServer(c, code, detail)
+		v.retryServer(code, detail)
 	case a.status >= 300:
 		v.set(channels.Rejected, channels.ScopeTarget, code, detail)
 	default:

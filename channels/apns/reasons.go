@@ -32,9 +32,9 @@ func (v *verdict) byReason(a reply, c circumstances) bool {
 		v.set(channels.Throttled, channels.ScopeTarget, "too_many_requests", "Too many notifications for this device in a row.")
 		v.Floor = devicePause
 	case apns2.ReasonInternalServerError:
-		v.retryServer(c, "internal_server_error", "APNs had an internal error.")
+		v.retryServer("internal_server_error", "APNs had an internal error.")
 	case apns2.ReasonServiceUnavailable:
-		v.retryServer(c, "service_unavailable", "APNs is unavailable.")
+		v.retryServer("service_unavailable", "APNs is unavailable.")
 	case apns2.ReasonShutdown:
 		v.retryConnection(c, "shutdown", "The APNs server is shutting down.")
 	case apns2.ReasonIdleTimeout:
@@ -164,7 +164,7 @@ func (v *verdict) topic(c circumstances, code, detail string) {
 	v.deny(code, detail)
 }
 
-func (v *verdict) retryServer(c circumstances, code, detail string) {
+func (v *verdict) retryServer(code, detail string) {
 	v.set(channels.Retry, channels.ScopeTarget, code, detail)
 	v.Floor = serverPause
 }

@@ -145,7 +145,14 @@ type kit struct {
 // kit find it and have the tenant's key. Retries come fast.
 func startServer(t *testing.T, environ ...string) *kit {
 	t.Helper()
-	k := &kit{installation: install(t)}
+	return install(t).kit(environ...)
+}
+
+// kit starts the server and sets it up, with the files that simulate writes.
+func (i *installation) kit(environ ...string) *kit {
+	t := i.t
+	t.Helper()
+	k := &kit{installation: i}
 	k.operator = k.must("key", "create", "--operator")
 	k.must("tenant", "create", "acme")
 	k.key = k.must("key", "create", "--tenant", "acme", "--scopes", "admin")

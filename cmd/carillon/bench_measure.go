@@ -1,0 +1,45 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// latency is in milliseconds.
+type latency struct{ p50, p99 float64 }
+
+func quantiles(took []time.Duration) latency {
+	if len(took) == 0 {
+		return latency{}
+	}
+	slices.Sort(took)
+	at := func(q float64) float64 {
+		return float64(took[int(q*float64(len(took)-1))].Microseconds()) / 1000
+	}
+	return latency{p50: at(0.50), p99: at(0.99)}
+}
+
+// processCPU is the user and system time of a process, 0 where the system does
+// not tell (it is read from /proc, which Linux has).
+func processCPU(pid int) time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The name in parentheses may hold blanks; fields are counted behind it.
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	const utime, stime, ticksPerSecond = 11, 12, 100
+	if len(fields) <= stime {
+		return 0
+	}
+	u, err1 := strconv.ParseInt(fields[utime], 10, 64)
+	s, err2 := strconv.ParseInt(fields[stime], 10, 64)
+	if err1 != nil || err2 != nil {
+		return 0
+	}
+	return time.Duration(u+s) * time.Second / ticksPerSecond
+}

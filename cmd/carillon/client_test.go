@@ -1,0 +1,141 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/simulator"
+)
+
+func TestSend(t *testing.T) {
+	t.Parallel()
+	k := startServer(t)
+	k.phone("alice", "alices-phone")
+	twice := k.phone("bob", simulator.Token(simulator.FCM, simulator.Fault{Status: 503, Times: 2}, 1))
+
+	out := k.must("send", "--user", "alice", "--user", "bob", "--user", "carol", "--title", "Hello", "--body", "It works.",
+		"--data", `{"order":7}`, "--ttl", "600", "--urgent", "--wait", "20s")
+	require.Regexp(t, `^ntf_\w+ accepted: 2 deliveries, 1 skipped\n  skipped carol: \w+\n`, out)
+	require.Regexp(t, `(?m)^dlv_\w+ +fcm +alice +sent +1 +fcm.accepted +projects/`, out)
+	require.Regexp(t, `(?m)^dlv_\w+ +fcm +bob +sent +3 `, out)
+	arrived := k.sim.Arrivals(simulator.Filter{Target: "alices-phone"})
+	require.Len(t, arrived, 1)
+	require.Contains(t, string(arrived[0].Payload), `"It works."`)
+
+	out = k.must("send", "--device", twice, "--title", "No wait")
+	require.Regexp(t, `^ntf_\w+ accepted: 1 deliveries, 0 skipped$`, out)
+
+	out = k.must("send", "--user", "nobody", "--title", "x", "--wait", "1m")
+	require.Contains(t, out, "0 deliveries, 1 skipped", "there is nothing to wait for")
+}
+
+// TestSendWaitsNoLongerThanAsked: the table shows how far it came.
+func TestSendWaitsNoLongerThanAsked(t *testing.T) {
+	t.Parallel()
+	k := startServer(t)
+	k.phone("alice", "alices-phone")
+	var credential struct {
+		Data []struct{ ID, Channel string }
+	}
+	k.do("GET", "/v1/credentials", nil, &credential)
+	for _, c := range credential.Data {
+		if c.Channel == "fcm" {
+			k.do("POST", "/v1/credentials/"+c.ID+"/pause", map[string]any{"reason": "key is being replaced"}, nil)
+		}
+	}
+	out := k.must("send", "--user", "alice", "--title", "Hello", "--wait", "300ms")
+	require.Regexp(t, `alice +(held|pending)`, out)
+	eventually(t, func() bool { return k.deliveries()[0].State == "held" }, "the delivery is held")
+
+	holds := k.must("holds")
+	require.Regexp(t, `(?m)^hld_\w+ +credential +crd_\w+ +\w+ +1 +\S+ +POST /v1/credentials/crd_\w+/resume +key is being replaced`, holds)
+	k.do("POST", regexp.MustCompile(`/v1/credentials/\S+`).FindString(holds), nil, nil)
+	eventually(t, func() bool { return k.deliveries()[0].State == "sent" }, "the call that holds shows releases it")
+	require.NotContains(t, k.must("holds"), "hld_")
+}
+
+func TestDryRun(t *testing.T) {
+	t.Parallel()
+	k := startServer(t)
+	k.phone("alice", "alices-phone")
+	var preview struct {
+		DryRun     bool              `json:"dry_run"`
+		Deliveries []json.RawMessage `json:"deliveries"`
+		Payloads   []struct{ Channel string }
+	}
+	require.NoError(t, json.Unmarshal([]byte(k.must("send", "--user", "alice", "--title", "Hello", "--dry-run")), &preview))
+	require.True(t, preview.DryRun)
+	require.Len(t, preview.Deliveries, 1)
+	require.Equal(t, "fcm", preview.Payloads[0].Channel)
+	require.Empty(t, k.deliveries())
+	require.Empty(t, k.sim.Arrivals(simulator.Filter{}))
+}
+
+func TestDeadLetters(t *testing.T) {
+	t.Parallel()
+	k := startServer(t)
+	k.phone("alice", "alices-phone")
+	k.phone("bob", "bobs-tablet")
+	k.sim.SetFault("bobs-tablet", simulator.Fault{Status: 400, Reason: "INVALID_ARGUMENT"})
+	require.NotContains(t, k.must("dead", "list"), "dlv_")
+	k.must("send", "--user", "alice", "--user", "bob", "--title", "Hello", "--wait", "20s")
+
+	list := k.must("dead", "list", "--reason", "rejected", "--channel", "fcm", "--user", "bob", "--limit", "200")
+	row := regexp.MustCompile(`(?m)^(dlv_\w+) +fcm +bob +rejected +fcm\.\w+ +\d{4}-`).FindStringSubmatch(list)
+	require.NotNil(t, row, list)
+	require.NotContains(t, k.must("dead", "list", "--user", "alice"), "dlv_")
+
+	k.sim.ClearFault("bobs-tablet")
+	require.Equal(t, row[1]+" is pending again", k.must("dead", "replay", row[1]))
+	eventually(t, func() bool { return k.sim.Accepted(simulator.FCM, "", row[1]) == 1 }, "it is sent again")
+	eventually(t, func() bool { return !strings.Contains(k.must("dead", "list"), "dlv_") }, "it is dead no more")
+
+	code, _, errs := k.command("dead", "replay", row[1])
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "(conflict)")
+	code, _, errs = k.command("dead", "replay", "dlv_x/../../keys")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "(not_found)")
+}
+
+func TestErrorsOfTheAPIAreShown(t *testing.T) {
+	t.Parallel()
+	k := startServer(t)
+	code, out, errs := k.command("send", "--user", "alice", "--title", "x", "--ttl", "-1", "--image", "http://x.example/i.png")
+	require.Equal(t, exitFailed, code)
+	require.Empty(t, out)
+	require.Contains(t, errs, "(invalid)\n")
+	require.Regexp(t, `(?m)^  - ttl: must be`, errs)
+	require.Regexp(t, `(?m)^  - image: must be an https URL$`, errs)
+
+	code, _, errs = k.command("holds", "--key", "crl_wrong")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "(unauthenticated)")
+
+	code, _, errs = k.command("holds", "--key", k.operator)
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "Carillon-Tenant")
+	k.must("holds", "--key", k.operator, "--tenant", "acme")
+}
+
+// TestAnswersThatAreNone: what stands between may answer anything.
+func TestAnswersThatAreNone(t *testing.T) {
+	t.Parallel()
+	for body, says := range map[string]string{"<html>": "502 Bad Gateway", `{"status":502}`: "502 Bad Gateway", `{"detail":"No.","code":"nope"}`: "No. (nope)"} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusBadGateway)
+			_, _ = fmt.Fprint(w, body)
+		}))
+		code, _, errs := command(t, []string{"CARILLON_URL=" + s.URL + "/", "CARILLON_KEY=k"}, "holds")
+		s.Close()
+		require.Equal(t, exitFailed, code)
+		require.Contains(t, errs, says)
+	}
+}
