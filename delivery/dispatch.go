@@ -58,25 +58,28 @@ type flow struct {
 
 // dispatcher orders what is in hand: lower lanes first, and within a lane one
 // item of each flow in turn, so that a tenant with much to send does not keep
-// another waiting.
+// another waiting. It runs as many workers as there is work for, up to a limit;
+// the one that became idle last gets the next item, since its stack is warm.
 type dispatcher struct {
+	serve   func(*item) (calm bool) // makes the attempt
+	workers int                     // most concurrent requests
+	reserve int                     // of those, for lane 0 alone
+
 	mu       sync.Mutex
-	ready    *sync.Cond
 	flows    map[flowKey]*flow
 	turn     [LanesCount][]*flow // flows that may run, in order
 	queued   [LanesCount]int
 	promised [LanesCount]int // room given to accepts that are not committed yet
 	capacity [LanesCount]int
-	inFlight int
-	workers  int // most concurrent requests
-	reserve  int // of those, for lane 0 alone
-	closed   bool
 	drained  [LanesCount]int // taken since the last look, for sizing
+	inFlight int
+	idle     []chan *item
+	closed   bool
+	running  sync.WaitGroup
 }
 
-func newDispatcher(workers int, capacity int) *dispatcher {
-	d := &dispatcher{flows: map[flowKey]*flow{}, workers: workers, reserve: workers / 16}
-	d.ready = sync.NewCond(&d.mu)
+func newDispatcher(workers, capacity int, serve func(*item) bool) *dispatcher {
+	d := &dispatcher{serve: serve, flows: map[flowKey]*flow{}, workers: workers, reserve: workers / 16}
 	for i := range d.capacity {
 		d.capacity[i] = capacity
 	}
@@ -136,31 +139,55 @@ func (d *dispatcher) push(l Lane, items []*item, keys []flowKey) (late []*item) 
 			d.turn[l] = append(d.turn[l], f)
 		}
 		d.queued[l]++
-		d.ready.Signal()
 	}
+	d.pump()
 	return nil
 }
 
-// take waits for the next item that may be sent; nil: closed and empty handed.
-func (d *dispatcher) take() *item {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+// pump starts what may be sent now.
+func (d *dispatcher) pump() {
 	for {
-		if d.closed {
+		it := d.pick()
+		if it == nil {
+			return
+		}
+		if n := len(d.idle); n > 0 {
+			worker := d.idle[n-1]
+			d.idle = d.idle[:n-1]
+			worker <- it // has room for one
+			continue
+		}
+		d.running.Go(func() { d.work(it) })
+	}
+}
+
+// work serves one item after the other, and waits when there is none.
+func (d *dispatcher) work(it *item) {
+	more := make(chan *item, 1)
+	for it != nil {
+		calm := d.serve(it)
+		if it = d.done(it, calm, more); it == nil {
+			it = <-more // nil when the dispatcher is closed
+		}
+	}
+}
+
+// pick takes the next item that may be sent, and a place for it.
+func (d *dispatcher) pick() *item {
+	if d.closed || d.inFlight >= d.workers {
+		return nil
+	}
+	for l := range Lane(LanesCount) {
+		if l > Urgent && d.inFlight >= d.workers-d.reserve {
 			return nil
 		}
-		for l := range Lane(LanesCount) {
-			if l > Urgent && d.inFlight >= d.workers-d.reserve {
-				break
-			}
-			if it := d.next(l); it != nil {
-				d.inFlight++
-				it.flow.inFlight++
-				return it
-			}
+		if it := d.next(l); it != nil {
+			d.inFlight++
+			it.flow.inFlight++
+			return it
 		}
-		d.ready.Wait()
 	}
+	return nil
 }
 
 func (d *dispatcher) next(l Lane) *item {
@@ -191,10 +218,10 @@ func (d *dispatcher) next(l Lane) *item {
 	return nil
 }
 
-// done ends the send of an item. calm tells how its target took it: a webhook
-// endpoint that is in trouble gets fewer requests at once, and more again as it
-// recovers.
-func (d *dispatcher) done(it *item, calm bool) {
+// done ends the send of an item and gives its worker the next one; without one
+// the worker waits on more. calm tells how the target took it: a webhook endpoint
+// that is in trouble gets fewer requests at once, and more again as it recovers.
+func (d *dispatcher) done(it *item, calm bool, more chan *item) *item {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f := it.flow
@@ -218,7 +245,16 @@ func (d *dispatcher) done(it *item, calm bool) {
 	if f.inFlight == 0 && f.waiting == 0 && f.max >= endpointLimit {
 		delete(d.flows, f.key)
 	}
-	d.ready.Signal()
+	next := d.pick()
+	switch {
+	case next != nil:
+		d.pump() // a flow that had to wait may have room for more than one
+	case d.closed:
+		close(more)
+	default:
+		d.idle = append(d.idle, more)
+	}
+	return next
 }
 
 // resize bounds each lane by what it can send in a few seconds, so that nothing
@@ -240,7 +276,8 @@ func (d *dispatcher) resize(seconds float64, least, most int) {
 // maxLaneWait is how long an item may expect to wait in a lane.
 const maxLaneWait = 5 * time.Second
 
-// close lets workers end and hands over what was queued.
+// close lets workers end, once they have finished what they send, and hands over
+// what was queued. wait waits for them.
 func (d *dispatcher) close() (left []*item) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -254,6 +291,11 @@ func (d *dispatcher) close() (left []*item) {
 	for l := range d.queued {
 		d.queued[l], d.turn[l] = 0, nil
 	}
-	d.ready.Broadcast()
+	for _, worker := range d.idle {
+		close(worker)
+	}
+	d.idle = nil
 	return left
 }
+
+func (d *dispatcher) wait() { d.running.Wait() }

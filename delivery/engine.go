@@ -104,9 +104,10 @@ type Engine struct {
 func New(o Options) *Engine {
 	o.defaults()
 	e := &Engine{
-		o: o, dispatch: newDispatcher(o.Workers, o.LaneSize), directory: newDirectory(o.Store, o.Now),
+		o: o, directory: newDirectory(o.Store, o.Now),
 		wake: make(chan struct{}, 1), moveHolds: make(chan struct{}, 1), inHand: map[*item]struct{}{},
 	}
+	e.dispatch = newDispatcher(o.Workers, o.LaneSize, e.serve)
 	e.senders = &senders{channels: o.Channels, open: o.Store.OpenCredential}
 	e.metrics = newMetrics(o.Metrics)
 	e.sendCtx, e.stopSends = context.WithCancelCause(context.Background())
@@ -122,9 +123,6 @@ func (e *Engine) Start(ctx context.Context) error {
 		return fmt.Errorf("count unfinished deliveries: %w", err)
 	}
 	e.backlog.Store(int64(n))
-	for range e.o.Workers {
-		e.loops.Go(e.work)
-	}
 	e.loops.Go(e.claimLoop)
 	e.loops.Go(e.leaseLoop)
 	e.loops.Go(e.holdLoop)
@@ -144,7 +142,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 		e.giveBack(it)
 	}
 	ended := make(chan struct{})
-	go func() { e.loops.Wait(); e.finishes.Wait(); close(ended) }()
+	go func() { e.loops.Wait(); e.dispatch.wait(); e.finishes.Wait(); close(ended) }()
 	select {
 	case <-ended:
 	case <-ctx.Done():

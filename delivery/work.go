@@ -44,18 +44,6 @@ func originOf(raw string) string {
 	return raw
 }
 
-// work is one worker: it takes an item, and finishes it.
-func (e *Engine) work() {
-	for {
-		it := e.dispatch.take()
-		if it == nil {
-			return
-		}
-		calm := e.serve(it)
-		e.dispatch.done(it, calm)
-	}
-}
-
 // serve makes at most one attempt. It reports whether the target took it well.
 func (e *Engine) serve(it *item) (calm bool) {
 	ctx := e.sendCtx

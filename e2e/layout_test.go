@@ -63,6 +63,9 @@ func table() map[string]row {
 		"api": {level: 4, imports: with("channels", "clients/js", "delivery", "devices", "tenants", "webhooks"),
 			why: "the only package that knows HTTP as a server; it never sees the database or a concrete channel"},
 
+		"store/storetest": {level: 4, imports: with("channels", "delivery", "devices", "tenants", "webhooks"), test: true,
+			why: "the contract that every database passes"},
+
 		"cmd/carillon": {level: 5, why: "wires all of it; the only reader of files, flags and the environment"},
 		"e2e/firefox":  {level: 5, test: true, why: "remote control of a browser"},
 	}

@@ -17,15 +17,20 @@ const deviceColumns = `d.id,d.user_id,u.external_id,d.epoch,d.app,d.channel,d.ki
 
 const endpointColumns = `e.id,e.user_id,coalesce(u.external_id,''),e.url,e.description,e.event_types,e.status,e.reason,e.created_at,e.updated_at`
 
+// resolvedColumns are what routing and sending need of a device; the rest of it
+// is not read on the hot path.
+const resolvedColumns = `d.id,d.user_id,u.external_id,d.epoch,d.app,d.channel,d.kind,d.address,d.environment,d.keys,d.vapid_key,d.installation_id,d.os,
+ d.registered_at,d.expires_at,d.status`
+
 // The lists of names come as JSON arrays, so that one prepared statement serves
 // any number of them; CROSS JOIN keeps SQLite from turning the loops around.
 const (
 	resolveUsers = `SELECT u.external_id,u.id FROM json_each(?2) x CROSS JOIN users u ON u.tenant_id=?1 AND u.external_id=x.value`
 
-	resolveUserDevices = `SELECT ` + deviceColumns + ` FROM json_each(?2) x CROSS JOIN users u ON u.tenant_id=?1 AND u.external_id=x.value
+	resolveUserDevices = `SELECT ` + resolvedColumns + ` FROM json_each(?2) x CROSS JOIN users u ON u.tenant_id=?1 AND u.external_id=x.value
  CROSS JOIN devices d INDEXED BY devices_user ON d.tenant_id=?1 AND d.user_id=u.id ORDER BY d.id`
 
-	resolveDevices = `SELECT ` + deviceColumns + ` FROM json_each(?2) x CROSS JOIN devices d ON d.id=x.value AND d.tenant_id=?1
+	resolveDevices = `SELECT ` + resolvedColumns + ` FROM json_each(?2) x CROSS JOIN devices d ON d.id=x.value AND d.tenant_id=?1
  CROSS JOIN users u INDEXED BY users_id ON u.tenant_id=d.tenant_id AND u.id=d.user_id`
 
 	resolveEndpoints = `SELECT ` + endpointColumns + ` FROM json_each(?2) x CROSS JOIN endpoints e ON e.id=x.value AND e.tenant_id=?1
@@ -40,6 +45,9 @@ const (
 // Resolve implements delivery.AcceptStore.
 func (s *Store) Resolve(ctx context.Context, tenant ids.ID, to delivery.To, subscribers bool) (delivery.Resolution, error) {
 	var r delivery.Resolution
+	// These look-ups are short; with a context that can be cancelled each would
+	// cost a goroutine that waits to interrupt it.
+	ctx = context.WithoutCancel(ctx)
 	if len(to.Users) > 0 {
 		names, err := json.Marshal(to.Users)
 		if err != nil {
@@ -102,8 +110,17 @@ func (s *Store) resolveUsers(ctx context.Context, tenant ids.ID, names string, n
 
 func addDevice(r *delivery.Resolution, tenant ids.ID) func(*sql.Rows) error {
 	return func(rows *sql.Rows) error {
-		d, err := scanDevice(rows, tenant)
-		r.Devices = append(r.Devices, d)
+		r.Devices = append(r.Devices, devices.Device{Tenant: tenant})
+		var (
+			d                   = &r.Devices[len(r.Devices)-1]
+			t                   = &d.Target
+			keys                []byte
+			registered, expires int64
+		)
+		err := rows.Scan(&d.ID, &d.UserID, &d.User, &d.Epoch, &d.App, &d.Channel, &t.Kind, &t.Address, &t.Environment, &keys, &d.VAPIDKey,
+			&d.InstallationID, &t.OS, &registered, &expires, &d.Status)
+		t.P256dh, t.Auth = splitKeys(keys)
+		t.RegisteredAt, d.ExpiresAt = fromMillis(registered), fromMillis(expires)
 		return err
 	}
 }

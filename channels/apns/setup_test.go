@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -128,9 +129,7 @@ func encodePKCS8(t testing.TB, key any) string {
 
 func credentialJSON(t testing.TB, changes map[string]any) []byte {
 	m := map[string]any{"key": newKey(t), "key_id": "ABC123DEFG", "team_id": "DEF123GHIJ", "topics": []string{"com.example.app"}}
-	for k, v := range changes {
-		m[k] = v
-	}
+	maps.Copy(m, changes)
 	b, err := json.Marshal(m)
 	require.NoError(t, err)
 	return b

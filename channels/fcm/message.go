@@ -56,15 +56,11 @@ func (*Channel) Prepare(m channels.Message) (channels.Payload, error) {
 		return nil, err
 	}
 	_, shows := own["notification"].(map[string]any)
-	doc, err := tree(render(m, data, shows || !m.Silent && m.Title+m.Body != ""))
+	sections, err := sectionsOf(render(m, data, shows || !m.Silent && m.Title+m.Body != ""), own)
 	if err != nil {
 		return nil, err
 	}
-	merge(doc, own)
-	p, err := write(doc)
-	if err != nil {
-		return nil, err
-	}
+	p := sections.payload()
 	if p.size > maxPayload {
 		return nil, problem.New(problem.PayloadTooLarge,
 			"The FCM payload would have %d bytes; Google takes at most %d. Shorten the text or send a reference to the data.", p.size, maxPayload)
@@ -177,43 +173,86 @@ func tree(v any) (map[string]any, error) {
 	return m, err
 }
 
-// write cuts the message into the pieces of a payload.
-func write(doc map[string]any) (*payload, error) {
-	size, err := count(doc)
-	if err != nil {
-		return nil, err
-	}
-	e := &encoder{}
-	android, apns, web := take(doc, "android"), take(doc, "apns"), take(doc, "webpush")
-	apnsHeaders, webHeaders, data := take(apns, "headers"), take(web, "headers"), take(doc, "data")
-	p := &payload{
-		size:          size,
-		afterAddress:  `","android":{"ttl":"`,
-		afterTTL:      `s"` + e.rest(android) + `,"apns":{"headers":{"apns-expiration":"`,
-		afterExpiry:   `"` + e.rest(apnsHeaders) + e.rest(apns) + `,"webpush":{"headers":{"TTL":"`,
-		afterWebTTL:   `"` + e.rest(webHeaders) + e.rest(web) + `,"data":{"` + channels.ReservedKey + `":"`,
-		afterDelivery: `"` + e.rest(data) + e.rest(doc) + `}`,
-	}
-	return p, e.err
+// sections are the JSON objects of a message between which something is put in,
+// "{}" where there is nothing.
+type sections struct {
+	notification, data                 string
+	android, androidNotification       string
+	apnsHeaders, apnsPayload, apnsRest string
+	web, webHeaders, webNotify         string
+	rest                               string // what else the message has
 }
 
-// count adds up what Google counts against its limit, on the safe side: the JSON
+// sectionsOf encodes a message. Merging an override needs the message as a tree;
+// without one, which is the common case, its parts are encoded as they are.
+func sectionsOf(msg *messaging.Message, own map[string]any) (sections, error) {
+	e := &encoder{}
+	if len(own) == 0 {
+		return sections{
+			notification: e.object(msg.Notification), data: e.object(msg.Data),
+			android: e.object(msg.Android), androidNotification: e.object(msg.Android.Notification),
+			apnsHeaders: e.object(msg.APNS.Headers), apnsPayload: e.object(msg.APNS.Payload), apnsRest: empty,
+			web: e.object(messaging.WebpushConfig{FCMOptions: msg.Webpush.FCMOptions}), webHeaders: e.object(msg.Webpush.Headers),
+			webNotify: empty, rest: empty,
+		}, e.err
+	}
+	doc, err := tree(msg)
+	if err != nil {
+		return sections{}, err
+	}
+	merge(doc, own)
+	android, apns, web := take(doc, "android"), take(doc, "apns"), take(doc, "webpush")
+	s := sections{
+		notification: e.object(take(doc, "notification")), data: e.object(take(doc, "data")),
+		android: e.object(android), androidNotification: e.object(android["notification"]),
+		apnsHeaders: e.object(take(apns, "headers")), apnsPayload: e.object(take(apns, "payload")),
+		webHeaders: e.object(take(web, "headers")), webNotify: e.object(web["notification"]),
+	}
+	s.apnsRest, s.web, s.rest = e.object(apns), e.object(web), e.object(doc)
+	return s, e.err
+}
+
+// payload puts the sections together around what differs between attempts.
+func (s sections) payload() *payload {
+	member := func(name, object string) string {
+		if object == empty {
+			return ""
+		}
+		return `,"` + name + `":` + object
+	}
+	return &payload{
+		size:          s.size(),
+		afterAddress:  `","android":{"ttl":"`,
+		afterTTL:      `s"` + closing(s.android) + `,"apns":{"headers":{"apns-expiration":"`,
+		afterExpiry:   `"` + closing(s.apnsHeaders) + member("payload", s.apnsPayload) + closing(s.apnsRest) + `,"webpush":{"headers":{"TTL":"`,
+		afterWebTTL:   `"` + closing(s.webHeaders) + closing(s.web) + `,"data":{"` + channels.ReservedKey + `":"`,
+		afterDelivery: `"` + closing(s.data) + member("notification", s.notification) + closing(s.rest) + `}`,
+	}
+}
+
+// size adds up what Google counts against its limit, on the safe side: the JSON
 // text of notification and data (with the delivery's id) and of the largest of
 // the parts that only one platform gets.
-func count(doc map[string]any) (int, error) {
-	e := &encoder{}
-	part := func(in any, member string) int {
-		m, _ := in.(map[string]any)
-		if m[member] == nil {
+func (s sections) size() int {
+	bytesOf := func(object string) int {
+		if object == empty {
 			return 0
 		}
-		return len(e.text(m[member]))
+		return len(object)
 	}
-	id := len(`{"`+channels.ReservedKey+`":""}`) + ids.DeliveryLen
-	size := id + part(doc, "notification") + part(doc, "data") +
-		max(part(doc["android"], "notification"), part(doc["apns"], "payload"), part(doc["webpush"], "notification"))
-	return size, e.err
+	return len(`{"`+channels.ReservedKey+`":""}`) + ids.DeliveryLen + bytesOf(s.notification) + bytesOf(s.data) +
+		max(bytesOf(s.androidNotification), bytesOf(s.apnsPayload), bytesOf(s.webNotify))
 }
+
+// closing is the rest of an object that has a member already: ,"a":1} or only }.
+func closing(object string) string {
+	if object == empty {
+		return "}"
+	}
+	return "," + object[1:]
+}
+
+const empty = "{}"
 
 func take(from map[string]any, name string) map[string]any {
 	m, _ := from[name].(map[string]any)
@@ -234,12 +273,12 @@ func (e *encoder) text(v any) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// rest closes an object that has a member already: ,"a":1} or only }.
-func (e *encoder) rest(m map[string]any) string {
-	if len(m) == 0 {
-		return "}"
+// object is the text of an object, "{}" for nil.
+func (e *encoder) object(v any) string {
+	if text := e.text(v); text != "null" {
+		return text
 	}
-	return "," + e.text(m)[1:]
+	return empty
 }
 
 // Size is what counts against Google's 4,096 bytes; see count.

@@ -1,0 +1,289 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/tenants"
+	"github.com/carillonhq/carillon/webhooks"
+)
+
+func holdTests() map[string]func(*kit) {
+	return map[string]func(*kit){
+		"Hold/OpenedByAVerdict":             holdOpenedByVerdict,
+		"Hold/JoinedByOthers":               holdJoined,
+		"Hold/NotOpenedByDeferral":          holdNotOpenedByDeferral,
+		"Hold/NotOpenedForAnOldVersion":     holdNotForOldVersion,
+		"Hold/NotOpenedWhereCredentialIs":   holdNotWhereCredentialIs,
+		"Hold/OfAnOriginPausesNothingElse":  holdOfAnOrigin,
+		"Hold/ResumesInSeveralTransactions": holdResumes,
+		"Hold/ConfirmDropsAndRetires":       holdConfirms,
+		"Hold/ReverseSendsAndRevives":       holdReverses,
+		"Hold/EndsOnce":                     holdEndsOnce,
+		"Hold/KeepsAWebhooksBudget":         holdKeepsBudget,
+		"Hold/LastsNoLongerThanAWebhookMay": holdLastsAsLongAsItMay,
+		"Restore/MakesSuspectAgain":         restores,
+	}
+}
+
+// hold finishes a new delivery as held. With code it was by a verdict.
+func (k *kit) hold(target ids.ID, h delivery.Hold, scope delivery.HoldScope, why delivery.Reason, code string, edit ...func(*delivery.Finish)) (delivery.Row, delivery.FinishResult) {
+	k.Helper()
+	a := k.notification(target)
+	if scope == delivery.HoldEndpoint {
+		onWebhook(&a)
+	}
+	k.accept(a)
+	c := k.claim()[0]
+	h.Reason, h.Detail = why, "said so"
+	f := delivery.Finish{Row: c.Row, Hold: h, Credential: h.Subject, Version: max(h.Version, 1),
+		Transition: delivery.Transition{State: delivery.Held, Reason: why, Hold: scope}}
+	if code != "" {
+		f.Attempt = k.attempt(c.Row, channels.Denied, code)
+	}
+	for _, e := range edit {
+		e(&f)
+	}
+	return c.Row, k.finish(f)
+}
+
+func holdOpenedByVerdict(k *kit) {
+	c := k.credential(channels.FCM, "")
+	row, res := k.hold(1, delivery.Hold{Subject: c.ID}, delivery.HoldCredential, delivery.CredentialDenied, "fcm.denied")
+	require.True(k, res.Opened)
+	v := k.is(row, delivery.Held, delivery.CredentialDenied)
+	list := k.holds()
+	require.Equal(k, []delivery.Hold{{Tenant: k.tenant, ID: v.HoldID, Scope: delivery.HoldCredential, Subject: c.ID, Reason: delivery.CredentialDenied,
+		Detail: "said so", Since: k.Clock.Now(), Held: 1}}, list)
+	got, err := k.Store.Credential(k.ctx, k.tenant, c.ID)
+	k.ok(err)
+	require.Equal(k, tenants.CredentialPaused, got.Status)
+	require.Equal(k, "said so", got.Reason)
+	require.Empty(k, k.claim())
+}
+
+func holdJoined(k *kit) {
+	c := k.credential(channels.FCM, "")
+	first, _ := k.hold(1, delivery.Hold{Subject: c.ID}, delivery.HoldCredential, delivery.CredentialDenied, "fcm.denied")
+	for _, code := range []string{"fcm.denied", ""} {
+		next, res := k.hold(2, delivery.Hold{Subject: c.ID}, delivery.HoldCredential, delivery.CredentialDenied, code)
+		require.False(k, res.Opened)
+		require.Equal(k, k.view(first).HoldID, k.view(next).HoldID)
+	}
+	require.Equal(k, 3, k.holds()[0].Held)
+}
+
+func holdNotOpenedByDeferral(k *kit) {
+	c := k.credential(channels.FCM, "")
+	row, res := k.hold(1, delivery.Hold{Subject: c.ID}, delivery.HoldCredential, delivery.CredentialPaused, "")
+	require.False(k, res.Opened)
+	require.Equal(k, delivery.Pending, res.Written.State)
+	v := k.is(row, delivery.Pending, delivery.NoReason)
+	require.Zero(k, v.HoldID)
+	require.Equal(k, k.Clock.Now(), v.DueAt, "there is nothing to wait for")
+	require.Empty(k, k.holds())
+}
+
+func holdNotForOldVersion(k *kit) {
+	c := k.credential(channels.FCM, "")
+	k.credential(channels.FCM, "")
+	row, res := k.hold(1, delivery.Hold{Subject: c.ID, Version: 1}, delivery.HoldDoubt, delivery.InDoubt, "fcm.unregistered")
+	require.False(k, res.Opened)
+	k.is(row, delivery.Pending, delivery.NoReason)
+	_, res = k.hold(2, delivery.Hold{Subject: c.ID, Version: 2}, delivery.HoldDoubt, delivery.InDoubt, "fcm.unregistered")
+	require.False(k, res.Written.State == delivery.Held && !res.Opened)
+}
+
+func holdNotWhereCredentialIs(k *kit) {
+	missing := func(kind channels.Kind, qualifier string) bool {
+		_, res := k.hold(k.IDs.Next(), delivery.Hold{App: "default", Channel: kind, Qualifier: qualifier}, delivery.HoldMissing, delivery.CredentialMissing, "")
+		return res.Written.State == delivery.Held
+	}
+	require.True(k, missing(channels.APNs, "production"))
+	k.credential(channels.APNs, "sandbox")
+	require.True(k, missing(channels.APNs, "production"), "another environment does not help")
+	require.False(k, missing(channels.APNs, ""), "a device of unknown environment takes any")
+	require.False(k, missing(channels.APNs, "sandbox"))
+	require.True(k, missing(channels.FCM, ""))
+	k.credential(channels.APNs, "")
+	require.False(k, missing(channels.APNs, "production"), "one for both serves both")
+}
+
+func holdOfAnOrigin(k *kit) {
+	c := k.credential(channels.WebPush, "vapid")
+	_, res := k.hold(1, delivery.Hold{Subject: c.ID, Qualifier: "https://push.example.com"}, delivery.HoldCredential, delivery.CredentialDenied, "webpush.denied")
+	require.True(k, res.Opened)
+	got, err := k.Store.Credential(k.ctx, k.tenant, c.ID)
+	k.ok(err)
+	require.Equal(k, tenants.CredentialActive, got.Status, "other push services may take it")
+	_, err = k.Store.ResumeCredential(k.ctx, k.tenant, c.ID, change("credential.resume"))
+	k.ok(err)
+	require.Equal(k, delivery.Resume, k.holds()[0].Ending)
+}
+
+// manyHeld makes n held deliveries of one doubt.
+func (k *kit) manyHeld(n int) (tenants.Credential, []delivery.Row) {
+	k.Helper()
+	c := k.credential(channels.FCM, "")
+	k.accepted(n)
+	list := k.claim()
+	require.Len(k, list, n)
+	rows := make([]delivery.Row, n)
+	done := make(chan delivery.FinishResult, n)
+	for i, x := range list {
+		rows[i] = x.Row
+		k.Store.Finish(delivery.Finish{Row: x.Row, Credential: c.ID, Version: 1, Now: k.Clock.Now(), ExpiresAt: x.ExpiresAt,
+			Hold:       delivery.Hold{Subject: c.ID, Version: 1, Reason: delivery.InDoubt},
+			Transition: delivery.Transition{State: delivery.Held, Reason: delivery.InDoubt, Hold: delivery.HoldDoubt, Spent: 1},
+			Attempt:    k.attempt(x.Row, channels.Gone, "fcm.unregistered")}, func(r delivery.FinishResult) { done <- r })
+	}
+	for range n {
+		k.ok((<-done).Err)
+	}
+	require.Equal(k, n, k.holds()[0].Held)
+	return c, rows
+}
+
+func holdResumes(k *kit) {
+	const n = 2500
+	c, rows := k.manyHeld(n)
+	_, err := k.Store.ResumeCredential(k.ctx, k.tenant, c.ID, change("credential.resume"))
+	k.ok(err)
+	require.Equal(k, 3, k.ended(1000), "no transaction moves more than its share")
+	require.Empty(k, k.holds())
+	for _, r := range []delivery.Row{rows[0], rows[n-1]} {
+		v := k.is(r, delivery.Pending, delivery.NoReason)
+		require.Zero(k, v.HoldID)
+		require.Equal(k, r.ExpiresAt.UTC(), v.ExpiresAt, "a push does not wait for us")
+	}
+	require.Len(k, k.claim(), n)
+}
+
+// doubt makes a device suspect and holds its delivery.
+func (k *kit) doubt(d devices.Device, c tenants.Credential) delivery.Row {
+	k.Helper()
+	row, _ := k.hold(d.ID, delivery.Hold{Subject: c.ID, Version: c.Version}, delivery.HoldDoubt, delivery.InDoubt, "fcm.unregistered", func(f *delivery.Finish) {
+		f.Transition.Device, f.Transition.Spent, f.Row.Epoch, f.Credential, f.Version = delivery.DeviceSuspect, 1, d.Epoch, c.ID, c.Version
+	})
+	k.is(row, delivery.Held, delivery.InDoubt)
+	k.status(d, devices.Suspect)
+	return row
+}
+
+func holdConfirms(k *kit) {
+	c := k.credential(channels.FCM, "")
+	alice, bob := k.device("alice", "a"), k.device("bob", "b")
+	row := k.doubt(alice, c)
+	k.doubt(bob, c)
+	k.device("bob", "b") // came back meanwhile
+	ended, err := k.Store.EndHold(k.ctx, k.holds()[0].ID, delivery.Confirm, k.Clock.Now())
+	k.ok(err)
+	require.True(k, ended)
+	k.ended(1000)
+	k.is(row, delivery.Dropped, delivery.Gone)
+	k.status(alice, devices.Retired)
+	k.status(bob, devices.Active)
+	require.Empty(k, k.holds())
+}
+
+func holdReverses(k *kit) {
+	c := k.credential(channels.FCM, "")
+	d := k.device("alice", "a")
+	row := k.doubt(d, c)
+	require.Equal(k, 1, k.view(row).Spent)
+	k.Clock.Advance(time.Second)
+	next := k.credential(channels.FCM, "")
+	require.Equal(k, 2, next.Version)
+	k.ended(1000)
+	v := k.is(row, delivery.Pending, delivery.NoReason)
+	require.Zero(k, v.Spent, "the credential was at fault, so the attempt was free")
+	require.Equal(k, k.Clock.Now(), v.DueAt)
+	got := k.status(d, devices.Active)
+	require.Empty(k, got.Reason)
+}
+
+func holdEndsOnce(k *kit) {
+	c := k.credential(channels.FCM, "")
+	k.hold(1, delivery.Hold{Subject: c.ID}, delivery.HoldCredential, delivery.CredentialDenied, "fcm.denied")
+	id := k.holds()[0].ID
+	for i, want := range []bool{true, false} {
+		ended, err := k.Store.EndHold(k.ctx, id, delivery.Ending(i+1), k.Clock.Now())
+		k.ok(err)
+		require.Equal(k, want, ended)
+	}
+	require.Equal(k, delivery.Resume, k.holds()[0].Ending)
+	// What is put off now does not join a hold that ends.
+	row, _ := k.hold(2, delivery.Hold{Subject: c.ID}, delivery.HoldCredential, delivery.CredentialDenied, "")
+	k.is(row, delivery.Pending, delivery.NoReason)
+	// A verdict opens another.
+	_, res := k.hold(3, delivery.Hold{Subject: c.ID}, delivery.HoldCredential, delivery.CredentialDenied, "fcm.denied")
+	require.True(k, res.Opened)
+	require.Len(k, k.holds(), 2)
+	k.ended(1000)
+	require.Len(k, k.holds(), 1)
+}
+
+func (k *kit) paused(e webhooks.Endpoint) webhooks.Endpoint {
+	k.Helper()
+	return k.setStatus(e, webhooks.Paused)
+}
+
+func (k *kit) setStatus(e webhooks.Endpoint, s webhooks.Status) webhooks.Endpoint {
+	k.Helper()
+	was := e.UpdatedAt
+	k.Clock.Advance(time.Millisecond)
+	e.Status, e.UpdatedAt = s, k.Clock.Now()
+	k.ok(k.Store.UpdateEndpoint(k.ctx, e, was, "test"))
+	return e
+}
+
+func holdKeepsBudget(k *kit) {
+	e := k.paused(k.endpoint())
+	row, _ := k.hold(e.ID, delivery.Hold{Subject: e.ID, Channel: channels.Webhook}, delivery.HoldEndpoint, delivery.EndpointPaused, "")
+	k.is(row, delivery.Held, delivery.EndpointPaused)
+	k.Clock.Advance(100 * time.Hour) // far beyond its own deadline of an hour
+	require.Empty(k, k.claim())
+	k.setStatus(e, webhooks.Active)
+	k.ended(1000)
+	v := k.is(row, delivery.Pending, delivery.NoReason)
+	require.Equal(k, k.Clock.Now().Add(time.Hour), v.ExpiresAt)
+	require.Len(k, k.claim(), 1)
+}
+
+func holdLastsAsLongAsItMay(k *kit) {
+	e := k.paused(k.endpoint())
+	row, _ := k.hold(e.ID, delivery.Hold{Subject: e.ID, Channel: channels.Webhook}, delivery.HoldEndpoint, delivery.EndpointPaused, "")
+	// Sent again late in its life: the deadline is beyond what a hold may last.
+	late, _ := k.hold(e.ID, delivery.Hold{Subject: e.ID, Channel: channels.Webhook}, delivery.HoldEndpoint, delivery.EndpointPaused, "",
+		func(f *delivery.Finish) {
+			f.ExpiresAt = f.Row.Notification.Time().Add(delivery.MaxWebhookTTL + time.Hour)
+		})
+	k.Clock.Advance(delivery.MaxWebhookTTL)
+	list := k.claim()
+	require.Len(k, list, 1)
+	require.Equal(k, row.Notification, list[0].Notification)
+	k.Clock.Advance(time.Hour)
+	list = k.claim(func(o *delivery.ClaimOrder) { o.Lease = k.Clock.Now().Add(2 * time.Hour) })
+	require.True(k, list[0].Notification == late.Notification || list[1].Notification == late.Notification)
+}
+
+func restores(k *kit) {
+	old, lately, other := k.device("a", "a"), k.device("b", "b"), k.device("c", "c")
+	k.Clock.Advance(time.Second)
+	k.verdict(old, delivery.DeviceRetired)
+	k.Clock.Advance(time.Second)
+	since := k.Clock.Now()
+	k.verdict(lately, delivery.DeviceRetired)
+	k.verdict(other, delivery.DeviceRetired, func(f *delivery.Finish) { f.Version = 2 })
+	n, err := k.Store.Restore(k.ctx, 77, 3, since, k.Clock.Now())
+	k.ok(err)
+	require.Equal(k, 1, n)
+	k.status(old, devices.Retired)
+	k.status(lately, devices.Suspect)
+	k.status(other, devices.Retired)
+}

@@ -1,0 +1,209 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+)
+
+func purgeTests() map[string]func(*kit) {
+	return map[string]func(*kit){
+		"Purge/ContentOfSent":         purgesContentOfSent,
+		"Purge/ContentOfDead":         purgesContentOfDead,
+		"Purge/SensitiveContent":      purgesSensitive,
+		"Purge/RowsWithAllTheirParts": purgesRows,
+		"Purge/NothingUnfinished":     purgesNothingUnfinished,
+		"Purge/ScheduledCountsLater":  purgesScheduledLater,
+		"Purge/IdempotencyKeys":       purgesIdempotency,
+		"Purge/InBounds":              purgesInBounds,
+	}
+}
+
+const day = 24 * time.Hour
+
+// purge removes what there is to remove, and counts it.
+func (k *kit) purge() (total int) {
+	k.Helper()
+	for {
+		n, err := k.Store.Purge(k.ctx, delivery.DefaultRetention(), k.Clock.Now(), 1000)
+		k.ok(err)
+		if total += n; n == 0 {
+			return total
+		}
+	}
+}
+
+func (k *kit) content(id ids.ID, want bool) {
+	k.Helper()
+	_, err := k.Store.Content(k.ctx, k.tenant, id)
+	if want {
+		k.ok(err)
+	} else {
+		k.code(problem.NotFound, err)
+	}
+}
+
+func purgesContentOfSent(k *kit) {
+	a := k.accepted(1)
+	k.sends(k.claim()[0])
+	k.Clock.Advance(day)
+	require.Zero(k, k.purge())
+	k.content(a.ID, true)
+	k.Clock.Advance(time.Millisecond)
+	require.Equal(k, 1, k.purge())
+	k.content(a.ID, false)
+	view, err := k.Store.Notification(k.ctx, k.tenant, a.ID)
+	k.ok(err)
+	require.Nil(k, view.Content)
+	k.is(a.Rows[0], delivery.Sent, delivery.NoReason)
+}
+
+func purgesContentOfDead(k *kit) {
+	a := k.accepted(2)
+	list := k.claim()
+	k.sends(list[0])
+	k.dies(list[1])
+	k.Clock.Advance(30 * day)
+	require.Zero(k, k.purge())
+	k.content(a.ID, true)
+	k.ok(k.replay(list[1].Row))
+	k.dies(k.claim()[0])
+	k.Clock.Advance(time.Millisecond)
+	k.purge()
+	k.content(a.ID, false)
+	k.code(problem.Conflict, k.replay(list[1].Row))
+}
+
+func purgesSensitive(k *kit) {
+	sensitive := func(a *delivery.Accepted) { a.Sensitive = true }
+	waits, over := k.accepted(1, sensitive), k.accepted(2, sensitive)
+	later := k.accepted(0, func(a *delivery.Accepted) {
+		a.Sensitive, a.Scheduled, a.SendAt = true, true, k.Clock.Now().Add(40*day)
+	})
+	for _, c := range k.claim() {
+		if c.Notification == over.ID {
+			k.sends(c)
+		}
+	}
+	view, err := k.Store.Notification(k.ctx, k.tenant, over.ID)
+	k.ok(err)
+	require.Nil(k, view.Content, "never read back")
+	require.Equal(k, 1, k.purge())
+	k.content(over.ID, false)
+	k.content(waits.ID, true)
+	k.Clock.Advance(39 * day)
+	k.purge()
+	k.content(later.ID, true)
+}
+
+func purgesRows(k *kit) {
+	a := k.accepted(1)
+	skipped := k.accepted(0, func(a *delivery.Accepted) { a.Skips = []delivery.Skip{{User: "bob", Reason: delivery.SkipUnknownUser}} })
+	c := k.claim()[0]
+	k.finish(delivery.Finish{Row: c.Row, Transition: delivery.Transition{State: delivery.Pending, DueAt: k.Clock.Now(), Spent: 1}, Attempt: k.attempt(c.Row, 2, "busy")})
+	k.sends(k.claim()[0])
+	k.Clock.Advance(30 * day)
+	k.purge()
+	require.Len(k, k.view(a.Rows[0]).Attempts, 2)
+	k.Clock.Advance(time.Millisecond)
+	require.Equal(k, 5, k.purge(), "a delivery, an older attempt, a skip and two notifications; the content went before")
+	k.absent(a.ID)
+	k.absent(skipped.ID)
+	_, err := k.Store.Delivery(k.ctx, k.tenant, c.Notification, c.Target)
+	k.code(problem.NotFound, err)
+	list, err := k.Store.UserNotifications(k.ctx, k.tenant, "bob", 0, 10)
+	k.ok(err)
+	require.Empty(k, list)
+	require.Zero(k, k.purge())
+}
+
+func purgesNothingUnfinished(k *kit) {
+	a := k.accepted(3)
+	list := k.claim(func(o *delivery.ClaimOrder) { o.Limit = 2 })
+	k.finish(delivery.Finish{Row: list[0].Row, Hold: delivery.Hold{App: "default", Channel: 1},
+		Transition: delivery.Transition{State: delivery.Held, Reason: delivery.CredentialMissing, Hold: delivery.HoldMissing}})
+	m := k.marker(k.Clock.Now().Add(time.Hour))
+	k.Clock.Advance(400 * day)
+	require.Zero(k, k.purge())
+	k.content(a.ID, true)
+	k.content(m.ID, true)
+	view, err := k.Store.Notification(k.ctx, k.tenant, a.ID)
+	k.ok(err)
+	require.Equal(k, map[delivery.State]int{delivery.Pending: 1, delivery.Sending: 1, delivery.Held: 1}, view.Counts)
+	// An old delivery that ends now is kept for its time from now on.
+	k.sends(k.claim()[0])
+	k.Clock.Advance(30 * day)
+	require.Zero(k, k.purge())
+	k.Clock.Advance(time.Millisecond)
+	require.Equal(k, 1, k.purge())
+}
+
+// purgesScheduledLater: an id tells when a notification was accepted, but what
+// was scheduled far ahead is kept from when it was sent.
+func purgesScheduledLater(k *kit) {
+	at := k.Clock.Now().Add(60 * day)
+	a, empty := k.marker(at), k.marker(at)
+	k.Clock.Advance(60 * day)
+	a.Rows = k.notification(1).Rows
+	a.Rows[0].Notification = a.ID
+	empty.Skips = []delivery.Skip{{User: "bob", Reason: delivery.SkipNoDevice}}
+	for _, x := range []delivery.Accepted{a, empty} {
+		there, err := k.Store.Unfold(k.ctx, x)
+		k.ok(err)
+		require.True(k, there)
+	}
+	c := k.claim()[0]
+	k.dies(c)
+	k.purge()
+	k.Clock.Advance(29 * day)
+	k.purge()
+	k.ok(k.replay(c.Row))
+	k.sends(k.claim()[0])
+	view, err := k.Store.Notification(k.ctx, k.tenant, empty.ID)
+	k.ok(err)
+	require.Len(k, view.Skips, 1)
+	k.Clock.Advance(2 * day)
+	k.purge()
+	k.absent(empty.ID)
+	k.is(a.Rows[0], delivery.Sent, delivery.NoReason)
+	k.Clock.Advance(30 * day)
+	k.purge()
+	k.absent(a.ID)
+}
+
+func purgesIdempotency(k *kit) {
+	_, err := k.Store.Accept(k.ctx, k.batch("key", 1, "answer", k.notification()))
+	k.ok(err)
+	k.Clock.Advance(day - time.Millisecond)
+	require.Zero(k, k.purge())
+	k.Clock.Advance(time.Millisecond)
+	require.Equal(k, 1, k.purge())
+}
+
+func purgesInBounds(k *kit) {
+	const n = 25
+	for range n {
+		k.accepted(1)
+	}
+	for _, c := range k.claim() {
+		k.finish(delivery.Finish{Row: c.Row, Transition: delivery.Transition{State: delivery.Pending, DueAt: k.Clock.Now(), Spent: 1}, Attempt: k.attempt(c.Row, 2, "busy")})
+	}
+	for _, c := range k.claim() {
+		k.sends(c)
+	}
+	k.Clock.Advance(31 * day)
+	total := 0
+	for {
+		removed, err := k.Store.Purge(k.ctx, delivery.DefaultRetention(), k.Clock.Now(), 10)
+		k.ok(err)
+		require.LessOrEqual(k, removed, 50, "ten of each kind at most")
+		if total += removed; removed == 0 {
+			break
+		}
+	}
+	require.Equal(k, 4*n, total, "contents, attempts, deliveries and notifications; no attempt is left behind")
+}
