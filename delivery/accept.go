@@ -43,11 +43,14 @@ func (e *Engine) Accept(ctx context.Context, s Submission) (Answer, error) {
 		} else {
 			plans[i], err = e.plan(ctx, s.Tenant, &s.Requests[i], e.o.IDs.Next(), now)
 		}
+		if err == nil && s.Requests[i].Urgent {
+			err = e.urgents.take(s.Tenant, now)
+		}
 		if err != nil {
 			if problem.CodeOf(err) == problem.Internal {
 				return Answer{}, err
 			}
-			receipts[i] = Receipt{Err: err}
+			plans[i], receipts[i] = plan{}, Receipt{Err: err}
 			refused++
 			continue
 		}

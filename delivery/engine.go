@@ -30,6 +30,7 @@ type Options struct {
 	Workers     int           // concurrent requests; 512
 	LaneSize    int           // most items of a lane in memory; 4,000
 	MaxBacklog  int           // unfinished deliveries before accepts are refused; 1,000,000
+	UrgentRate  int           // urgent notifications of a tenant in a second; 100
 	SendTimeout time.Duration // of one request; 30 s
 	Lease       time.Duration // of a claim; 90 s
 	Poll        time.Duration // most time between two claims; 1 s
@@ -42,6 +43,7 @@ func (o *Options) defaults() {
 	set(&o.Workers, 512)
 	set(&o.LaneSize, 4000)
 	set(&o.MaxBacklog, 1_000_000)
+	set(&o.UrgentRate, 100)
 	set(&o.SendTimeout, 30*time.Second)
 	set(&o.Lease, 90*time.Second)
 	set(&o.Poll, time.Second)
@@ -81,6 +83,7 @@ type Engine struct {
 	contents  contents
 	endpoints targets
 	gates     gates
+	urgents   urgents
 	metrics   *metrics
 
 	backlog   atomic.Int64 // unfinished deliveries, about
@@ -109,6 +112,7 @@ func New(o Options) *Engine {
 	}
 	e.dispatch = newDispatcher(o.Workers, o.LaneSize, e.serve)
 	e.senders = &senders{channels: o.Channels, open: o.Store.OpenCredential}
+	e.urgents.perSecond = o.UrgentRate
 	e.metrics = newMetrics(o.Metrics)
 	e.sendCtx, e.stopSends = context.WithCancelCause(context.Background())
 	e.loopCtx, e.stopLoops = context.WithCancel(context.Background())

@@ -489,6 +489,19 @@ func TestOverflowIsBornPendingAndFullIsRefused(t *testing.T) {
 	k.sound()
 }
 
+func TestUrgentIsRationed(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, func(o *delivery.Options) { o.UrgentRate = 1 })
+	urgent := toUser("alice")
+	urgent.Urgent = true
+	k.post(urgent)
+	k.post(urgent)
+	p := k.refused(urgent)
+	require.Equal(t, problem.Throttled, p.Code)
+	require.Positive(t, p.RetryAfter)
+	k.post(toUser("alice"))
+}
+
 func TestBatchMembersStandAlone(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, nil)

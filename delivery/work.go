@@ -190,9 +190,6 @@ func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tena
 		health.Stale = stale
 	}
 	t := Next(standing(it), r, PolicyOf(it.Channel, pic.settings), health, now, e.o.Jitter())
-	if r.Resubscribe && t.Device == DeviceUntouched {
-		t.Device = DeviceSuspect
-	}
 	f := Finish{
 		Transition: t, Credential: id, Version: s.version, Learned: r.Environment, StartedAt: started, Prove: opinion.first,
 		Attempt: &Attempt{Number: it.Attempts + 1, At: started, Duration: took, Outcome: r.Outcome, Code: r.Code, Detail: r.Detail,

@@ -74,35 +74,26 @@ func claimsInBounds(k *kit) {
 // claimStarvesNobody: with any number of tenants whose rows fill each claim, all
 // get their turn.
 func claimStarvesNobody(k *kit) {
-	const rows = 40
-	for n, want := range []int{1, 2, 4, 5, 8} {
-		lane := delivery.Lane(n % delivery.LanesCount)
-		for range want - min(n, 0) {
-			k.tenant = k.newTenant("t-" + k.IDs.Next().Format("x"))
-			k.accepted(rows, func(a *delivery.Accepted) {
+	for lane, tenants := range map[delivery.Lane]int{delivery.Urgent: 2, delivery.Regular: 5, delivery.Bulk: 8} {
+		for range tenants {
+			k.tenant = k.newTenant("t" + k.IDs.Next().Format(""))
+			k.accepted(6, func(a *delivery.Accepted) {
 				a.Lane = lane
 				for i := range a.Rows {
 					a.Rows[i].Lane = lane
 				}
 			})
 		}
-		served := map[ids.ID]bool{}
-		for range want + 1 {
+		served := map[ids.ID]int{}
+		for range 2 * tenants {
 			k.Clock.Advance(time.Millisecond) // so that the claims differ as they do in life
-			for _, c := range k.claim(func(o *delivery.ClaimOrder) { o.Lane, o.Limit, o.PerTenant = lane, 10, 10 }) {
-				served[c.Tenant] = true
-				k.sends(c)
-			}
+			list := k.claim(func(o *delivery.ClaimOrder) { o.Lane, o.Limit, o.PerTenant = lane, 2, 100 })
+			require.Len(k, list, 2)
+			served[list[0].Tenant]++
 		}
-		require.GreaterOrEqual(k, len(served), want)
-		for { // the next round begins with an empty lane
-			list := k.claim(func(o *delivery.ClaimOrder) { o.Lane = lane })
-			if len(list) == 0 {
-				break
-			}
-			for _, c := range list {
-				k.sends(c)
-			}
+		require.Len(k, served, tenants)
+		for _, n := range served {
+			require.Equal(k, 2, n, "one claim of each tenant in turn")
 		}
 	}
 }
