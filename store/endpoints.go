@@ -67,6 +67,7 @@ func (s *Store) CreateEndpoint(ctx context.Context, e webhooks.Endpoint, actor s
 	if err != nil {
 		return err
 	}
+	defer s.bound.changed(e.Tenant)
 	return s.change(ctx, func(t *tx) error {
 		user, err := t.userOrNone(e.Tenant, e.User)
 		if err != nil {
@@ -94,6 +95,7 @@ func (s *Store) UpdateEndpoint(ctx context.Context, e webhooks.Endpoint, was tim
 	if err != nil {
 		return err
 	}
+	defer s.bound.changed(e.Tenant)
 	return s.change(ctx, func(t *tx) error {
 		user, err := t.userOrNone(e.Tenant, e.User)
 		if err != nil {

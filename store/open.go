@@ -50,6 +50,7 @@ type Store struct {
 	lock    *flock.Flock
 
 	prepared sync.Map // SQL text -> *sql.Stmt on the read pool
+	bound    boundTenants
 }
 
 // The pragmas, with their reasons: WAL lets readers work beside the writer;

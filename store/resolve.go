@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/devices"
@@ -105,7 +106,59 @@ func (s *Store) resolveUsers(ctx context.Context, tenant ids.ID, names string, n
 			return err
 		}
 	}
+	bound, err := s.hasBound(ctx, tenant)
+	if err != nil || !bound {
+		return err
+	}
 	return s.each(ctx, addEndpoint(r, tenant), resolveBound, tenant, names)
+}
+
+// boundTenants knows which tenants have endpoints that are bound to a user. Most
+// have none, and need not be asked for each notification: this process is the
+// only one that writes endpoints, and forgets what it knows when it does.
+type boundTenants struct {
+	mu      sync.Mutex
+	known   map[ids.ID]bool
+	changes int
+}
+
+func (b *boundTenants) get(tenant ids.ID) (bound, known bool, changes int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	bound, known = b.known[tenant]
+	return bound, known, b.changes
+}
+
+// put keeps what was read, unless something has changed since changes.
+func (b *boundTenants) put(tenant ids.ID, bound bool, changes int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.known == nil {
+		b.known = map[ids.ID]bool{}
+	}
+	if changes == b.changes {
+		b.known[tenant] = bound
+	}
+}
+
+// changed is called after a change is committed, before its maker is answered.
+func (b *boundTenants) changed(tenant ids.ID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.changes++
+	delete(b.known, tenant)
+}
+
+func (s *Store) hasBound(ctx context.Context, tenant ids.ID) (bool, error) {
+	bound, known, changes := s.bound.get(tenant)
+	if known {
+		return bound, nil
+	}
+	err := s.readDB.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM endpoints INDEXED BY endpoints_user WHERE tenant_id=? AND user_id<>0)", tenant).Scan(&bound)
+	if err == nil {
+		s.bound.put(tenant, bound, changes)
+	}
+	return bound, err
 }
 
 func addDevice(r *delivery.Resolution, tenant ids.ID) func(*sql.Rows) error {
