@@ -37,7 +37,7 @@ func (s *Server) appRoutes() []route {
 }
 
 func (s *Server) putApp(ctx context.Context, c *call, p *appPath) error {
-	return s.tenants.PutApp(ctx, c.tenant, p.App, c.actor)
+	return renames{"name": "app"}.of(s.tenants.PutApp(ctx, c.tenant, p.App, c.actor))
 }
 
 func (s *Server) listApps(ctx context.Context, c *call, _ *none) (List[App], error) {

@@ -32,7 +32,7 @@ type NewUserKey struct {
 // UserKeyMade is a new key with its secret.
 type UserKeyMade struct {
 	UserKey
-	Secret string `json:"secret" doc:"Shown in this answer only. Sign tokens with it: HS256, header kid = id, claims sub (your user) and exp"`
+	Secret string `json:"secret" doc:"Shown in this answer only. Sign tokens with it: HS256, header kid = id, claims sub (your user), aud (carillon) and exp"`
 }
 
 type userKeyPath struct {

@@ -29,6 +29,8 @@ type plan struct {
 // every delivery ends sent, dropped with a reason, or dead. In a batch each
 // member is accepted or refused by itself, and those accepted commit as one.
 func (e *Engine) Accept(ctx context.Context, s Submission) (Answer, error) {
+	e.accepting.RLock() // Stop waits for what is under way
+	defer e.accepting.RUnlock()
 	if e.stopping.Load() {
 		return Answer{}, problem.New(problem.Unavailable, "The server is stopping.")
 	}

@@ -97,6 +97,8 @@ type Engine struct {
 	loops    sync.WaitGroup
 	stopping atomic.Bool
 
+	accepting sync.RWMutex // held, shared, by every Accept
+
 	sendCtx   context.Context // ends with ErrStopping when the grace is over
 	stopSends context.CancelCauseFunc
 	loopCtx   context.Context
@@ -141,6 +143,9 @@ func (e *Engine) Stop(ctx context.Context) error {
 	if e.stopping.Swap(true) {
 		return errors.New("the engine has been stopped already")
 	}
+	// What was accepted until now is in hand before anything is given back.
+	e.accepting.Lock()
+	e.accepting.Unlock() //nolint:staticcheck // empty on purpose: it is a barrier
 	e.stopLoops()
 	for _, it := range e.dispatch.close() {
 		e.giveBack(it)

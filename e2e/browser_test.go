@@ -5,6 +5,7 @@ import (
 	"crypto/ecdh"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
@@ -32,19 +33,14 @@ func newVAPIDKey(t testing.TB) vapidKey {
 	}
 }
 
-// push sends one encrypted message to a subscription and returns the status.
-func push(ctx context.Context, t testing.TB, key vapidKey, to subscription, message string) int {
-	t.Helper()
-	res, err := webpush.SendNotificationWithContext(ctx, []byte(message), &to.Subscription, &webpush.Options{
-		HTTPClient: http.DefaultClient, Subscriber: "ops@example.com", TTL: 60,
-		VAPIDPublicKey: key.public, VAPIDPrivateKey: key.private,
-	})
-	require.NoError(t, err)
-	defer res.Body.Close()
-	return res.StatusCode
+// put makes it a credential of the tenant.
+func (k vapidKey) put(a tenant) {
+	a.t.Helper()
+	a.do("PUT", "/v1/apps/default/credentials/webpush", map[string]any{"subject": "mailto:ops@example.com", "public_key": k.public, "private_key": k.private}, nil)
 }
 
-// TestBrowser takes a real Firefox through the life of a subscription.
+// TestBrowser takes a real Firefox through the life of a subscription, on a page
+// of another origin than the server's.
 func TestBrowser(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), browserLimit)
@@ -52,97 +48,200 @@ func TestBrowser(t *testing.T) {
 	providers, err := simulator.Start(simulator.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, providers.Close()) })
+	b := install(t, providers)
+	b.start()
+	acme := newTenant(t, b)
 	key := newVAPIDKey(t)
-	site := newSite(t, key)
-	v := visit(ctx, t, providers.Push().SocketURL, site.url+"/")
+	key.put(acme)
+	var signer userKey
+	acme.do("POST", "/v1/user-keys", map[string]any{"name": "site"}, &signer)
+	site, stranger := newSite(t, b.url, signer, "alice"), newSite(t, b.url, signer, "alice")
+	acme.do("PUT", "/v1/tenant", map[string]any{"settings": map[string]any{"origins": []string{site.url}}}, nil)
+
+	v := visit(ctx, t, providers.Push().SocketURL, stranger.url+"/")
+	var code string
+	v.eval("carillon.subscribe().then(() => 'subscribed', (e) => e.code)", &code)
+	require.Equal(t, "unreachable", code, "CORS keeps a page out whose origin the tenant does not list")
+	require.Empty(t, acme.devices("alice"))
+
+	require.NoError(t, v.Navigate(ctx, site.url+"/"))
 	require.Equal(t, "/", await(ctx, t, site.opened))
 	v.requireState("off")
-
-	var device struct{ ID string }
-	v.eval("carillon.subscribe()", &device)
-	require.Equal(t, "dev_1", device.ID)
+	var made device
+	v.eval("carillon.subscribe()", &made)
 	v.requireState("on")
-	first := await(ctx, t, site.registrations)
+	first := theDevice(acme)
+	require.Equal(t, made, first)
 	require.Equal(t, "webpush", first.Channel)
-	require.Equal(t, "shop", first.App)
+	require.Equal(t, "default", first.App)
 	require.Equal(t, "web", first.OS)
 	require.NotEmpty(t, first.Locale)
 	require.NotEmpty(t, first.TimeZone)
-	require.Len(t, first.Installation, 36)
-	require.True(t, strings.HasPrefix(first.Subscription.Endpoint, providers.Push().URL), "its own push service")
+	require.Len(t, first.InstallationID, 36)
+	require.True(t, strings.HasPrefix(first.Address, providers.Push().URL), "its own push service")
 
-	checkShown(v, site, key, first.Subscription)
+	checkShown(v, site, acme)
+	checkForeign(v, key)
 
-	// The browser's subscription is lost: the worker makes another, the page reports it.
-	// Firefox waits for a moment before it comes back, and is unknown by then.
-	providers.Push().Disconnect()
+	// The push service loses the browser: the worker subscribes anew, the page reports it.
 	providers.Push().Forget()
-	second := await(ctx, t, site.registrations)
-	require.NotEqual(t, first.Subscription.Endpoint, second.Subscription.Endpoint)
-	require.Equal(t, first.Installation, second.Installation)
-	require.Equal(t, http.StatusGone, push(ctx, t, key, first.Subscription, "late"))
+	eventually(t, func() bool { return theDevice(acme).Address != first.Address }, "the new subscription arrives")
+	second := theDevice(acme)
+	require.Equal(t, first.ID, second.ID, "it is the same browser")
+	require.Equal(t, first.InstallationID, second.InstallationID)
+	requireGone(t, first)
 
 	// The app has got another key: the next page load subscribes with it.
 	key = newVAPIDKey(t)
-	site.key.Store(&key)
+	key.put(acme)
 	v.eval("carillon.refresh()", nil)
-	third := await(ctx, t, site.registrations)
-	require.NotEqual(t, second.Subscription.Endpoint, third.Subscription.Endpoint)
-	heard := v.during("push", func() {
-		require.Equal(t, http.StatusCreated, push(ctx, t, key, third.Subscription, `{"notification":{"title":"New key"}}`))
-	})
+	third := theDevice(acme)
+	require.NotEqual(t, second.Address, third.Address)
+	heard := v.during("push", func() { acme.send(toAlice(map[string]any{"title": "New key"})) })
 	require.Contains(t, heard, "notification")
 
 	v.eval("carillon.unsubscribe()", nil)
-	require.Equal(t, third.Subscription.Endpoint, await(ctx, t, site.unregistered))
 	v.requireState("off")
-	require.Equal(t, http.StatusGone, push(ctx, t, key, third.Subscription, "too late"))
-	var refreshed *registration
+	require.Empty(t, acme.devices("alice"))
+	requireGone(t, third)
+	got := acme.send(toAlice(map[string]any{"title": "Too late"}))
+	require.Empty(t, got.Deliveries)
+	require.Len(t, got.Skips, 1)
+	require.Equal(t, "no_device", got.Skips[0].Reason)
+	var refreshed *device
 	v.eval("carillon.refresh()", &refreshed)
 	require.Nil(t, refreshed, "what was turned off stays off")
 	require.Zero(t, providers.Report().Browser.Undecryptable)
 }
 
-// checkShown sends what a server may send and looks at what the browser shows.
-func checkShown(v visitor, site *site, key vapidKey, to subscription) {
+func toAlice(n map[string]any) map[string]any {
+	n["to"], n["channels"] = map[string]any{"users": []string{"alice"}}, []string{"webpush"}
+	return n
+}
+
+// theDevice is the one that alice has.
+func theDevice(a tenant) device {
+	a.t.Helper()
+	list := a.devices("alice")
+	require.Len(a.t, list, 1)
+	return list[0]
+}
+
+// requireGone tells that the push service has ended a subscription.
+func requireGone(t testing.TB, d device) {
+	t.Helper()
+	res, err := http.Post(d.Address, "application/octet-stream", nil)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	require.Equal(t, http.StatusGone, res.StatusCode)
+}
+
+// checkShown sends over the API and looks at what the browser shows.
+func checkShown(v visitor, site *site, acme tenant) {
 	t, ctx := v.t, v.ctx
 	t.Helper()
-	send := func(message string) func() {
-		return func() { require.Equal(t, http.StatusCreated, push(ctx, t, key, to, message)) }
+	parcel := func(body string) map[string]any {
+		return toAlice(map[string]any{"title": "Parcel", "body": body, "collapse_key": "parcel-7", "url": site.url + "/other", "data": map[string]any{"order": 7},
+			"overrides": map[string]any{"webpush": map[string]any{"notification": map[string]any{"requireInteraction": true}}}})
 	}
-	heard := v.during("push", send(`{"web_push":8030,"mutable":true,"carillon":"dlv_1","notification":{
-		"title":"Parcel","body":"On its way","tag":"parcel-7","navigate":"`+site.url+`/other","requireInteraction":true,
-		"data":{"carillon":"dlv_1","order":7}}}`))
-	require.Equal(t, "dlv_1", heard["carillon"])
-	up := v.notifications()
+	var got accepted
+	heard := v.during("push", func() { got = acme.send(parcel("On its way")) })
+	require.Equal(t, got.Deliveries[0].ID, heard["carillon"])
+	up := v.notifications("/")
 	require.Len(t, up, 1)
 	require.Equal(t, "Parcel", up[0].Title)
 	require.Equal(t, "On its way", up[0].Body)
 	require.Equal(t, "parcel-7", up[0].Tag)
 	require.Equal(t, site.url+"/other", *up[0].Data.URL)
-	require.Equal(t, "dlv_1", *up[0].Data.Delivery)
+	require.Equal(t, got.Deliveries[0].ID, *up[0].Data.Delivery)
 	require.EqualValues(t, 7, up[0].Data.Data["order"])
+	eventually(t, func() bool {
+		var d struct{ State string }
+		acme.do("GET", "/v1/deliveries/"+got.Deliveries[0].ID, nil, &d)
+		return d.State == "sent"
+	}, "the delivery is sent")
 
 	// The same tag takes its place.
-	v.during("push", send(`{"notification":{"title":"Parcel","body":"At your door","tag":"parcel-7",
-		"navigate":"`+site.url+`/other","requireInteraction":true},"carillon":"dlv_2"}`))
-	up = v.notifications()
+	v.during("push", func() { got = acme.send(parcel("At your door")) })
+	up = v.notifications("/")
 	require.Len(t, up, 1)
 	require.Equal(t, "At your door", up[0].Body)
 
 	clicked := v.during("click", func() { v.clickNotification("Parcel") })
-	require.Equal(t, "dlv_2", clicked["delivery"])
+	require.Equal(t, got.Deliveries[0].ID, clicked["delivery"])
 	require.Equal(t, "/other", await(ctx, t, site.opened))
-	require.Empty(t, v.notifications())
+	require.Empty(t, v.notifications("/"))
+}
 
-	// What is not ours, empty or without a body is shown too.
+// checkForeign pushes what is not ours, and empty messages, which are shown too:
+// a browser takes the permission from a worker that shows nothing.
+func checkForeign(v visitor, key vapidKey) {
+	t := v.t
+	t.Helper()
+	var to webpush.Subscription
+	v.eval("navigator.serviceWorker.getRegistration('/').then((r) => r.pushManager.getSubscription()).then((s) => s.toJSON())", &to)
 	for i, message := range []string{"Dinner is ready", ""} {
-		v.during("push", send(message))
-		up = v.notifications()
+		v.during("push", func() {
+			res, err := webpush.SendNotificationWithContext(v.ctx, []byte(message), &to, &webpush.Options{
+				HTTPClient: http.DefaultClient, Subscriber: "ops@example.com", TTL: 60,
+				VAPIDPublicKey: key.public, VAPIDPrivateKey: key.private,
+			})
+			require.NoError(t, err)
+			require.NoError(t, res.Body.Close())
+			require.Equal(t, http.StatusCreated, res.StatusCode)
+		})
+		up := v.notifications("/")
 		require.Len(t, up, i+1)
 		for _, n := range up {
 			require.Equal(t, "127.0.0.1", n.Title)
 			require.Nil(t, n.Data.Delivery)
 		}
 	}
+}
+
+// TestDemoPage runs the demo as people do, and a visitor who presses its buttons.
+func TestDemoPage(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), browserLimit)
+	defer cancel()
+	d := startDemo(t)
+	v := visit(ctx, t, "ws"+strings.TrimPrefix(d.simulator, "http")+"/push", d.page)
+	browserOf := func(user string) *device { // besides those that the demo has made
+		for _, x := range d.api.devices(user) {
+			if x.InstallationID != "" {
+				return &x
+			}
+		}
+		return nil
+	}
+	text := func(s string) string { quoted, _ := json.Marshal(s); return string(quoted) }
+	logged := func(line string) { v.until("document.getElementById('log').textContent.includes(" + text(line) + ")") }
+
+	v.press("#enable")
+	v.until("document.getElementById('state').dataset.state === 'on'")
+	require.NotNil(t, browserOf("alice"))
+	address := browserOf("alice").Address
+	require.True(t, strings.HasPrefix(address, d.simulator))
+
+	v.press("#send-button")
+	logged("Arrived: “Good morning”")
+	up := v.notifications("/demo/")
+	require.Len(t, up, 1)
+	require.Equal(t, "Good morning", up[0].Title)
+	require.Equal(t, "The bells are ringing.", up[0].Body)
+	require.Equal(t, d.page, *up[0].Data.URL)
+	v.clickNotification("Good morning")
+	logged("You clicked a notification.")
+	require.Empty(t, v.notifications("/demo/"))
+
+	v.press("input[value=bob]")
+	logged("Notifications in this browser go to Bob.")
+	require.Nil(t, browserOf("alice"))
+	require.Equal(t, address, browserOf("bob").Address)
+
+	v.press("#disable")
+	v.until("document.getElementById('state').dataset.state === 'off'")
+	require.Nil(t, browserOf("bob"))
+	requireGone(t, device{Address: address})
+	d.stop()
 }

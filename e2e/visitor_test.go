@@ -43,10 +43,10 @@ type shown struct {
 	} `json:"data"`
 }
 
-// notifications gives those that are up.
-func (v visitor) notifications() (up []shown) {
+// notifications gives those of a worker that are up.
+func (v visitor) notifications(scope string) (up []shown) {
 	v.t.Helper()
-	v.eval(`navigator.serviceWorker.getRegistration('/').then((r) => r.getNotifications()).then((list) =>
+	v.eval(`navigator.serviceWorker.getRegistration('`+scope+`').then((r) => r.getNotifications()).then((list) =>
 		list.map(({ title, body, tag, data }) => ({ title, body, tag, data })))`, &up)
 	return up
 }
@@ -71,6 +71,24 @@ func (v visitor) clickNotification(title string) {
 		err = v.ClickNotification(v.ctx, title)
 	}
 	require.NoError(v.t, err)
+}
+
+// until waits until an expression is true of the page.
+func (v visitor) until(expr string) {
+	v.t.Helper()
+	v.eval(`new Promise((resolve) => {
+		const look = () => { if (`+expr+`) { watch.disconnect(); resolve(true); } };
+		const watch = new MutationObserver(look);
+		watch.observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
+		look();
+	})`, nil)
+}
+
+// press clicks a control as soon as it is enabled.
+func (v visitor) press(selector string) {
+	v.t.Helper()
+	v.until("!document.querySelector('" + selector + "').disabled")
+	require.NoError(v.t, v.Click(v.ctx, selector))
 }
 
 func (v visitor) requireState(want string) {

@@ -221,24 +221,29 @@ func send(ctx context.Context, conn *websocket.Conn, v any) {
 // Disconnect drops the connections of all browsers. They come back by themselves.
 func (a PushAccess) Disconnect() {
 	for _, b := range a.service.everyBrowser() {
-		b.mu.Lock()
-		conn := b.conn
-		b.mu.Unlock()
-		if conn != nil {
-			conn.CloseNow()
-		}
+		b.hangUp()
 	}
 }
 
-// Forget makes the service lose all browsers: their endpoints answer 410, and at
-// the next hello each browser drops its subscriptions and fires
-// pushsubscriptionchange. Disconnect makes it come soon.
+// Forget makes the service lose all browsers: their endpoints answer 410, their
+// connections are dropped, and at the next hello each drops its subscriptions
+// and fires pushsubscriptionchange.
 func (a PushAccess) Forget() {
 	for _, b := range a.service.everyBrowser() {
 		a.service.end(b, func(*subscription) bool { return true })
 		a.service.mu.Lock()
 		delete(a.service.browsers, b.uaid)
 		a.service.mu.Unlock()
+		b.hangUp() // last, so that the next hello finds nothing
+	}
+}
+
+func (b *browser) hangUp() {
+	b.mu.Lock()
+	conn := b.conn
+	b.mu.Unlock()
+	if conn != nil {
+		conn.CloseNow()
 	}
 }
 

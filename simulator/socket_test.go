@@ -148,6 +148,7 @@ func TestPushSocketKeepsMessages(t *testing.T) {
 	require.Empty(t, f.hear(t), "nothing waits any more")
 
 	p.Push().Forget()
+	require.NoError(t, p.Wait(f.ctx, gone), "and is disconnected")
 	require.Equal(t, 410, p.post(t, endpoint, p.body).status)
 	f = dialPush(t, p.rig)
 	require.NotEqual(t, uaid, f.hello(t, uaid))

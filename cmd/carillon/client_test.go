@@ -68,12 +68,16 @@ func TestDryRun(t *testing.T) {
 	var preview struct {
 		DryRun     bool              `json:"dry_run"`
 		Deliveries []json.RawMessage `json:"deliveries"`
-		Payloads   []struct{ Channel string }
+		Payloads   []struct {
+			Channel string
+			Payload json.RawMessage
+		}
 	}
-	require.NoError(t, json.Unmarshal([]byte(k.must("send", "--user", "alice", "--title", "Hello", "--dry-run")), &preview))
+	require.NoError(t, json.Unmarshal([]byte(k.must("send", "--user", "alice", "--title", "Hello", "--link", "https://example.com/orders/7", "--dry-run")), &preview))
 	require.True(t, preview.DryRun)
 	require.Len(t, preview.Deliveries, 1)
 	require.Equal(t, "fcm", preview.Payloads[0].Channel)
+	require.Contains(t, string(preview.Payloads[0].Payload), "https://example.com/orders/7")
 	require.Empty(t, k.deliveries())
 	require.Empty(t, k.sim.Arrivals(simulator.Filter{}))
 }
@@ -137,5 +141,25 @@ func TestAnswersThatAreNone(t *testing.T) {
 		s.Close()
 		require.Equal(t, exitFailed, code)
 		require.Contains(t, errs, says)
+	}
+}
+
+// TestClientFlagsAreTheSameEverywhere: no command has a flag of its own in the
+// place of --url, --key or --tenant.
+func TestClientFlagsAreTheSameEverywhere(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"send", "--title", "x"}, {"dead", "list"}, {"dead", "replay", "dlv_x"}, {"holds"}} {
+		var path, authorization, tenant string
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			path, authorization, tenant = r.URL.Path, r.Header.Get("Authorization"), r.Header.Get("Carillon-Tenant")
+			w.WriteHeader(http.StatusTeapot)
+		}))
+		code, _, errs := command(t, nil, append(args, "--url", s.URL, "--key", "k", "--tenant", "acme")...)
+		s.Close()
+		require.Equal(t, exitFailed, code, errs)
+		require.Contains(t, errs, "418")
+		require.Regexp(t, "^/v1/", path)
+		require.Equal(t, "Bearer k", authorization)
+		require.Equal(t, "acme", tenant)
 	}
 }

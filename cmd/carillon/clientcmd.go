@@ -77,13 +77,12 @@ func newSendCommand(c *cli) *cobra.Command {
 	flags.StringSliceVar(&devs, "device", nil, "a device (dev_...); may be repeated")
 	flags.StringSliceVar(&hooks, "endpoint", nil, "a webhook endpoint (whe_...); may be repeated")
 	flags.StringSliceVar(&kinds, "channel", nil, "only these channels: fcm, apns, webpush, webhook")
-	for name, help := range map[string]string{"type": "what happened, such as order.shipped", "title": "title", "body": "text",
-		"image": "https URL of an image", "url": "what a tap opens", "collapse-key": "replaces an older one with the same key"} {
-		key := name
-		if name == "collapse-key" {
-			key = "collapse_key"
-		}
-		texts[key] = flags.String(name, "", help)
+	for _, t := range []struct{ member, flag, help string }{
+		{"type", "type", "what happened, such as order.shipped"}, {"title", "title", "title"}, {"body", "body", "text"},
+		{"image", "image", "https URL of an image"}, {"url", "link", "URL that a tap opens"}, // --url is the server
+		{"collapse_key", "collapse-key", "replaces an older one with the same key"},
+	} {
+		texts[t.member] = flags.String(t.flag, "", t.help)
 	}
 	flags.StringVar(&data, "data", "", "a JSON object for the app")
 	flags.Int64Var(&ttl, "ttl", 0, "seconds until it is worthless")

@@ -51,7 +51,7 @@ func TestDemoStays(t *testing.T) {
 		_ = end.Close()
 	}()
 	urls := map[string]string{}
-	for lines := bufio.NewScanner(out); lines.Scan() && urls["Metrics"] == ""; {
+	for lines := bufio.NewScanner(out); urls["Metrics"] == "" && lines.Scan(); {
 		for _, name := range []string{"A browser that gets notifications", "The API", "What the providers saw", "Metrics"} {
 			if rest, ok := strings.CutPrefix(strings.TrimSpace(lines.Text()), name+"  "); ok {
 				urls[name] = strings.TrimSpace(rest)

@@ -1,0 +1,316 @@
+package delivery
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/tenants"
+)
+
+var at = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func in(d time.Duration) time.Time { return at.Add(d) }
+
+// TestNext is the policy as one table: what follows from each outcome on each
+// kind of channel. Spent before is 1, the deadline an hour away, the delays 1, 2
+// and 3 minutes, unless a row says otherwise.
+func TestNext(t *testing.T) {
+	t.Parallel()
+	const (
+		m    = time.Minute
+		push = channels.FCM
+		hook = channels.Webhook
+	)
+	proven := Health{Proven: true}
+	zero, second := time.Duration(0), time.Second
+	pending := func(due time.Duration, spent int) Transition {
+		return Transition{State: Pending, DueAt: in(due), Spent: spent}
+	}
+	waiting := func(t Transition, s channels.Scope, until time.Duration) Transition {
+		t.WaitScope, t.WaitUntil = s, in(until)
+		return t
+	}
+	renewing := func(t Transition, r channels.Renewal) Transition { t.Renew = r; return t }
+	for name, x := range map[string]struct {
+		d    Standing
+		r    channels.Result
+		h    Health
+		p    Policy
+		j    float64
+		want Transition
+	}{
+		// Accepted.
+		"accepted":              {r: channels.Result{Outcome: channels.Accepted}, want: Transition{State: Sent, Spent: 2, Device: DeviceConfirmed}},
+		"accepted by a webhook": {d: Standing{Channel: hook}, r: channels.Result{Outcome: channels.Accepted}, want: Transition{State: Sent, Spent: 2, Device: DeviceConfirmed}},
+		"accepted late counts":  {d: Standing{ExpiresAt: in(-m)}, r: channels.Result{Outcome: channels.Accepted}, want: Transition{State: Sent, Spent: 2, Device: DeviceConfirmed}},
+		"accepted at most once": {d: Standing{AtMostOnce: true}, r: channels.Result{Outcome: channels.Accepted, Ambiguous: true}, want: Transition{State: Sent, Spent: 2, Device: DeviceConfirmed}},
+
+		// Retry: spends, waits for the longest of schedule, floor and NotBefore.
+		"retry":                          {r: channels.Result{Outcome: channels.Retry}, want: pending(2*m, 2)},
+		"retry, the first":               {d: Standing{Spent: -1}, r: channels.Result{Outcome: channels.Retry}, want: pending(m, 1)},
+		"retry, the last":                {d: Standing{Spent: 3}, r: channels.Result{Outcome: channels.Retry}, want: Transition{State: Dead, Reason: Exhausted, Spent: 4}},
+		"retry, the last of a webhook":   {d: Standing{Channel: hook, Spent: 3}, r: channels.Result{Outcome: channels.Retry}, want: Transition{State: Dead, Reason: Exhausted, Spent: 4}},
+		"retry after":                    {r: channels.Result{Outcome: channels.Retry, NotBefore: in(5 * m)}, want: pending(5*m, 2)},
+		"retry after, sooner":            {r: channels.Result{Outcome: channels.Retry, NotBefore: in(m)}, want: pending(2*m, 2)},
+		"retry with a floor":             {r: channels.Result{Outcome: channels.Retry, Floor: 4 * m}, want: pending(4*m, 2)},
+		"retry with a lower floor":       {r: channels.Result{Outcome: channels.Retry, Floor: m}, want: pending(2*m, 2)},
+		"retry with the tenant's floor":  {p: Policy{Delays: []time.Duration{second, second}, Floor: &second}, r: channels.Result{Outcome: channels.Retry, Floor: 4 * m}, want: pending(second, 2)},
+		"retry without floors":           {p: Policy{Delays: []time.Duration{0, 0}, Floor: &zero}, r: channels.Result{Outcome: channels.Retry, Floor: 4 * m}, want: pending(0, 2)},
+		"a tenant's floor raises none":   {p: Policy{Delays: []time.Duration{0, 0}, Floor: func() *time.Duration { d := 9 * m; return &d }()}, r: channels.Result{Outcome: channels.Retry, Floor: 4 * m}, want: pending(4*m, 2)},
+		"retry-after beats every floor":  {p: Policy{Delays: []time.Duration{0, 0}, Floor: &zero}, r: channels.Result{Outcome: channels.Retry, NotBefore: in(m)}, want: pending(m, 2)},
+		"retry past the deadline":        {d: Standing{ExpiresAt: in(2 * m)}, r: channels.Result{Outcome: channels.Retry}, want: Transition{State: Dropped, Reason: Expired, Spent: 2}},
+		"retry just before the deadline": {d: Standing{ExpiresAt: in(2*m + 1)}, r: channels.Result{Outcome: channels.Retry}, want: pending(2*m, 2)},
+		"a webhook past the deadline":    {d: Standing{Channel: hook, ExpiresAt: in(2 * m)}, r: channels.Result{Outcome: channels.Retry}, want: Transition{State: Dead, Reason: Expired, Spent: 2}},
+		"retry, ambiguous":               {r: channels.Result{Outcome: channels.Retry, Ambiguous: true}, want: pending(2*m, 2)},
+		"retry, jitter at its least":     {p: jittered(0.2), j: 0, r: channels.Result{Outcome: channels.Retry}, want: pending(96*second, 2)},
+		"retry, jitter at its most":      {p: jittered(0.2), j: 1, r: channels.Result{Outcome: channels.Retry}, want: pending(144*second, 2)},
+		"retry without health":           {h: Health{BreakerOpen: true, Stale: true}, r: channels.Result{Outcome: channels.Retry}, want: pending(2*m, 2)},
+		"retry of an origin": {r: channels.Result{Outcome: channels.Retry, Scope: channels.ScopeOrigin},
+			want: waiting(pending(2*m, 2), channels.ScopeOrigin, 10*second)},
+		"retry of a credential": {r: channels.Result{Outcome: channels.Retry, Scope: channels.ScopeCredential, NotBefore: in(3 * m)},
+			want: waiting(pending(3*m, 2), channels.ScopeCredential, 3*m)},
+		"retry of an origin, soon": {p: Policy{Delays: []time.Duration{0, second}}, r: channels.Result{Outcome: channels.Retry, Scope: channels.ScopeOrigin},
+			want: waiting(pending(second, 2), channels.ScopeOrigin, second)},
+		"tries left":   {r: channels.Result{Outcome: channels.Retry, MaxTries: 3}, want: pending(2*m, 2)},
+		"tries over":   {r: channels.Result{Outcome: channels.Retry, MaxTries: 2}, want: Transition{State: Dead, Reason: Rejected, Spent: 2}},
+		"tries passed": {d: Standing{Spent: 3}, r: channels.Result{Outcome: channels.Retry, MaxTries: 2}, want: Transition{State: Dead, Reason: Rejected, Spent: 4}},
+
+		// Renewals: once at no cost and at once.
+		"renewal": {r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewToken}, want: renewing(pending(0, 1), channels.RenewToken)},
+		"renewal, not before": {r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewConnection, NotBefore: in(m)},
+			want: renewing(pending(m, 1), channels.RenewConnection)},
+		"renewal with tries over": {r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewPadding, MaxTries: 1}, want: renewing(pending(0, 1), channels.RenewPadding)},
+		"renewal again": {d: Standing{Renewed: channels.RenewToken}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewToken},
+			want: renewing(pending(2*m, 2), channels.RenewToken)},
+		"another renewal": {d: Standing{Renewed: channels.RenewToken}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewConnection},
+			want: renewing(pending(2*m, 2), channels.RenewConnection)},
+		"the other gateway after a token": {d: Standing{Renewed: channels.RenewToken}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewGateway},
+			want: renewing(pending(0, 1), channels.RenewGateway)},
+		"the other gateway again": {d: Standing{Renewed: channels.RenewGateway}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewGateway},
+			want: renewing(pending(2*m, 2), channels.RenewGateway)},
+		"renewal past the deadline": {d: Standing{ExpiresAt: at}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewToken},
+			want: renewing(Transition{State: Dropped, Reason: Expired, Spent: 1}, channels.RenewToken)},
+
+		// Throttled: spends nothing, and its scope waits too.
+		"throttled": {r: channels.Result{Outcome: channels.Throttled}, want: waiting(pending(10*second, 1), channels.ScopeTarget, 10*second)},
+		"throttled until": {r: channels.Result{Outcome: channels.Throttled, Scope: channels.ScopeCredential, NotBefore: in(20 * m)},
+			want: waiting(pending(20*m, 1), channels.ScopeCredential, 20*m)},
+		"throttled with a floor": {r: channels.Result{Outcome: channels.Throttled, Scope: channels.ScopeOrigin, Floor: m, NotBefore: in(second)},
+			want: waiting(pending(m, 1), channels.ScopeOrigin, m)},
+		"throttled with the tenant's floor": {p: Policy{Floor: &second}, r: channels.Result{Outcome: channels.Throttled, Floor: m},
+			want: waiting(pending(second, 1), channels.ScopeTarget, second)},
+		"throttled, jitter only adds": {p: jittered(0.5), j: 1, r: channels.Result{Outcome: channels.Throttled, NotBefore: in(2 * m)},
+			want: waiting(pending(3*m, 1), channels.ScopeTarget, 2*m)},
+		"throttled after all attempts": {d: Standing{Spent: 3}, r: channels.Result{Outcome: channels.Throttled}, want: waiting(pending(10*second, 3), channels.ScopeTarget, 10*second)},
+		"throttled past the deadline": {r: channels.Result{Outcome: channels.Throttled, NotBefore: in(2 * time.Hour), Scope: channels.ScopeOrigin},
+			want: waiting(Transition{State: Dropped, Reason: Expired, Spent: 1}, channels.ScopeOrigin, 2*time.Hour)},
+		"a webhook throttled past the deadline": {d: Standing{Channel: hook}, r: channels.Result{Outcome: channels.Throttled, NotBefore: in(2 * time.Hour)},
+			want: waiting(Transition{State: Dead, Reason: Expired, Spent: 1}, channels.ScopeTarget, 2*time.Hour)},
+
+		// Gone: believed of a credential that has proven itself and is not in doubt.
+		"gone":                    {h: proven, r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Dropped, Reason: Gone, Spent: 2, Device: DeviceRetired}},
+		"gone, unproven":          {r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Held, Reason: InDoubt, Spent: 2, Device: DeviceSuspect, Hold: HoldDoubt}},
+		"gone, breaker open":      {h: Health{Proven: true, BreakerOpen: true}, r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Held, Reason: InDoubt, Spent: 2, Device: DeviceSuspect, Hold: HoldDoubt}},
+		"gone, doubtful":          {h: proven, r: channels.Result{Outcome: channels.Gone, Doubtful: true}, want: Transition{State: Held, Reason: InDoubt, Spent: 2, Device: DeviceSuspect, Hold: HoldDoubt}},
+		"gone, of an old version": {h: Health{Proven: true, Stale: true}, r: channels.Result{Outcome: channels.Gone}, want: pending(0, 1)},
+		"a webhook that is gone":  {d: Standing{Channel: hook}, r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Dropped, Reason: Gone, Spent: 2, Device: DeviceRetired}},
+
+		// Rejected, denied.
+		"rejected":                  {r: channels.Result{Outcome: channels.Rejected}, want: Transition{State: Dead, Reason: Rejected, Spent: 2}},
+		"rejected by a webhook":     {d: Standing{Channel: hook}, r: channels.Result{Outcome: channels.Rejected}, want: Transition{State: Dead, Reason: Rejected, Spent: 2}},
+		"denied":                    {h: proven, r: channels.Result{Outcome: channels.Denied}, want: Transition{State: Held, Reason: CredentialDenied, Spent: 1, Hold: HoldCredential}},
+		"denied, of an old version": {h: Health{Stale: true}, r: channels.Result{Outcome: channels.Denied}, want: pending(0, 1)},
+
+		// Interrupted, unknown.
+		"interrupted": {r: channels.Result{Outcome: channels.Interrupted}, want: pending(0, 1)},
+		"unknown":     {r: channels.Result{Outcome: channels.Unknown}, want: pending(0, 1)},
+
+		// At most once: whatever was written and not answered is over.
+		"at most once, retry":       {d: Standing{AtMostOnce: true}, r: channels.Result{Outcome: channels.Retry, Ambiguous: true}, want: Transition{State: Dead, Reason: Ambiguous, Spent: 2}},
+		"at most once, interrupted": {d: Standing{AtMostOnce: true}, r: channels.Result{Outcome: channels.Interrupted, Ambiguous: true}, want: Transition{State: Dead, Reason: Ambiguous, Spent: 2}},
+		"at most once, not written": {d: Standing{AtMostOnce: true}, r: channels.Result{Outcome: channels.Retry}, want: pending(2*m, 2)},
+		"at most once, renewal":     {d: Standing{AtMostOnce: true}, r: channels.Result{Outcome: channels.Retry, Ambiguous: true, Renew: channels.RenewConnection}, want: Transition{State: Dead, Reason: Ambiguous, Spent: 2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := x.d
+			if d.Channel == 0 {
+				d.Channel = push
+			}
+			d.Spent = max(d.Spent, 0)
+			if x.d.Spent == 0 {
+				d.Spent = 1
+			}
+			if d.ExpiresAt.IsZero() {
+				d.ExpiresAt = in(time.Hour)
+			}
+			p := x.p
+			if p.Delays == nil {
+				p.Delays = jittered(0).Delays
+			}
+			require.Equal(t, x.want, Next(d, x.r, p, x.h, at, x.j))
+		})
+	}
+}
+
+func jittered(share float64) Policy {
+	return Policy{Delays: []time.Duration{time.Minute, 2 * time.Minute, 3 * time.Minute}, Jitter: share}
+}
+
+func TestTakeover(t *testing.T) {
+	t.Parallel()
+	for takeovers := 1; takeovers < 7; takeovers++ {
+		for _, once := range []bool{false, true} {
+			got, over := takeover(Standing{Spent: 2, AtMostOnce: once}, takeovers)
+			switch {
+			case takeovers >= 5:
+				require.Equal(t, Transition{State: Dead, Reason: Crashed, Spent: 2}, got)
+			case once:
+				require.Equal(t, Transition{State: Dead, Reason: Ambiguous, Spent: 2}, got)
+			default:
+				require.Zero(t, got)
+			}
+			require.Equal(t, takeovers >= 5 || once, over)
+		}
+	}
+}
+
+func TestExpire(t *testing.T) {
+	t.Parallel()
+	for _, k := range channels.Kinds() {
+		want := Transition{State: Dropped, Reason: Expired, Spent: 3}
+		if k == channels.Webhook {
+			want.State = Dead
+		}
+		require.Equal(t, want, expire(k, 3))
+	}
+}
+
+// anything draws the arguments of Next.
+func anything(t *rapid.T) (d Standing, r channels.Result, p Policy, h Health, jitter float64) {
+	span := func(name string, most time.Duration) time.Duration {
+		return time.Duration(rapid.Int64Range(0, int64(most)).Draw(t, name))
+	}
+	p.Delays = make([]time.Duration, rapid.IntRange(1, tenants.MaxDelays).Draw(t, "delays"))
+	for i := range p.Delays {
+		p.Delays[i] = span("delay", tenants.MaxDelay)
+	}
+	p.Jitter = rapid.Float64Range(0, tenants.MaxJitter).Draw(t, "share")
+	if rapid.Bool().Draw(t, "has floor") {
+		f := span("floor", tenants.MaxFloor)
+		p.Floor = &f
+	}
+	d = Standing{Channel: rapid.SampledFrom(channels.Kinds()).Draw(t, "channel"), Spent: rapid.IntRange(0, len(p.Delays)).Draw(t, "spent"),
+		ExpiresAt: at.Add(span("life", MaxWebhookTTL)), AtMostOnce: rapid.Bool().Draw(t, "once"), Renewed: channels.Renewal(rapid.IntRange(0, 4).Draw(t, "renewed"))}
+	r = channels.Result{Outcome: channels.Outcome(rapid.IntRange(1, 8).Draw(t, "outcome")), Scope: channels.Scope(rapid.IntRange(0, 2).Draw(t, "scope")),
+		Floor: span("answer's floor", time.Hour), MaxTries: rapid.IntRange(0, 4).Draw(t, "tries"), Renew: channels.Renewal(rapid.IntRange(0, 4).Draw(t, "renew")),
+		Ambiguous: rapid.Bool().Draw(t, "ambiguous"), Doubtful: rapid.Bool().Draw(t, "doubtful")}
+	if rapid.Bool().Draw(t, "retry after") {
+		r.NotBefore = at.Add(span("not before", channels.MaxRetryAfter))
+	}
+	h = Health{Proven: rapid.Bool().Draw(t, "proven"), BreakerOpen: rapid.Bool().Draw(t, "open"), Stale: rapid.Bool().Draw(t, "stale")}
+	return d, r, p, h, rapid.Float64Range(0, 1).Draw(t, "jitter")
+}
+
+func TestNextKeepsItsPromises(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		d, r, p, h, jitter := anything(t)
+		n := Next(d, r, p, h, at, jitter)
+		require.Equal(t, n, Next(d, r, p, h, at, jitter), "same arguments, same answer")
+
+		require.Contains(t, []State{Pending, Held, Sent, Dropped, Dead}, n.State)
+		require.Equal(t, n.State == Pending || n.State == Sent, n.Reason == NoReason, "whatever does not go on says why")
+		require.Equal(t, n.State == Held, n.Hold != 0)
+		require.Contains(t, []int{d.Spent, d.Spent + 1}, n.Spent, "an attempt costs one or nothing")
+		require.LessOrEqual(t, n.Spent, MaxSpent)
+		if n.State != Pending {
+			require.Zero(t, n.DueAt)
+			return
+		}
+		require.False(t, n.DueAt.Before(at))
+		if r.Outcome == channels.Retry || r.Outcome == channels.Throttled {
+			require.False(t, n.DueAt.Before(r.NotBefore), "not before what the provider said")
+			require.True(t, n.DueAt.Before(d.ExpiresAt), "never sent late")
+		}
+		require.LessOrEqual(t, n.Spent, len(p.Delays), "another attempt is left")
+	})
+}
+
+func TestADeliveryAlwaysEnds(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		d, _, p, _, _ := anything(t)
+		d.Spent, d.AtMostOnce = 0, false
+		now := at
+		for tries := 0; ; tries++ {
+			require.Less(t, tries, 5*tenants.MaxDelays, "renewals do not go on for ever")
+			_, r, _, h, jitter := anything(t)
+			r.Outcome = channels.Retry
+			n := Next(d, r, p, h, now, jitter)
+			if n.State != Pending {
+				return
+			}
+			d.Spent, d.Renewed, now = n.Spent, n.Renew, latest(now, n.DueAt)
+		}
+	})
+}
+
+func TestJitterKeepsItsBounds(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		_, _, p, _, jitter := anything(t)
+		spent := rapid.IntRange(0, len(p.Delays)+1).Draw(t, "spent")
+		wait, ok := p.wait(spent, jitter)
+		require.Equal(t, spent >= 1 && spent <= len(p.Delays), ok)
+		if ok {
+			d := float64(p.Delays[spent-1])
+			require.InDelta(t, d, float64(wait), d*p.Jitter+1)
+		}
+	})
+}
+
+func TestPolicyOfATenant(t *testing.T) {
+	t.Parallel()
+	floor := int64(500)
+	s := tenants.Settings{Retry: map[channels.Kind]tenants.RetryPolicy{channels.FCM: {Delays: []int64{1000}, Floor: &floor}}}
+	p := PolicyOf(channels.FCM, s)
+	require.Equal(t, []time.Duration{time.Second}, p.Delays)
+	require.Equal(t, 500*time.Millisecond, *p.Floor)
+	for _, k := range channels.Kinds() { // the defaults fit into the default life
+		total := time.Duration(0)
+		for _, d := range PolicyOf(k, tenants.Settings{}).Delays {
+			total += d
+		}
+		require.Less(t, total, DefaultTTL(k))
+	}
+}
+
+func TestTTLOf(t *testing.T) {
+	t.Parallel()
+	asked := func(s int64) *int64 { return &s }
+	own := tenants.Settings{TTL: map[channels.Kind]int64{channels.FCM: 60}}
+	const day = 24 * time.Hour
+	for name, x := range map[string]struct {
+		k     channels.Kind
+		asked *int64
+		s     tenants.Settings
+		want  time.Duration
+	}{
+		"push":          {channels.APNs, nil, own, day},
+		"webhook":       {channels.Webhook, nil, own, 3 * day},
+		"the tenant's":  {channels.FCM, nil, own, time.Minute},
+		"asked for":     {channels.FCM, asked(5), own, 5 * time.Second},
+		"now or never":  {channels.FCM, asked(0), own, 0},
+		"more than can": {channels.WebPush, asked(30 * 86400), own, 28 * day},
+		"a webhook can": {channels.Webhook, asked(30 * 86400), own, 30 * day},
+	} {
+		require.Equal(t, x.want, ttlOf(x.k, x.asked, x.s), name)
+	}
+	require.Equal(t, 999*time.Millisecond, life(0), "less than a second is told to the provider as 0")
+	require.Equal(t, time.Second, life(time.Second))
+}

@@ -1,0 +1,121 @@
+package e2e_test
+
+import (
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	_ "modernc.org/sqlite" // reads the server's database from beside it
+
+	"github.com/carillonhq/carillon/simulator"
+)
+
+// world is a server under its default rules of what may be reached, with two
+// tenants: acme has one of everything, other nothing.
+type world struct {
+	tenant
+	b              *binary
+	sim            *simulator.Simulator
+	db             *sql.DB
+	other          string // key
+	operator       string // key
+	signer         userKey
+	otherSigner    userKey
+	idempotencyKey string
+	ids            map[string]string // of acme, by what stands behind /v1/
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	sim, err := simulator.Start(simulator.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, sim.Close()) })
+	b := install(t, sim)
+	for _, section := range []string{"WEBPUSH", "WEBHOOK"} {
+		b.env = append(b.env, "CARILLON_CHANNELS_"+section+"_ALLOW=", "CARILLON_CHANNELS_"+section+"_ALLOW_HTTP=", "CARILLON_CHANNELS_"+section+"_ANY_PORT=")
+	}
+	b.env = append(b.env, "CARILLON_CHANNELS_WEBPUSH_ANY_HOST=")
+	b.start()
+	w := &world{tenant: newTenant(t, b), b: b, sim: sim, idempotencyKey: "once", ids: map[string]string{}}
+	b.run("tenant", "create", "other")
+	w.other = b.run("key", "create", "--tenant", "other", "--scopes", "admin")
+	w.operator = b.run("key", "create", "--operator")
+	w.db, err = sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: filepath.Join(b.dir, "c.db"), RawQuery: "mode=ro"}).String())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, w.db.Close()) })
+	w.fill()
+	return w
+}
+
+// fill gives acme one of everything.
+func (w *world) fill() {
+	make := func(name, method, path string, in any) {
+		w.t.Helper()
+		var made struct{ ID string }
+		w.do(method, path, in, &made)
+		w.ids[name] = made.ID
+	}
+	make("keys", "POST", "/v1/keys", map[string]any{"name": "x", "scopes": []string{"read"}})
+	w.do("POST", "/v1/user-keys", map[string]any{"name": "x"}, &w.signer)
+	w.ids["user-keys"] = w.signer.ID
+	tenant{t: w.t, url: w.url, key: w.other}.do("POST", "/v1/user-keys", map[string]any{"name": "x"}, &w.otherSigner)
+	make("credentials", "PUT", "/v1/apps/default/credentials/fcm", map[string]any{"service_account": json.RawMessage(w.sim.FCM().ServiceAccount)})
+	apns := w.sim.APNs()
+	w.do("PUT", "/v1/apps/default/credentials/apns", map[string]any{"key": string(apns.P8), "key_id": apns.KeyID, "team_id": apns.TeamID, "topics": []string{apns.Topic}}, nil)
+	newVAPIDKey(w.t).put(w.tenant)
+	make("devices", "PUT", "/v1/devices", map[string]any{"user": "alice", "channel": "fcm", "token": "alices-phone"})
+	w.do("PUT", "/v1/devices", map[string]any{"user": "carol", "subscription": map[string]any{
+		"endpoint": "https://updates.push.services.mozilla.com/wpush/v2/carol", "keys": map[string]any{"p256dh": goodPoint, "auth": goodAuth}}}, nil)
+	make("endpoints", "POST", "/v1/endpoints", map[string]any{"url": "https://example.com/hook", "event_types": []string{"order.*"}})
+	var got accepted
+	w.sendOnce(map[string]any{"to": map[string]any{"users": []string{"alice"}}, "title": "Hello"}, w.idempotencyKey, &got)
+	w.ids["notifications"], w.ids["deliveries"] = got.ID, got.Deliveries[0].ID
+	eventually(w.t, func() bool {
+		var d struct{ State string }
+		w.do("GET", "/v1/deliveries/"+w.ids["deliveries"], nil, &d)
+		return d.State == "sent"
+	}, "the one delivery is sent, so that nothing is in motion")
+}
+
+// rows counts the rows of every table.
+func (w *world) rows(t *testing.T) map[string]int {
+	t.Helper()
+	names, err := w.db.QueryContext(t.Context(), "SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite_%'")
+	require.NoError(t, err)
+	all := map[string]int{}
+	for names.Next() {
+		var name string
+		require.NoError(t, names.Scan(&name))
+		all[name] = 0
+	}
+	require.NoError(t, names.Err())
+	require.NoError(t, names.Close())
+	require.NotEmpty(t, all)
+	for name := range all {
+		var n int
+		require.NoError(t, w.db.QueryRowContext(t.Context(), fmt.Sprintf("SELECT count(*) FROM %q", name)).Scan(&n))
+		all[name] = n
+	}
+	return all
+}
+
+// lists is everything that the API shows of acme.
+func (w *world) lists() map[string]any {
+	w.t.Helper()
+	all := map[string]any{}
+	for _, path := range []string{"/v1/tenant", "/v1/keys", "/v1/user-keys", "/v1/apps", "/v1/credentials", "/v1/devices", "/v1/endpoints",
+		"/v1/deliveries", "/v1/dead-letters", "/v1/holds", "/v1/users/alice/notifications", "/v1/users/mallory/devices"} {
+		var list map[string]any
+		w.do("GET", path, nil, &list)
+		rows, _ := list["data"].([]any)
+		for _, r := range rows {
+			delete(r.(map[string]any), "last_used_at")
+		}
+		all[path] = list
+	}
+	return all
+}
