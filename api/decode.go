@@ -39,12 +39,10 @@ func decode(body []byte, into any) error {
 	if err == nil {
 		return nil
 	}
-	var syntax *jsontext.SyntacticError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		return syntaxProblem(syntax)
 	}
-	var semantic *json.SemanticError
-	if errors.As(err, &semantic) {
+	if semantic, ok := errors.AsType[*json.SemanticError](err); ok {
 		return semanticProblem(semantic)
 	}
 	return problem.New(problem.Malformed, "The body cannot be read.")

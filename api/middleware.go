@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -50,7 +51,7 @@ func (s *Server) recovered(g *gin.Context, c *call, v any) {
 	if v == nil {
 		return
 	}
-	if v == http.ErrAbortHandler {
+	if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(v) // asks the server to cut the connection, quietly
 	}
 	s.log.ErrorContext(g.Request.Context(), "panic in a handler",
@@ -95,7 +96,7 @@ func requestID(given []string) string {
 	var id [24]byte
 	for i, bits := 0, uint64(0); i < len(id); i++ {
 		if i%12 == 0 {
-			bits = rand.Uint64()
+			bits = rand.Uint64() //nolint:gosec // it names a request, it guards nothing
 		}
 		id[i] = alphabet[bits&31]
 		bits >>= 5

@@ -36,7 +36,7 @@ func TestSendPassesEverythingOn(t *testing.T) {
 	require.Nil(t, got.Idempotency)
 	require.Nil(t, got.Refused)
 	r := got.Requests[0]
-	require.Equal(t, []channels.Kind{channels.FCM, channels.Webhook}, []channels.Kind(r.Channels))
+	require.Equal(t, []channels.Kind{channels.FCM, channels.Webhook}, r.Channels)
 	require.Len(t, r.To.Devices, 1)
 	require.Zero(t, *r.Badge)
 	require.Equal(t, int64(60), *r.TTL)

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -132,9 +133,7 @@ func (s *Server) problem(ctx context.Context, c *call, err error) *Problem {
 func (s *Server) refuse(g *gin.Context, c *call, err error) {
 	p := s.problem(g.Request.Context(), c, err)
 	header := g.Writer.Header()
-	for name, values := range p.GetHeaders() {
-		header[name] = values
-	}
+	maps.Copy(header, p.GetHeaders())
 	header.Set("Content-Type", problemType)
 	g.Status(p.Status)
 	if err := encode(g.Writer, p); err != nil {

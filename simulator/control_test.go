@@ -109,8 +109,7 @@ func TestControlMakesAddresses(t *testing.T) {
 	for _, bad := range []string{"fault=anna", "count=0", "count=x"} {
 		require.Equal(t, 422, r.control(t, http.MethodGet, "/tokens.json?"+bad, "").status, bad)
 	}
-	p := &pushRig{rig: r, vapid: newVAPID(t)}
-	a := r.control(t, http.MethodPost, "/subscriptions", `{"vapid_key":"`+p.vapid.public+`","fault":"410","count":2}`)
+	a := r.control(t, http.MethodPost, "/subscriptions", `{"vapid_key":"`+newVAPID(t).public+`","fault":"410","count":2}`)
 	require.Equal(t, 200, a.status)
 	require.Equal(t, 2, strings.Count(string(a.body), "sim-410"))
 	require.Equal(t, 200, r.control(t, http.MethodPost, "/subscriptions", "").status)

@@ -93,7 +93,7 @@ func TestPackageCommentNamesEveryWord(t *testing.T) {
 	text, err := os.ReadFile("doc.go")
 	require.NoError(t, err)
 	words := 0
-	for _, line := range strings.Split(string(text), "\n") {
+	for line := range strings.SplitSeq(string(text), "\n") {
 		fields := strings.Fields(strings.TrimPrefix(line, "//"))
 		if len(fields) < 6 || !strings.HasPrefix(line, "//\t") {
 			continue

@@ -176,6 +176,7 @@ func (f *fcmService) accept(project string, validateOnly bool) answer {
 		name = append(name, '%')
 		name = strconv.AppendUint(name, f.serial.Add(1)|1<<60, 16)
 	}
-	a.body = append(name, "\"\n}\n"...)
+	name = append(name, "\"\n}\n"...)
+	a.body = name
 	return a
 }

@@ -44,7 +44,8 @@ func upper(bucket int) int64 {
 func (h *histogram) quantile(q float64) int64 {
 	want := uint64(q*float64(h.count) + 0.5)
 	seen := uint64(0)
-	for b, n := range h.buckets {
+	for b := range h.buckets {
+		n := h.buckets[b]
 		seen += uint64(n)
 		if seen >= max(want, 1) {
 			return min(upper(b), h.max)
@@ -56,7 +57,7 @@ func (h *histogram) quantile(q float64) int64 {
 func (h *histogram) merge(o *histogram) {
 	h.count += o.count
 	h.max = max(h.max, o.max)
-	for i, n := range o.buckets {
-		h.buckets[i] += n
+	for i := range o.buckets {
+		h.buckets[i] += o.buckets[i]
 	}
 }

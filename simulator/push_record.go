@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"slices"
 )
 
 const (
@@ -81,8 +82,8 @@ func decrypt(body []byte, private *ecdh.PrivateKey, auth []byte) ([]byte, error)
 
 // unpad removes zeros and the delimiter of a last record, which is 2.
 func unpad(plain []byte) ([]byte, error) {
-	for i := len(plain) - 1; i >= 0; i-- {
-		switch plain[i] {
+	for i, p := range slices.Backward(plain) {
+		switch p {
 		case 0:
 		case 2:
 			return plain[:i], nil

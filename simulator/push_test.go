@@ -55,7 +55,7 @@ func sealed(t testing.TB, sub simulator.Subscription, plain string) []byte {
 	var body bytes.Buffer
 	catch := clientFunc(func(r *http.Request) (*http.Response, error) {
 		_, err := body.ReadFrom(r.Body)
-		return &http.Response{StatusCode: 201, Body: http.NoBody}, err
+		return &http.Response{StatusCode: http.StatusCreated, Body: http.NoBody}, err
 	})
 	pair := newVAPID(t)
 	private, err := pair.key.Bytes()

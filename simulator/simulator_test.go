@@ -79,7 +79,7 @@ func TestLatency(t *testing.T) {
 		}
 		failed := make(chan error, 1)
 		go func() {
-			_, err := a.client.Do(req) //nolint:bodyclose // there is no answer
+			_, err := a.client.Do(req)
 			failed <- err
 		}()
 		<-judged

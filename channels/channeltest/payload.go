@@ -3,6 +3,7 @@ package channeltest
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"slices"
 	"sort"
 	"sync"
@@ -90,9 +91,7 @@ func runChecks(t *testing.T, h Harness) {
 
 	t.Run("overrides", func(t *testing.T) {
 		all := map[string]string{`{"no_such_member":1}`: "no_such_member"}
-		for override, path := range h.Overrides {
-			all[override] = path
-		}
+		maps.Copy(all, h.Overrides)
 		for override, path := range all {
 			path = "overrides." + s.Channel.Kind().String() + "." + path
 			m := h.Message

@@ -50,8 +50,8 @@ type dial struct {
 	stale bool // closeAll came in between; look again
 }
 
-func newPool(max int, d func(context.Context, string) (*http2.ClientConn, error)) *pool {
-	p := &pool{max: max, dial: d, hosts: map[string]*host{}}
+func newPool(most int, d func(context.Context, string) (*http2.ClientConn, error)) *pool {
+	p := &pool{max: most, dial: d, hosts: map[string]*host{}}
 	p.life, p.end = context.WithCancel(context.Background())
 	return p
 }

@@ -142,12 +142,12 @@ func verdict(a answer, f failure, reason string) channels.Result {
 		return unauthenticated(a)
 	case "PERMISSION_DENIED":
 		if a.cut {
-			return unread(a)
+			return unread()
 		}
 		return denied("fcm.permission_denied", "Google refuses the service account: grant it the role Firebase Cloud Messaging API Admin, and enable the Firebase Cloud Messaging API (V1) in the project.")
 	case "NOT_FOUND":
 		if a.cut {
-			return unread(a)
+			return unread()
 		}
 		return denied("fcm.project_not_found", "Google knows no such project, or the configured endpoint is not FCM's.")
 	case "UNAVAILABLE":
@@ -181,7 +181,7 @@ func byStatus(status int) channels.Result {
 // project has a reason of its own, so a dead one is no sign of a wrong key.
 func invalidArgument(a answer, f failure) channels.Result {
 	if a.cut {
-		return unread(a)
+		return unread()
 	}
 	dead := strings.Contains(f.Error.Message, "not a valid FCM registration token")
 	for _, d := range f.Error.Details {
@@ -222,7 +222,7 @@ func throttled(a answer, f failure) channels.Result {
 
 // unread is for 400, 403 and 404 whose body did not arrive: it would have told a
 // dead device from a refused credential, so nothing is concluded.
-func unread(a answer) channels.Result {
+func unread() channels.Result {
 	return channels.Result{Outcome: channels.Retry, Code: "fcm.answer_cut", Detail: "The connection broke before FCM's reason arrived.", Floor: floorError, MaxTries: oddTries}
 }
 

@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -68,7 +67,7 @@ func TestParseCredentialRefuses(t *testing.T) {
 	} {
 		_, err := c.ParseCredential(credential(t, googleTokenURI, map[string]any{tc.field: tc.change}), nil)
 		var e *problem.Error
-		require.True(t, errors.As(err, &e), "%s %v", tc.field, tc.change)
+		require.ErrorAs(t, err, &e, "%s %v", tc.field, tc.change)
 		require.Equal(t, problem.CredentialRefused, e.Code)
 		require.Equal(t, "service_account."+tc.field, e.Fields[0].Path)
 	}

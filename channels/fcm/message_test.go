@@ -2,7 +2,6 @@ package fcm
 
 import (
 	"encoding/json"
-	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -85,7 +84,7 @@ func TestPrepareRefuses(t *testing.T) {
 	} {
 		_, err := (&Channel{}).Prepare(m)
 		var e *problem.Error
-		require.True(t, errors.As(err, &e), path)
+		require.ErrorAs(t, err, &e, path)
 		require.Equal(t, path, e.Fields[0].Path)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"strings"
 
 	"github.com/carillonhq/carillon/channels"
@@ -98,9 +99,7 @@ func notification(m channels.Message, own override) map[string]any {
 	if m.Silent {
 		n["silent"] = true
 	}
-	for name, value := range own.notification {
-		n[name] = value
-	}
+	maps.Copy(n, own.notification)
 	return n
 }
 

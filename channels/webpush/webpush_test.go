@@ -237,7 +237,7 @@ func TestOwnTransport(t *testing.T) {
 	var seen *http.Request
 	c := New(Options{AnyHost: true, Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 		seen = r
-		return &http.Response{StatusCode: 307, Header: http.Header{"Location": {"https://elsewhere.example"}}, Body: io.NopCloser(strings.NewReader("")), Request: r}, nil
+		return &http.Response{StatusCode: http.StatusTemporaryRedirect, Header: http.Header{"Location": {"https://elsewhere.example"}}, Body: io.NopCloser(strings.NewReader("")), Request: r}, nil
 	})})
 	r := open(t, c).Send(context.Background(), newBrowser(t).target("https://push.example/x"), prepare(t, channels.Message{}), life(time.Now()))
 	require.Equal(t, "webpush.redirect", r.Code)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"slices"
@@ -31,7 +32,7 @@ func processCPU(pid int) time.Duration {
 		return 0
 	}
 	// The name in parentheses may hold blanks; fields are counted behind it.
-	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
 	const utime, stime, ticksPerSecond = 11, 12, 100
 	if len(fields) <= stime {
 		return 0

@@ -107,8 +107,7 @@ func (p *demoPage) send(w http.ResponseWriter, r *http.Request) {
 	var accepted acceptedAnswer
 	if err := x.call(r.Context(), "POST", "/v1/notifications", n, &accepted); err != nil {
 		status := http.StatusBadGateway
-		var p *apiError
-		if errors.As(err, &p) {
+		if p, ok := errors.AsType[*apiError](err); ok {
 			status = p.Status
 		}
 		answer(w, status, map[string]string{"detail": err.Error()})

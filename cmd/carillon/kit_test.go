@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -82,7 +83,7 @@ func (i *installation) serve(environ ...string) *serving {
 	go s.read(stderr, up)
 	go func() {
 		defer close(s.ended)
-		s.code = run(ctx, []string{"serve"}, streams{in: strings.NewReader(""), out: io.Discard, err: end, environ: append(i.environ[:len(i.environ):len(i.environ)], environ...)})
+		s.code = run(ctx, []string{"serve"}, streams{in: strings.NewReader(""), out: io.Discard, err: end, environ: append(slices.Clip(i.environ), environ...)})
 		_ = end.Close()
 	}()
 	select {

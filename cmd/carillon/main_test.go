@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"net/http"
 	"net/http/httptest"
-	"regexp"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -134,7 +133,7 @@ func TestTheVersionOfABuild(t *testing.T) {
 		require.Equal(t, want, buildVersion(&info))
 	}
 	_, out, _ := command(t, nil, "version")
-	require.Regexp(t, regexp.MustCompile(`^carillon \S+ \(go\S+, \w+/\w+\)\n$`), out)
+	require.Regexp(t, `^carillon \S+ \(go\S+, \w+/\w+\)\n$`, out)
 }
 
 func TestLogFormats(t *testing.T) {

@@ -209,14 +209,26 @@ func (s *server) shutdown() error {
 	grace, cancel := context.WithTimeout(context.Background(), s.cfg.ShutdownWait)
 	defer cancel()
 	s.log.Info("carillon stops", "grace", s.cfg.ShutdownWait)
-	err := s.http.Shutdown(grace)
-	s.stop()
-	err = errors.Join(err, s.engine.Stop(grace))
+	s.endRequests(grace)
+	err := s.engine.Stop(grace)
 	if s.admin != nil {
 		err = errors.Join(err, s.admin.Close())
 	}
 	s.tenants.Wait()
 	return errors.Join(err, s.store.Close())
+}
+
+// endRequests lets requests that are under way end, for half of the grace at
+// most: the rest belongs to what is being sent. A connection on which nothing
+// has come yet, as browsers open them ahead, is closed only then.
+func (s *server) endRequests(grace context.Context) {
+	ctx, cancel := context.WithTimeout(grace, s.cfg.ShutdownWait/2)
+	defer cancel()
+	if err := s.http.Shutdown(ctx); err != nil {
+		s.log.Info("connections are cut off that did not end in time", "error", err)
+		_ = s.http.Close()
+	}
+	s.stop()
 }
 
 // release gives up what a server that never ran had taken.
