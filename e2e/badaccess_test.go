@@ -69,8 +69,7 @@ func (o operation) isUsers() bool    { return strings.HasPrefix(o.path, "/v1/me/
 func (o operation) isOperator() bool { return strings.HasPrefix(o.path, "/v1/tenants") }
 
 // TestAccess tries every operation with every key that may not call it.
-//
-//nolint:tparallel // one after the other: each looks whether a table has changed
+// One after the other: each looks whether a table has changed.
 func TestAccess(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

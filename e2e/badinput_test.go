@@ -29,8 +29,7 @@ const secretMark = "s3cr3tmark"
 
 // TestBadInput sends what is wrong in some way to the real server: it is refused
 // with a problem that says what to mend, and nothing changes.
-//
-//nolint:tparallel // one after the other: each looks whether a table has changed
+// One after the other: each looks whether a table has changed.
 func TestBadInput(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
