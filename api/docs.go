@@ -90,8 +90,10 @@ func docsView(doc *huma.OpenAPI) docsData {
 			tags[name].Operations = append(tags[name].Operations, showOperation(op))
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(tags)) {
-		view.Tags = append(view.Tags, *tags[name])
+	for _, t := range doc.Tags {
+		if tag := tags[t.Name]; tag != nil {
+			view.Tags = append(view.Tags, *tag)
+		}
 	}
 	schemas := doc.Components.Schemas.Map()
 	for _, name := range slices.Sorted(maps.Keys(schemas)) {

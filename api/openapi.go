@@ -146,6 +146,12 @@ func (s *Server) finishSpec() {
 	}
 	all["Problem"].Properties["code"].Enum = known
 	describeSettings(all)
+	doc.Tags = nil
+	for _, r := range s.routes() { // in the order of the table of contents
+		if !slices.ContainsFunc(doc.Tags, func(t *huma.Tag) bool { return t.Name == r.tag }) {
+			doc.Tags = append(doc.Tags, &huma.Tag{Name: r.tag})
+		}
+	}
 	tidy(doc)
 }
 
