@@ -147,7 +147,7 @@ func (e *Engine) enqueue(l Lane, items []*item) {
 	}
 	e.hand.Unlock()
 	for _, it := range e.dispatch.push(l, items, keys) {
-		e.giveBack(it)
+		e.crowdedOut(it)
 	}
 }
 
@@ -164,7 +164,7 @@ func (e *Engine) plan(ctx context.Context, tenant ids.ID, r *Request, id ids.ID,
 	if r.Urgent {
 		p.lane = Urgent
 	}
-	p.accepted = Accepted{ID: id, Tenant: tenant, Lane: p.lane, Type: r.Type, CreatedAt: now, SendAt: r.SendAt,
+	p.accepted = Accepted{ID: id, Tenant: tenant, Lane: p.lane, Type: r.Type, CreatedAt: id.Time(), SendAt: r.SendAt,
 		Sensitive: r.Sensitive, AtMostOnce: r.OnAmbiguous == OnAmbiguousStop}
 	if p.accepted.Body, err = json.Marshal(r); err != nil {
 		return plan{}, fmt.Errorf("encode the content: %w", err)
@@ -195,11 +195,15 @@ func (e *Engine) resolve(ctx context.Context, p *plan, r *Request, pic *picture,
 	a.Rows = make([]Row, len(f.choices))
 	p.receipt.Deliveries = make([]DeliveryRef, len(f.choices))
 	start := latest(now, r.SendAt)
+	from := start
+	if a.Scheduled { // a marker that is unfolded late has lost that time
+		from = r.SendAt
+	}
 	for i, c := range f.choices {
 		p.receipt.Deliveries[i] = c.ref
 		row := Row{Tenant: a.Tenant, Notification: a.ID, Target: c.ref.Target, Channel: c.ref.Channel, Lane: a.Lane,
 			State: Pending, UserID: c.userID, Epoch: c.now.Epoch, DueAt: start, Round: 1, UpdatedAt: now,
-			ExpiresAt: start.Add(life(ttlOf(c.ref.Channel, r.TTL, pic.settings)))}
+			ExpiresAt: from.Add(life(ttlOf(c.ref.Channel, r.TTL, pic.settings)))}
 		if cred := pic.credential(&c.now); cred != nil {
 			row.Credential = cred.ID
 		}

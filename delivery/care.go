@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/carillonhq/carillon/channels"
@@ -15,6 +16,7 @@ const (
 	claimLimit  = 1000 // rows in one claim
 	moveLimit   = 1000 // rows of a hold, or of a purge, in one transaction
 	markerLimit = 100
+	idleTenant  = 2 * time.Hour // after which what is kept in memory of a tenant goes
 )
 
 // wakeAt makes the claim loop look again no later than at t.
@@ -60,6 +62,9 @@ func (e *Engine) pause(wake <-chan struct{}, d time.Duration) bool {
 // claimRound claims once per lane. It reports whether there may be more at once.
 func (e *Engine) claimRound() (more bool) {
 	ctx := e.loopCtx
+	if e.o.Now().Sub(e.ClaimBeat()) > e.o.Lease/2 {
+		e.renew() // the process stood still: first keep what is ours from ourselves
+	}
 	e.markers(ctx)
 	for l := range Lane(LanesCount) {
 		limit := min(e.dispatch.room(l), claimLimit)
@@ -112,7 +117,7 @@ func settledAtClaim(c *Claimed, d Standing) (Transition, bool) {
 	case c.Canceled:
 		return Transition{State: Dropped, Reason: Canceled, Spent: d.Spent}, true
 	case c.Was == Sending:
-		return takeover(d, c.Takeovers)
+		return takeover(d, c.Takeovers, c.Begun)
 	}
 	return Transition{}, false
 }
@@ -144,12 +149,17 @@ func (e *Engine) markers(ctx context.Context) {
 }
 
 func (e *Engine) unfold(ctx context.Context, m Marker, now time.Time) error {
-	body, err := e.o.Store.Content(ctx, m.Tenant, m.Notification)
-	if err != nil {
-		return err
-	}
 	var r Request
-	if err := json.Unmarshal(body, &r); err != nil {
+	body, err := e.o.Store.Content(ctx, m.Tenant, m.Notification)
+	if err == nil {
+		err = json.Unmarshal(body, &r)
+	}
+	if err != nil && (len(body) > 0 || problem.CodeOf(err) == problem.NotFound) {
+		// It can never be resolved, and must not keep the others waiting.
+		_, gone := e.o.Store.Unfold(ctx, Accepted{ID: m.Notification, Tenant: m.Tenant, Skips: []Skip{{Reason: SkipUnreadable}}})
+		return errors.Join(err, gone)
+	}
+	if err != nil {
 		return err
 	}
 	pic, err := e.directory.of(ctx, m.Tenant)
@@ -157,7 +167,7 @@ func (e *Engine) unfold(ctx context.Context, m Marker, now time.Time) error {
 		return err
 	}
 	p := plan{lane: m.Lane, accepted: Accepted{ID: m.Notification, Tenant: m.Tenant, Lane: m.Lane, Type: m.Type,
-		CreatedAt: now, SendAt: m.SendAt, AtMostOnce: m.AtMostOnce, Sensitive: r.Sensitive}}
+		CreatedAt: now, SendAt: m.SendAt, Scheduled: true, AtMostOnce: m.AtMostOnce, Sensitive: r.Sensitive}}
 	switch err := e.resolve(ctx, &p, &r, pic, now); {
 	case problem.CodeOf(err) == problem.Invalid:
 		// Who it names has grown past what one notification may reach.
@@ -165,6 +175,7 @@ func (e *Engine) unfold(ctx context.Context, m Marker, now time.Time) error {
 	case err != nil:
 		return err // the marker stays, and is looked at again
 	}
+	p.accepted.Scheduled = false
 	done, err := e.o.Store.Unfold(ctx, p.accepted)
 	if err == nil && done {
 		e.backlog.Add(int64(len(p.accepted.Rows)))
@@ -173,21 +184,32 @@ func (e *Engine) unfold(ctx context.Context, m Marker, now time.Time) error {
 	return err
 }
 
-// leaseLoop renews the leases of what is still in hand, and sizes the lanes.
+// leaseLoop renews the leases of what is still in hand, and keeps lanes from
+// filling up with what cannot be sent.
 func (e *Engine) leaseLoop() {
 	const beat = 5 * time.Second
 	for e.pause(nil, beat) {
+		for _, it := range e.dispatch.look() {
+			e.crowdedOut(it)
+		}
+		e.gates.sweep(e.o.Now())
+		e.renew()
+	}
+}
+
+// renew moves the end of every lease in hand that has run for half its time. What
+// turns out to be lost keeps its old end, so it is not sent.
+func (e *Engine) renew() {
+	for e.loopCtx.Err() == nil {
 		now := e.o.Now()
-		e.dispatch.resize(beat.Seconds(), 64, e.o.LaneSize)
-		e.gates.sweep(now)
-		var rows []Row
-		until := now.Add(e.o.Lease)
+		var (
+			items []*item
+			rows  []Row
+		)
 		e.hand.Lock()
-		var renewed []*item
 		for it := range e.inHand {
-			if it.leaseLeft(now) < e.o.Lease/2 {
-				rows = append(rows, it.Row)
-				renewed = append(renewed, it)
+			if it.leaseLeft(now) < e.o.Lease/2 && !it.lost.Load() {
+				items, rows = append(items, it), append(rows, it.Row)
 			}
 			if len(rows) == claimLimit {
 				break
@@ -195,14 +217,20 @@ func (e *Engine) leaseLoop() {
 		}
 		e.hand.Unlock()
 		if len(rows) == 0 {
-			continue
+			return
 		}
-		if err := e.o.Store.Renew(e.loopCtx, rows, until); err != nil {
+		until := now.Add(e.o.Lease)
+		kept, err := e.o.Store.Renew(e.loopCtx, rows, until)
+		if err != nil {
 			e.o.Log.Error("renew leases", "rows", len(rows), "error", err)
-			continue
+			return
 		}
-		for _, it := range renewed {
-			it.extend(until)
+		for i, it := range items {
+			if kept[i] {
+				it.extend(until)
+			} else {
+				it.lost.Store(true)
+			}
 		}
 	}
 }
@@ -212,7 +240,7 @@ func (e *Engine) leaseLoop() {
 func (e *Engine) holdLoop() {
 	nextProbe := e.o.Now().Add(e.o.ProbeEvery)
 	for {
-		holds, err := e.o.Store.StandingHolds(e.loopCtx, 0)
+		holds, err := e.o.Store.HoldsToSettle(e.loopCtx)
 		if err != nil && e.loopCtx.Err() == nil {
 			e.o.Log.Error("read holds", "error", err)
 		}
@@ -225,8 +253,8 @@ func (e *Engine) holdLoop() {
 			switch {
 			case h.Ending != Open:
 				e.endHold(h)
-			case probe && h.Scope == HoldCredential && h.Reason == CredentialDenied && h.Qualifier == "":
-				e.probe(h)
+			case probe && h.Scope == HoldCredential && h.Reason == CredentialDenied:
+				e.loops.Go(func() { e.probe(h) })
 			}
 		}
 		if !e.pause(e.moveHolds, 5*e.o.Poll) {
@@ -255,6 +283,13 @@ func (e *Engine) endHold(h Hold) {
 
 // probe asks the provider whether a refused credential works by now.
 func (e *Engine) probe(h Hold) {
+	if h.Qualifier != "" {
+		// A push service cannot be asked without a message: let what is held try.
+		if ended, err := e.o.Store.EndHold(e.loopCtx, h.ID, Resume); err == nil && ended {
+			e.changed(h.Tenant)
+		}
+		return
+	}
 	ctx, cancel := context.WithTimeout(e.loopCtx, e.o.SendTimeout)
 	defer cancel()
 	pic, err := e.directory.of(ctx, h.Tenant)
@@ -291,6 +326,7 @@ func (e *Engine) purgeLoop() {
 				break
 			}
 		}
+		e.directory.forgetIdle(e.o.Now().Add(-idleTenant))
 		inUse := e.directory.versions()
 		e.senders.prune(inUse)
 		e.health.prune(inUse)

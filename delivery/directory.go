@@ -72,11 +72,12 @@ func (d *directory) of(ctx context.Context, tenant ids.ID) (*picture, error) {
 	if pic != nil && d.now().Sub(pic.readAt) < directoryAge {
 		return pic, nil
 	}
-	if pic != nil {
+	switch {
+	case pic != nil && d.now().Sub(pic.readAt) < 2*directoryAge:
 		if !e.mu.TryLock() {
 			return pic, nil // somebody is reading it anew
 		}
-	} else {
+	default:
 		e.mu.Lock()
 	}
 	defer e.mu.Unlock()
@@ -96,6 +97,17 @@ func (d *directory) refresh(ctx context.Context, tenant ids.ID) error {
 	defer e.mu.Unlock()
 	_, err := d.read(ctx, tenant, e)
 	return err
+}
+
+// forgetIdle drops the pictures of tenants that nobody has asked for since.
+func (d *directory) forgetIdle(since time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for tenant, e := range d.known {
+		if e.pic != nil && e.pic.readAt.Before(since) {
+			delete(d.known, tenant)
+		}
+	}
 }
 
 func (d *directory) read(ctx context.Context, tenant ids.ID, e *entry) (*picture, error) {

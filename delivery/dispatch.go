@@ -15,9 +15,21 @@ type item struct {
 	atMostOnce bool
 	now        TargetNow
 	payload    channels.Payload // nil until prepared
+	canceled   atomic.Bool      // its notification, since it came in hand
 	lease      atomic.Int64     // when it ends, unix ms; the heartbeat moves it
+	lost       atomic.Bool      // another claim holds the row by now
+	tries      atomic.Int32     // to write its outcome
 	flow       *flow            // while it is queued or being sent
 }
+
+// mood is how a target took what was sent to it.
+type mood uint8
+
+const (
+	unasked mood = iota // nothing was sent
+	calm
+	upset
+)
 
 func newItem(r Row, atMostOnce bool, now TargetNow, lease time.Time) *item {
 	it := &item{Row: r, atMostOnce: atMostOnce, now: now}
@@ -52,6 +64,8 @@ type flow struct {
 	max      int
 	inFlight int
 	waiting  int // items queued in any lane
+	served   int // since the last look
+	slow     int // most items that may queue per lane; 0: no limit of its own
 	parked   [LanesCount]bool
 	queues   [LanesCount][]*item
 }
@@ -61,28 +75,24 @@ type flow struct {
 // another waiting. It runs as many workers as there is work for, up to a limit;
 // the one that became idle last gets the next item, since its stack is warm.
 type dispatcher struct {
-	serve   func(*item) (calm bool) // makes the attempt
-	workers int                     // most concurrent requests
-	reserve int                     // of those, for lane 0 alone
+	serve   func(*item) mood // makes the attempt
+	workers int              // most concurrent requests
+	reserve int              // of those, for lane 0 alone
 
 	mu       sync.Mutex
 	flows    map[flowKey]*flow
 	turn     [LanesCount][]*flow // flows that may run, in order
 	queued   [LanesCount]int
 	promised [LanesCount]int // room given to accepts that are not committed yet
-	capacity [LanesCount]int
-	drained  [LanesCount]int // taken since the last look, for sizing
+	most     int             // items of a lane in memory
 	inFlight int
 	idle     []chan *item
 	closed   bool
 	running  sync.WaitGroup
 }
 
-func newDispatcher(workers, capacity int, serve func(*item) bool) *dispatcher {
-	d := &dispatcher{serve: serve, flows: map[flowKey]*flow{}, workers: workers, reserve: workers / 16}
-	for i := range d.capacity {
-		d.capacity[i] = capacity
-	}
+func newDispatcher(workers, capacity int, serve func(*item) mood) *dispatcher {
+	d := &dispatcher{serve: serve, flows: map[flowKey]*flow{}, workers: workers, reserve: workers / 16, most: capacity}
 	return d
 }
 
@@ -90,7 +100,7 @@ func newDispatcher(workers, capacity int, serve func(*item) bool) *dispatcher {
 func (d *dispatcher) promise(l Lane, n int) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed || d.queued[l]+d.promised[l]+n > d.capacity[l] {
+	if d.closed || d.queued[l]+d.promised[l]+n > d.most {
 		return false
 	}
 	d.promised[l] += n
@@ -111,11 +121,12 @@ func (d *dispatcher) room(l Lane) int {
 	if d.closed {
 		return 0
 	}
-	return max(d.capacity[l]-d.queued[l]-d.promised[l], 0)
+	return max(d.most-d.queued[l]-d.promised[l], 0)
 }
 
 // push queues items of one lane whose room was promised. It returns those that
-// came too late, when the dispatcher is closed.
+// it does not take: all when it is closed, else those of a flow that holds its
+// share of a busy lane already.
 func (d *dispatcher) push(l Lane, items []*item, keys []flowKey) (late []*item) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -133,6 +144,10 @@ func (d *dispatcher) push(l Lane, items []*item, keys []flowKey) (late []*item) 
 			d.flows[keys[i]] = f
 		}
 		it.flow = f
+		if d.crowded(f, l) {
+			late = append(late, it)
+			continue
+		}
 		f.waiting++
 		f.queues[l] = append(f.queues[l], it)
 		if len(f.queues[l]) == 1 && !f.parked[l] {
@@ -141,7 +156,12 @@ func (d *dispatcher) push(l Lane, items []*item, keys []flowKey) (late []*item) 
 		d.queued[l]++
 	}
 	d.pump()
-	return nil
+	return late
+}
+
+// crowded: a flow that cannot send what it has does not fill a lane for all.
+func (d *dispatcher) crowded(f *flow, l Lane) bool {
+	return f.slow > 0 && len(f.queues[l]) >= f.slow && d.queued[l] >= d.most/2
 }
 
 // pump starts what may be sent now.
@@ -165,8 +185,7 @@ func (d *dispatcher) pump() {
 func (d *dispatcher) work(it *item) {
 	more := make(chan *item, 1)
 	for it != nil {
-		calm := d.serve(it)
-		if it = d.done(it, calm, more); it == nil {
+		if it = d.done(it, d.serve(it), more); it == nil {
 			it = <-more // nil when the dispatcher is closed
 		}
 	}
@@ -212,25 +231,26 @@ func (d *dispatcher) next(l Lane) *item {
 		}
 		f.waiting--
 		d.queued[l]--
-		d.drained[l]++
 		return it
 	}
 	return nil
 }
 
 // done ends the send of an item and gives its worker the next one; without one
-// the worker waits on more. calm tells how the target took it: a webhook endpoint
+// the worker waits on more. m tells how the target took it: a webhook endpoint
 // that is in trouble gets fewer requests at once, and more again as it recovers.
-func (d *dispatcher) done(it *item, calm bool, more chan *item) *item {
+func (d *dispatcher) done(it *item, m mood, more chan *item) *item {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f := it.flow
 	d.inFlight--
 	f.inFlight--
+	f.served++
 	if it.Channel == channels.Webhook {
-		if !calm {
+		switch {
+		case m == upset:
 			f.max = max(f.max/2, 1)
-		} else if f.max < endpointLimit {
+		case m == calm && f.max < endpointLimit:
 			f.max++
 		}
 	}
@@ -257,24 +277,35 @@ func (d *dispatcher) done(it *item, calm bool, more chan *item) *item {
 	return next
 }
 
-// resize bounds each lane by what it can send in a few seconds, so that nothing
-// waits in memory for long when providers are slow.
-func (d *dispatcher) resize(seconds float64, least, most int) {
+// look finds the flows that have more than they can send until the next look, and
+// takes back what they hold beyond that of a lane that is half full. Flows of
+// endpoints that recover or have nothing to do are forgotten.
+func (d *dispatcher) look() (left []*item) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for l := range d.capacity {
-		rate := float64(d.drained[l]) / seconds
-		d.drained[l] = 0
-		if d.queued[l] > d.capacity[l]/2 { // only a lane that is kept busy shows what it can do
-			d.capacity[l] = min(max(int(rate*maxLaneWait.Seconds()), least), most)
-		} else {
-			d.capacity[l] = min(d.capacity[l]+d.capacity[l]/2+1, most)
+	for key, f := range d.flows {
+		f.slow = 0
+		if f.waiting > 0 {
+			f.slow = max(4*f.max, f.served)
+		}
+		f.served = 0
+		for l := range Lane(LanesCount) {
+			for d.crowded(f, l) && len(f.queues[l]) > f.slow {
+				last := len(f.queues[l]) - 1
+				left = append(left, f.queues[l][last])
+				f.queues[l][last], f.queues[l] = nil, f.queues[l][:last]
+				f.waiting--
+				d.queued[l]--
+			}
+		}
+		if f.inFlight == 0 && f.waiting == 0 {
+			if f.max = min(f.max*2, endpointLimit); f.max == endpointLimit {
+				delete(d.flows, key)
+			}
 		}
 	}
+	return left
 }
-
-// maxLaneWait is how long an item may expect to wait in a lane.
-const maxLaneWait = 5 * time.Second
 
 // close lets workers end, once they have finished what they send, and hands over
 // what was queued. wait waits for them.

@@ -41,33 +41,39 @@ func atDesk(t *testing.T, workers, capacity int, test func(*testing.T, *desk)) {
 	})
 }
 
-func (k *desk) request(it *item) bool {
+func (k *desk) request(it *item) mood {
 	k.mu.Lock()
 	k.began = append(k.began, it)
 	k.busy[it.Lane]++
 	k.mu.Unlock()
-	calm := <-k.end[it.Lane]
+	well := <-k.end[it.Lane]
 	k.mu.Lock()
 	k.busy[it.Lane]--
 	k.mu.Unlock()
-	return calm
+	if well {
+		return calm
+	}
+	return upset
 }
 
 // queue adds n items of a flow to a lane, and lets begin what may.
 func (k *desk) queue(l Lane, flow ids.ID, kind channels.Kind, n int) {
-	push(k.dispatcher, l, flow, kind, n)
+	if late := push(k.dispatcher, l, flow, kind, n); late != nil {
+		panic("not all were taken")
+	}
 	synctest.Wait()
 }
 
 // ends lets n requests of a lane end.
-func (k *desk) ends(l Lane, n int, calm bool) {
+func (k *desk) ends(l Lane, n int, well bool) {
 	for range n {
-		k.end[l] <- calm
+		k.end[l] <- well
 		synctest.Wait()
 	}
 }
 
-func push(d *dispatcher, l Lane, flow ids.ID, kind channels.Kind, n int) {
+// push returns what the dispatcher does not take.
+func push(d *dispatcher, l Lane, flow ids.ID, kind channels.Kind, n int) []*item {
 	items, keys := make([]*item, n), make([]flowKey, n)
 	for i := range items {
 		items[i] = newItem(Row{Channel: kind, Lane: l, Credential: flow, Target: ids.ID(i + 1)}, false, TargetNow{}, at)
@@ -76,9 +82,7 @@ func push(d *dispatcher, l Lane, flow ids.ID, kind channels.Kind, n int) {
 	if !d.promise(l, n) {
 		panic("the lane is full")
 	}
-	if late := d.push(l, items, keys); late != nil {
-		panic("the dispatcher is closed")
-	}
+	return d.push(l, items, keys)
 }
 
 func TestLowerLanesComeFirst(t *testing.T) {
@@ -232,22 +236,46 @@ func TestWorkersAreMadeOnDemand(t *testing.T) {
 	})
 }
 
-func TestLanesAreSizedByWhatTheySend(t *testing.T) {
+// TestASlowFlowDoesNotFillALane: a flow that cannot send what it has gives back
+// what it holds beyond that, once the lane is half full.
+func TestASlowFlowDoesNotFillALane(t *testing.T) {
 	t.Parallel()
-	atDesk(t, 1, 1000, func(t *testing.T, k *desk) {
-		k.queue(Regular, 1, channels.FCM, 900)
-		k.ends(Regular, 99, true)
-		k.resize(5, 64, 1000)
-		require.Equal(t, 100, k.capacity[Regular], "20 a second: 5 s of it")
-		require.Zero(t, k.room(Regular))
-		require.Equal(t, 1000, k.capacity[Bulk])
-		k.resize(5, 64, 1000)
-		require.Equal(t, 64, k.capacity[Regular], "a lane that stands still keeps the least")
-		k.ends(Regular, 801, true)
-		for range 10 {
-			k.resize(5, 64, 1000)
+	atDesk(t, 1000, 1000, func(t *testing.T, k *desk) {
+		const regular = endpointLimit - endpointLimit/urgentShare
+		k.queue(Regular, 1, channels.Webhook, 400)
+		require.Empty(t, k.look(), "the lane is not half full")
+		require.Equal(t, 1000-(400-regular), k.room(Regular))
+		k.queue(Regular, 2, channels.Webhook, 300)
+		k.queue(Regular, 3, channels.Webhook, 20)
+		left := k.look()
+		held := map[ids.ID]int{}
+		for _, it := range left {
+			held[it.Credential]++
 		}
-		require.Equal(t, 1000, k.capacity[Regular], "and grows when it is calm")
+		require.NotZero(t, held[1]+held[2])
+		require.Zero(t, held[3], "who has little keeps it")
+		require.Equal(t, 501, k.room(Regular))
+
+		require.Len(t, push(k.dispatcher, Regular, 1, channels.Webhook, 10), 9, "while the lane is busy, it gets no more")
+		require.Empty(t, push(k.dispatcher, Regular, 3, channels.Webhook, 10), "others do")
+		require.Equal(t, 490, k.room(Regular))
+	})
+}
+
+// TestAFlowThatRecoversIsForgotten: an endpoint's lower limit is kept while it
+// has trouble, and not for ever.
+func TestAFlowThatRecoversIsForgotten(t *testing.T) {
+	t.Parallel()
+	atDesk(t, 100, 100, func(t *testing.T, k *desk) {
+		k.queue(Regular, 1, channels.Webhook, 8)
+		k.ends(Regular, 8, false)
+		require.Equal(t, 1, k.flows[flowKey{id: 1}].max)
+		for _, want := range []int{2, 4, 8} {
+			require.Empty(t, k.look())
+			require.Equal(t, want, k.flows[flowKey{id: 1}].max)
+		}
+		k.look()
+		require.Empty(t, k.flows)
 	})
 }
 
@@ -263,7 +291,7 @@ func TestEveryItemIsSentOnce(t *testing.T) {
 		n        sync.WaitGroup
 	)
 	n.Add(pushers * each)
-	d := newDispatcher(workers, pushers*each, func(it *item) bool {
+	d := newDispatcher(workers, pushers*each, func(it *item) mood {
 		defer n.Done()
 		if _, twice := sent.LoadOrStore(it, true); twice {
 			t.Error("an item was sent twice")
@@ -277,7 +305,7 @@ func TestEveryItemIsSentOnce(t *testing.T) {
 		runtime.Gosched()
 		inFlight[it.Credential].Add(-1)
 		all.Add(-1)
-		return true
+		return calm
 	})
 	var pushing sync.WaitGroup
 	for p := range pushers {
@@ -287,7 +315,9 @@ func TestEveryItemIsSentOnce(t *testing.T) {
 				kind = channels.FCM
 			}
 			for i := range each {
-				push(d, Lane(i%LanesCount), ids.ID(p%4), kind, 1)
+				if push(d, Lane(i%LanesCount), ids.ID(p%4), kind, 1) != nil {
+					t.Error("an item was not taken")
+				}
 			}
 		})
 	}

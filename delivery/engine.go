@@ -206,8 +206,18 @@ func (e *Engine) changed(tenant ids.ID) {
 // Cancel drops what has not been sent of a notification, and counts it.
 func (e *Engine) Cancel(ctx context.Context, tenant, notification ids.ID) (int, error) {
 	n, err := e.o.Store.Cancel(ctx, tenant, notification, e.o.Now())
+	if err != nil {
+		return 0, err
+	}
 	e.backlog.Add(-int64(n))
-	return n, err
+	e.hand.Lock()
+	for it := range e.inHand {
+		if it.Notification == notification && it.Tenant == tenant {
+			it.canceled.Store(true)
+		}
+	}
+	e.hand.Unlock()
+	return n, nil
 }
 
 // Replay sends a dead letter again, as a new round with a new deadline.

@@ -8,7 +8,6 @@ import (
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
-	"github.com/carillonhq/carillon/webhooks"
 )
 
 // choice is a target that a notification goes to.
@@ -238,7 +237,7 @@ func (f *fanout) addEndpoint(e *BoundEndpoint) {
 	// endpoint itself.
 	f.choices = append(f.choices, choice{
 		ref: DeliveryRef{Target: e.ID, Channel: channels.Webhook, User: e.User}, userID: e.UserID,
-		now: TargetNow{Exists: true, UserID: e.UserID, Channel: channels.Webhook, Paused: e.Status != webhooks.Active,
+		now: TargetNow{Exists: true, UserID: e.UserID, Channel: channels.Webhook,
 			Target: channels.Target{Kind: channels.URL, Address: e.URL}},
 	})
 }

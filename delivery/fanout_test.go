@@ -145,7 +145,6 @@ func TestWhatADeliveryKnowsOfItsTarget(t *testing.T) {
 		Device: devices.Active, App: "default", Channel: channels.FCM, VAPIDKey: "key", Target: res.Devices[0].Target, ReadAt: at, ExpiresAt: in(time.Hour)}}, f.choices[0])
 	hook := f.choices[3]
 	require.Equal(t, DeliveryRef{Target: 101, Channel: channels.Webhook, User: "alice"}, hook.ref)
-	require.True(t, hook.now.Paused)
 	require.Zero(t, hook.now.ReadAt, "its secrets are still to be read")
 }
 

@@ -16,8 +16,18 @@ import (
 // out by one request.
 type gates struct {
 	mu     sync.Mutex
-	closed map[flowKey]time.Time
+	closed map[flowKey]gate
 }
+
+// gate is closed until a time. One that has to be closed again soon after it
+// opened stays closed for twice as long, up to maxGate: what it stops should not
+// be claimed and put back again and again.
+type gate struct {
+	until time.Time
+	wait  time.Duration
+}
+
+const maxGate = 5 * time.Minute
 
 // gateOf names the gate of a scope. An endpoint has one gate, whatever the scope.
 func gateOf(s channels.Scope, it *item, credential ids.ID) flowKey {
@@ -44,15 +54,25 @@ func gatesOf(it *item, cred *tenants.Credential) [3]flowKey {
 	return k
 }
 
-func (g *gates) close(k flowKey, until time.Time) {
+func (g *gates) close(k flowKey, until, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed == nil {
-		g.closed = map[flowKey]time.Time{}
+		g.closed = map[flowKey]gate{}
 	}
-	if until.After(g.closed[k]) {
-		g.closed[k] = until
+	old, again := g.closed[k]
+	if again && old.until.After(now) { // by another send that was under way
+		if until.After(old.until) {
+			old.until = until
+			g.closed[k] = old
+		}
+		return
 	}
+	wait := until.Sub(now)
+	if again {
+		wait = max(wait, min(2*old.wait, maxGate))
+	}
+	g.closed[k] = gate{until: now.Add(wait), wait: wait}
 }
 
 // until is when the last of the gates opens; zero: all are open.
@@ -60,27 +80,20 @@ func (g *gates) until(keys [3]flowKey, now time.Time) time.Time {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var last time.Time
-	if len(g.closed) == 0 {
-		return last
-	}
 	for _, k := range keys {
-		switch at, ok := g.closed[k]; {
-		case !ok || k.id == 0:
-		case at.After(now):
+		if at := g.closed[k].until; k.id != 0 && at.After(now) {
 			last = latest(last, at)
-		default:
-			delete(g.closed, k)
 		}
 	}
 	return last
 }
 
-// sweep forgets gates that have opened.
+// sweep forgets gates that have stayed open for as long as they were closed.
 func (g *gates) sweep(now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for k, at := range g.closed {
-		if !at.After(now) {
+	for k, x := range g.closed {
+		if now.Sub(x.until) > x.wait {
 			delete(g.closed, k)
 		}
 	}

@@ -33,7 +33,7 @@ func TestGatesStopTheirScope(t *testing.T) {
 	} {
 		var g gates
 		require.Zero(t, g.until(gatesOf(push, cred), at))
-		g.close(gateOf(x.scope, x.by, 7), in(time.Minute))
+		g.close(gateOf(x.scope, x.by, 7), in(time.Minute), at)
 		for it, stopped := range x.stops {
 			c := cred
 			if it.Channel == channels.Webhook {
@@ -49,17 +49,32 @@ func TestAGateOpensWhenTheLastDoes(t *testing.T) {
 	t.Parallel()
 	var g gates
 	keys := [3]flowKey{{id: 1}, {id: 2}, {}}
-	g.close(keys[0], in(time.Minute))
-	g.close(keys[1], in(time.Hour))
-	g.close(keys[1], in(time.Second)) // sooner does not count
-	g.close(flowKey{}, in(24*time.Hour))
+	g.close(keys[0], in(time.Minute), at)
+	g.close(keys[1], in(time.Hour), at)
+	g.close(keys[1], in(time.Second), at) // sooner does not count
+	g.close(flowKey{}, in(24*time.Hour), at)
 	require.Equal(t, in(time.Hour), g.until(keys, at))
 	require.Equal(t, in(time.Hour), g.until(keys, in(time.Minute)))
 	require.Zero(t, g.until(keys, in(time.Hour)))
-	require.Len(t, g.closed, 1, "what has opened is forgotten")
-	g.close(keys[0], in(time.Minute))
-	g.sweep(in(time.Minute))
-	require.Len(t, g.closed, 1)
+}
+
+func TestAGateThatMustCloseAgainStaysClosedLonger(t *testing.T) {
+	t.Parallel()
+	var g gates
+	k := flowKey{id: 1}
+	keys := [3]flowKey{k}
+	g.close(k, in(10*time.Second), at)
+	g.close(k, in(10*time.Second), in(11*time.Second)) // it opened, and the first to pass was refused
+	require.Equal(t, in(31*time.Second), g.until(keys, in(11*time.Second)))
+	for range 10 {
+		g.close(k, g.closed[k].until.Add(time.Second), g.closed[k].until)
+	}
+	require.Equal(t, maxGate, g.closed[k].wait)
+
+	g.sweep(g.closed[k].until.Add(maxGate))
+	require.Len(t, g.closed, 1, "it is remembered for as long as it was closed")
+	g.sweep(g.closed[k].until.Add(maxGate + 1))
+	require.Empty(t, g.closed)
 }
 
 func TestUUIDsOfDeliveries(t *testing.T) {

@@ -35,6 +35,7 @@ type record struct {
 	at     int // where the next one goes
 	dead   int // of the n
 	open   bool
+	last   time.Time // the newest success
 }
 
 // opinion is what a verdict did to the health of its credential version.
@@ -64,6 +65,7 @@ func (h *health) verdict(k versionKey, r channels.Result, proven, again bool, no
 		o.first = !v.proven
 		v.proven = true
 		v.note(false, now)
+		v.last = now
 	case channels.Gone:
 		if !again {
 			v.note(true, now)
@@ -78,6 +80,15 @@ func (h *health) verdict(k versionKey, r channels.Result, proven, again bool, no
 		o.since = v.when[v.at]
 	}
 	return o
+}
+
+// confirms tells whether a version has had a success since, and its breaker is
+// closed: then what it said of devices before is believed.
+func (h *health) confirms(k versionKey, since time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v := h.versions[k]
+	return v != nil && !v.open && !v.last.IsZero() && !v.last.Before(since)
 }
 
 func (v *record) note(gone bool, now time.Time) {

@@ -9,6 +9,10 @@ import (
 // throttleFloor is the least wait after "too fast" where nobody names one.
 const throttleFloor = 10 * time.Second
 
+// throttleLeast holds even where a tenant's policy lowers the floor: being
+// throttled spends no attempt, so without a wait it would never end.
+const throttleLeast = time.Second
+
 // Standing is what Next has to know of a delivery.
 type Standing struct {
 	Channel    channels.Kind
@@ -80,7 +84,7 @@ func Next(d Standing, r channels.Result, p Policy, h Health, now time.Time, jitt
 		if floor == 0 {
 			floor = throttleFloor
 		}
-		until := latest(now.Add(p.floor(floor)), r.NotBefore)
+		until := latest(now.Add(max(p.floor(floor), throttleLeast)), r.NotBefore)
 		// Jitter only ever adds: the provider named the earliest moment.
 		due := until.Add(time.Duration(float64(until.Sub(now)) * p.Jitter * jitter))
 		t := waitOrExpire(d, due, d.Spent, now)
@@ -158,11 +162,11 @@ const maxTakeovers = 5
 
 // takeover decides about a row whose node died with it. ok is false when it may
 // be sent again.
-func takeover(d Standing, takeovers int) (Transition, bool) {
+func takeover(d Standing, takeovers int, begun bool) (Transition, bool) {
 	switch {
 	case takeovers >= maxTakeovers:
 		return Transition{State: Dead, Reason: Crashed, Spent: d.Spent}, true
-	case d.AtMostOnce:
+	case d.AtMostOnce && begun:
 		return Transition{State: Dead, Reason: Ambiguous, Spent: d.Spent}, true
 	}
 	return Transition{}, false

@@ -103,6 +103,8 @@ func TestNext(t *testing.T) {
 			want: waiting(pending(m, 1), channels.ScopeOrigin, m)},
 		"throttled with the tenant's floor": {p: Policy{Floor: &second}, r: channels.Result{Outcome: channels.Throttled, Floor: m},
 			want: waiting(pending(second, 1), channels.ScopeTarget, second)},
+		"throttled without floors": {p: Policy{Floor: &zero}, r: channels.Result{Outcome: channels.Throttled},
+			want: waiting(pending(second, 1), channels.ScopeTarget, second)},
 		"throttled, jitter only adds": {p: jittered(0.5), j: 1, r: channels.Result{Outcome: channels.Throttled, NotBefore: in(2 * m)},
 			want: waiting(pending(3*m, 1), channels.ScopeTarget, 2*m)},
 		"throttled after all attempts": {d: Standing{Spent: 3}, r: channels.Result{Outcome: channels.Throttled}, want: waiting(pending(10*second, 3), channels.ScopeTarget, 10*second)},
@@ -165,16 +167,18 @@ func TestTakeover(t *testing.T) {
 	t.Parallel()
 	for takeovers := 1; takeovers < 7; takeovers++ {
 		for _, once := range []bool{false, true} {
-			got, over := takeover(Standing{Spent: 2, AtMostOnce: once}, takeovers)
-			switch {
-			case takeovers >= 5:
-				require.Equal(t, Transition{State: Dead, Reason: Crashed, Spent: 2}, got)
-			case once:
-				require.Equal(t, Transition{State: Dead, Reason: Ambiguous, Spent: 2}, got)
-			default:
-				require.Zero(t, got)
+			for _, begun := range []bool{false, true} {
+				got, over := takeover(Standing{Spent: 2, AtMostOnce: once}, takeovers, begun)
+				switch {
+				case takeovers >= 5:
+					require.Equal(t, Transition{State: Dead, Reason: Crashed, Spent: 2}, got)
+				case once && begun:
+					require.Equal(t, Transition{State: Dead, Reason: Ambiguous, Spent: 2}, got)
+				default:
+					require.Zero(t, got)
+				}
+				require.Equal(t, takeovers >= 5 || once && begun, over)
 			}
-			require.Equal(t, takeovers >= 5 || once, over)
 		}
 	}
 }

@@ -123,10 +123,11 @@ const (
 	SkipSensitive      SkipReason = 6 // sensitive content never goes to unbound endpoints
 	SkipNoSubscriber   SkipReason = 7 // an event that no endpoint subscribes to
 	SkipTooMany        SkipReason = 8 // scheduled, and by now more than one notification may reach
+	SkipUnreadable     SkipReason = 9 // scheduled, and its content cannot be read any more
 )
 
 var skipNames = [...]string{SkipUnknownUser: "unknown_user", SkipNoDevice: "no_device", SkipRetired: "retired",
-	SkipEndpointPaused: "endpoint_paused", SkipUnknownTarget: "unknown_target", SkipSensitive: "sensitive", SkipNoSubscriber: "no_subscriber", SkipTooMany: "too_many_targets"}
+	SkipEndpointPaused: "endpoint_paused", SkipUnknownTarget: "unknown_target", SkipSensitive: "sensitive", SkipNoSubscriber: "no_subscriber", SkipTooMany: "too_many_targets", SkipUnreadable: "unreadable"}
 
 func (r SkipReason) String() string { return nameOf(skipNames[:], uint8(r), "skip") }
 

@@ -41,6 +41,7 @@ type Accepted struct {
 	SendAt     time.Time // zero: at once
 	Sensitive  bool
 	AtMostOnce bool
+	Begun      bool   // taken over after Begin
 	Scheduled  bool   // a marker: targets are resolved when SendAt comes
 	Body       []byte // the request as JSON; the store seals it
 	Rows       []Row
@@ -90,7 +91,6 @@ type TargetNow struct {
 	App       string
 	Channel   channels.Kind
 	VAPIDKey  string
-	Paused    bool // an endpoint that is paused or disabled
 	Target    channels.Target
 	ReadAt    time.Time
 	ExpiresAt time.Time // of a subscription
@@ -102,6 +102,7 @@ type Claimed struct {
 	Row
 	Was        State
 	AtMostOnce bool
+	Begun      bool // Begin was written by the node that had it before
 	Canceled   bool // its notification, while the row was in somebody's hands
 	Now        TargetNow
 }
@@ -138,11 +139,13 @@ type Finish struct {
 // QueueStore is what the dispatcher needs.
 type QueueStore interface {
 	Claim(ctx context.Context, o ClaimOrder) ([]Claimed, error)
+	// Begin writes that the attempt of a leased row begins; false: the claim is lost.
+	Begin(ctx context.Context, r Row) (bool, error)
 	// Finish writes in the background, batched with others, and calls done with
 	// what came of it. It blocks while too much waits to be written.
 	Finish(f Finish, done func(FinishResult))
 	// Renew moves the end of leases; rows whose claim was lost are not touched.
-	Renew(ctx context.Context, rows []Row, lease time.Time) error
+	Renew(ctx context.Context, rows []Row, lease time.Time) (kept []bool, err error)
 	Content(ctx context.Context, tenant, notification ids.ID) ([]byte, error)
 	Target(ctx context.Context, tenant, target ids.ID, k channels.Kind) (TargetNow, error)
 	// WriteBeat is when the writer last came round, and how much waits for it.
@@ -183,8 +186,11 @@ type CommandStore interface {
 	// Replay moves a dead delivery to pending with a new round and deadline. A
 	// notification that was canceled is not any more.
 	Replay(ctx context.Context, tenant, notification, target ids.ID, now time.Time, ttl func(Request, channels.Kind) time.Duration, actor string) error
+	// HoldsToSettle lists the holds of all tenants that end, or that a provider's
+	// refusal made.
+	HoldsToSettle(ctx context.Context) ([]Hold, error)
 	// EndHold says where the deliveries of a hold go; false: it does not stand.
-	EndHold(ctx context.Context, hold ids.ID, e Ending, now time.Time) (bool, error)
+	EndHold(ctx context.Context, hold ids.ID, e Ending) (bool, error)
 	// MoveHeld moves up to limit rows of a hold that ends, and removes the hold
 	// with the last one.
 	MoveHeld(ctx context.Context, h Hold, limit int, now time.Time) (moved int, done bool, err error)
@@ -201,8 +207,7 @@ type DirectoryStore interface {
 	Tenant(context.Context, ids.ID) (tenants.Tenant, error)
 	Credentials(ctx context.Context, tenant ids.ID) ([]tenants.Credential, error)
 	OpenCredential(ctx context.Context, tenant, id ids.ID) (channels.Credential, error)
-	// StandingHolds lists holds of a tenant, or of all with 0, those that end
-	// included.
+	// StandingHolds lists the holds of a tenant that do not end yet.
 	StandingHolds(ctx context.Context, tenant ids.ID) ([]Hold, error)
 }
 

@@ -17,9 +17,12 @@ import (
 // read again, so that a device which changed hands meanwhile is not served.
 const targetAge = 2 * time.Second
 
-// retryWrite is the pause before an outcome that could not be written is tried
-// again, until its lease has ended.
-const retryWrite = time.Second
+// An outcome that could not be written is tried again after a pause, so often;
+// then its lease is left to end and the delivery is taken over.
+const (
+	retryWrite = time.Second
+	writeTries = 60
+)
 
 // keyOf is the bulkhead that an item shares.
 func keyOf(it *item) flowKey {
@@ -44,46 +47,47 @@ func originOf(raw string) string {
 	return raw
 }
 
-// serve makes at most one attempt. It reports whether the target took it well.
-func (e *Engine) serve(it *item) (calm bool) {
+// serve makes at most one attempt.
+func (e *Engine) serve(it *item) mood {
 	ctx := e.sendCtx
 	now := e.o.Now()
 	switch {
+	case it.canceled.Load():
+		e.finish(it, Finish{Transition: Transition{State: Dropped, Reason: Canceled, Spent: it.Spent}})
+		return unasked
 	case !it.ExpiresAt.After(now):
 		e.finish(it, Finish{Transition: expire(it.Channel, it.Spent)})
-		return true
-	case it.leaseLeft(now) < e.o.SendTimeout+time.Second:
-		// The lease would not outlive the request: another node could send it too.
-		e.giveBack(it)
-		return true
+		return unasked
 	}
 	if err := e.freshTarget(ctx, it, now); err != nil {
 		e.putOff(it, "read the target", err)
-		return true
+		return unasked
 	}
 	pic, err := e.directory.of(ctx, it.Tenant)
 	if err != nil {
 		e.putOff(it, "read the tenant", err)
-		return true
+		return unasked
 	}
 	if f, ok := obstacle(it, pic, now); ok {
 		e.finish(it, f)
-		return true
+		return unasked
 	}
 	cred := pic.credential(&it.now)
 	if until := e.gates.until(gatesOf(it, cred), now); !until.IsZero() {
-		e.finish(it, Finish{Transition: waitOrExpire(standing(it), until, it.Spent, now)})
-		return true
+		// Not all at the moment that it opens.
+		due := until.Add(time.Duration(e.o.Jitter() * float64(until.Sub(now))))
+		e.finish(it, Finish{Transition: waitOrExpire(standing(it), due, it.Spent, now)})
+		return unasked
 	}
 	if it.payload == nil {
 		payload, mapping, err := e.payload(ctx, it)
 		switch {
 		case mapping || problem.CodeOf(err) == problem.NotFound:
 			e.finish(it, Finish{Transition: Transition{State: Dead, Reason: Unmapped, Spent: it.Spent}})
-			return true
+			return unasked
 		case err != nil:
 			e.putOff(it, "read the content", err)
-			return true
+			return unasked
 		}
 		it.payload = payload
 	}
@@ -155,7 +159,7 @@ func obstacle(it *item, pic *picture, now time.Time) (Finish, bool) {
 }
 
 // attempt sends, and writes what came of it.
-func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tenants.Credential) (calm bool) {
+func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tenants.Credential) mood {
 	id, version := ids.ID(0), 0
 	if cred != nil {
 		id, version = cred.ID, cred.Version
@@ -163,13 +167,16 @@ func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tena
 	s, err := e.senders.acquire(ctx, it.Tenant, id, it.Channel, version)
 	if err != nil {
 		e.putOff(it, "open the sender", err)
-		return true
+		return unasked
 	}
 	defer e.senders.release(s)
+	if !e.mayBegin(ctx, it) {
+		return unasked
+	}
 
 	started := e.o.Now()
 	sendCtx, cancel := context.WithTimeout(ctx, e.o.SendTimeout)
-	r := s.Send(sendCtx, it.now.Target, it.payload, channels.Life{
+	r := send(sendCtx, s, it.now.Target, it.payload, channels.Life{
 		Delivery: ids.FormatDelivery(it.Notification, it.Target), Notification: it.Notification.Format(ids.Notification),
 		UUID: uuidOf(it.Notification, it.Target), Attempt: it.Attempts + 1, Renewed: it.Renewed, ExpiresAt: it.ExpiresAt,
 	})
@@ -209,7 +216,7 @@ func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tena
 	default:
 	}
 	if !t.WaitUntil.IsZero() {
-		e.gates.close(gateOf(t.WaitScope, it, id), t.WaitUntil)
+		e.gates.close(gateOf(t.WaitScope, it, id), t.WaitUntil, now)
 	}
 	e.metrics.attempt(it.Channel, r, took)
 	e.logAttempt(it, r, &t, took)
@@ -217,7 +224,43 @@ func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tena
 	if cred != nil {
 		e.afterVerdict(it.Tenant, pic, versionKey{id, s.version}, r, opinion, now)
 	}
-	return r.Outcome != channels.Retry && r.Outcome != channels.Throttled
+	if r.Outcome == channels.Retry || r.Outcome == channels.Throttled {
+		return upset
+	}
+	return calm
+}
+
+// mayBegin is the last look before the first byte: the row must still be ours for
+// longer than the request may take, or another node could send it too. Of what
+// must not be sent twice it is written that the attempt begins, so that after a
+// crash nothing dies that was only waiting.
+func (e *Engine) mayBegin(ctx context.Context, it *item) bool {
+	if it.lost.Load() || it.leaseLeft(e.o.Now()) < e.o.SendTimeout+time.Second {
+		e.giveBack(it)
+		return false
+	}
+	if !it.atMostOnce {
+		return true
+	}
+	ours, err := e.o.Store.Begin(context.WithoutCancel(ctx), it.Row)
+	switch {
+	case err != nil:
+		e.putOff(it, "write that the attempt begins", err)
+	case !ours:
+		e.giveBack(it) // writes nothing: the claim is lost
+	}
+	return err == nil && ours
+}
+
+// send keeps a panic in a channel from taking the node, and all it has in hand,
+// down with one delivery.
+func send(ctx context.Context, s *sender, t channels.Target, p channels.Payload, l channels.Life) (r channels.Result) {
+	defer func() {
+		if x := recover(); x != nil {
+			r = channels.Result{Outcome: channels.Retry, Code: "engine.panic", Detail: "The channel failed.", Ambiguous: true, MaxTries: 3}
+		}
+	}()
+	return s.Send(ctx, t, p, l)
 }
 
 // afterVerdict settles doubts: a success of a version whose breaker is closed
@@ -229,16 +272,24 @@ func (e *Engine) afterVerdict(tenant ids.ID, pic *picture, k versionKey, r chann
 		n, err := e.o.Store.Restore(e.loopCtx, k.credential, k.version, o.since, now)
 		e.o.Log.Warn("so many devices were called gone that the credential is in doubt; those retired lately are suspect again",
 			"credential", k.credential.Format(ids.Credential), "version", k.version, "devices", n, "error", err)
-	case r.Outcome == channels.Accepted && !o.BreakerOpen:
-		h, ok := pic.holds[holdKey{scope: HoldDoubt, subject: k.credential, version: k.version}]
-		if !ok {
-			return
-		}
-		if ended, err := e.o.Store.EndHold(e.loopCtx, h.ID, Confirm, now); err != nil {
-			e.o.Log.Warn("confirm a doubt", "hold", h.ID.Format(ids.Hold), "error", err)
-		} else if ended {
-			e.changed(tenant)
-		}
+	case r.Outcome == channels.Accepted:
+		e.settleDoubt(tenant, pic, k)
+	default:
+	}
+}
+
+// settleDoubt confirms what a version said of devices once it has had a success
+// since. It is looked at after every success, and when the doubt arises, because
+// the success may be faster than the news of the doubt.
+func (e *Engine) settleDoubt(tenant ids.ID, pic *picture, k versionKey) {
+	h, ok := pic.holds[holdKey{scope: HoldDoubt, subject: k.credential, version: k.version}]
+	if !ok || !e.health.confirms(k, h.Since) {
+		return
+	}
+	if ended, err := e.o.Store.EndHold(e.loopCtx, h.ID, Confirm); err != nil {
+		e.o.Log.Warn("confirm a doubt", "hold", h.ID.Format(ids.Hold), "error", err)
+	} else if ended {
+		e.changed(tenant)
 	}
 }
 
@@ -264,6 +315,22 @@ func (e *Engine) giveBack(it *item) {
 	e.finish(it, Finish{Transition: Transition{State: Pending, DueAt: e.o.Now(), Spent: it.Spent, Renew: it.Renewed}})
 }
 
+// crowdedOut returns an item that its flow has no room for: at once when the
+// engine stops, else when the flow may have sent what it has.
+func (e *Engine) crowdedOut(it *item) {
+	if e.stopping.Load() {
+		e.giveBack(it)
+		return
+	}
+	due := e.o.Now().Add(crowdedWait + time.Duration(float64(crowdedWait)*e.o.Jitter()))
+	if due.After(it.ExpiresAt) {
+		due = it.ExpiresAt
+	}
+	e.finish(it, Finish{Transition: Transition{State: Pending, DueAt: due, Spent: it.Spent, Renew: it.Renewed}})
+}
+
+const crowdedWait = 15 * time.Second
+
 // putOff returns an item unspent because of trouble of our own.
 func (e *Engine) putOff(it *item, doing string, err error) {
 	if e.sendCtx.Err() == nil {
@@ -286,7 +353,7 @@ func (e *Engine) finish(it *item, f Finish) {
 
 func (e *Engine) write(it *item, f Finish) {
 	e.o.Store.Finish(f, func(res FinishResult) {
-		if res.Err != nil && it.leaseLeft(e.o.Now()) > 0 && !e.stopping.Load() {
+		if res.Err != nil && it.tries.Add(1) < writeTries && it.leaseLeft(e.o.Now()) > 0 && !e.stopping.Load() {
 			e.o.Log.Error("an outcome could not be written; it is tried again", "delivery", ids.FormatDelivery(it.Notification, it.Target), "error", res.Err)
 			time.AfterFunc(retryWrite, func() { e.write(it, f) })
 			return
@@ -320,6 +387,14 @@ func (e *Engine) written(it *item, f *Finish, res FinishResult) {
 	if t.Device == DeviceRetired && it.Channel == channels.Webhook {
 		e.endpoints.forget(it.Target)
 		go e.changed(it.Tenant)
+	}
+}
+
+// opened follows up on a hold that has just been opened.
+func (e *Engine) opened(tenant ids.ID, k versionKey) {
+	e.changed(tenant)
+	if pic, err := e.directory.of(e.loopCtx, tenant); err == nil {
+		e.settleDoubt(tenant, pic, k)
 	}
 }
 

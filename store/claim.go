@@ -10,12 +10,15 @@ import (
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
-	"github.com/carillonhq/carillon/webhooks"
 )
 
 var _ delivery.QueueStore = (*Store)(nil)
 
-const flagUnknown = 1 // of a delivery: a node died with it, so it may have been sent
+// Flags of a delivery.
+const (
+	flagUnknown = 1 // a node died with it, so it may have been sent
+	flagBegun   = 2 // its attempt has begun; written only where it must not be made twice
+)
 
 // dueTenants walks the index from tenant to tenant (a skip scan), so its cost
 // follows the tenants that have something due, not the rows.
@@ -24,12 +27,13 @@ const dueTenants = `WITH RECURSIVE t(id) AS (
   UNION ALL
   SELECT (SELECT min(tenant_id) FROM deliveries INDEXED BY deliveries_due WHERE lane=?1 AND state<4 AND tenant_id>t.id)
   FROM t WHERE t.id IS NOT NULL)
-SELECT id FROM t WHERE id IS NOT NULL`
+SELECT id FROM t WHERE id IS NOT NULL AND EXISTS
+ (SELECT 1 FROM deliveries INDEXED BY deliveries_due WHERE lane=?1 AND tenant_id=t.id AND state<4 AND due_at<=?2)`
 
 const rowColumns = `d.tenant_id,d.notification_id,d.target_id,d.channel,d.lane,d.state,d.reason,coalesce(d.user_id,0),d.device_epoch,
  d.credential_id,d.due_at,d.expires_at,d.claim,d.hold_id,d.round,d.spent,d.attempts,d.takeovers,d.flags,d.renewed,d.updated_at`
 
-const selectDue = `SELECT ` + rowColumns + `, coalesce((SELECT n.flags FROM notifications n WHERE n.tenant_id=d.tenant_id AND n.id=d.notification_id),0)
+const selectDue = `SELECT ` + rowColumns + `, coalesce((SELECT n.flags FROM notifications n WHERE n.tenant_id=d.tenant_id AND n.id=d.notification_id),0), d.flags
  FROM deliveries d INDEXED BY deliveries_due WHERE d.lane=? AND d.tenant_id=? AND d.state<4 AND d.due_at<=? ORDER BY d.due_at LIMIT ?`
 
 const lease = `UPDATE deliveries SET state=2, due_at=?, claim=?, hold_id=0, takeovers=?, flags=?, updated_at=?
@@ -51,7 +55,7 @@ func (s *Store) Claim(ctx context.Context, o delivery.ClaimOrder) ([]delivery.Cl
 	var out []delivery.Claimed
 	err := s.do(context.WithoutCancel(ctx), o.Limit, func(t *tx) error {
 		out = out[:0]
-		list, err := t.tenantsDue(o.Lane)
+		list, err := t.tenantsDue(o.Lane, o.Now)
 		if err != nil {
 			return err
 		}
@@ -77,12 +81,12 @@ func (s *Store) Claim(ctx context.Context, o delivery.ClaimOrder) ([]delivery.Cl
 	return out, nil
 }
 
-func (t *tx) tenantsDue(lane delivery.Lane) ([]ids.ID, error) {
-	rows, err := t.query(dueTenants, lane)
+func (t *tx) tenantsDue(lane delivery.Lane, now time.Time) ([]ids.ID, error) {
+	rows, err := t.query(dueTenants, lane, millis(now))
 	if err != nil {
 		return nil, err
 	}
-	return collect(rows, func(r *sql.Rows) (id ids.ID, err error) { return id, r.Scan(&id) })
+	return collect(rows, scanID)
 }
 
 func (t *tx) claimTenant(out []delivery.Claimed, tenant ids.ID, o delivery.ClaimOrder, limit int) ([]delivery.Claimed, error) {
@@ -91,8 +95,9 @@ func (t *tx) claimTenant(out []delivery.Claimed, tenant ids.ID, o delivery.Claim
 		return out, err
 	}
 	found, err := collect(rows, func(r *sql.Rows) (c delivery.Claimed, err error) {
-		var flags int
-		c.Row, err = scanRow(r, &flags)
+		var flags, own int
+		c.Row, err = scanRow(r, &flags, &own)
+		c.Begun = own&flagBegun != 0
 		c.AtMostOnce, c.Canceled = flags&flagAtMostOnce != 0, flags&flagCanceled != 0
 		return c, err
 	})
@@ -136,17 +141,32 @@ func (t *tx) lease(c *delivery.Claimed, o delivery.ClaimOrder) error {
 	return t.exec(lease, append([]any{millis(o.Lease), o.Claim, c.Takeovers, flags, millis(o.Now)}, key...)...)
 }
 
+// Begin implements delivery.QueueStore. The flag goes when the row is claimed again.
+func (s *Store) Begin(ctx context.Context, r delivery.Row) (ours bool, err error) {
+	err = s.do(ctx, 1, func(t *tx) error {
+		n, err := t.affect(`UPDATE deliveries SET flags=flags|2 WHERE tenant_id=? AND notification_id=? AND target_id=? AND claim=? AND state=2`,
+			r.Tenant, r.Notification, r.Target, r.Claim)
+		ours = n == 1
+		return err
+	})
+	return ours, err
+}
+
 // Renew implements delivery.QueueStore.
-func (s *Store) Renew(ctx context.Context, rows []delivery.Row, until time.Time) error {
-	return s.do(context.WithoutCancel(ctx), len(rows), func(t *tx) error {
-		for _, r := range rows {
-			if err := t.exec(`UPDATE deliveries SET due_at=? WHERE tenant_id=? AND notification_id=? AND target_id=? AND claim=? AND state=2`,
-				millis(until), r.Tenant, r.Notification, r.Target, r.Claim); err != nil {
+func (s *Store) Renew(ctx context.Context, rows []delivery.Row, until time.Time) ([]bool, error) {
+	kept := make([]bool, len(rows))
+	err := s.do(context.WithoutCancel(ctx), len(rows), func(t *tx) error {
+		for i, r := range rows {
+			n, err := t.affect(`UPDATE deliveries SET due_at=? WHERE tenant_id=? AND notification_id=? AND target_id=? AND claim=? AND state=2`,
+				millis(until), r.Tenant, r.Notification, r.Target, r.Claim)
+			if err != nil {
 				return err
 			}
+			kept[i] = n == 1
 		}
 		return nil
 	})
+	return kept, err
 }
 
 // LapseLeases makes every lease on this database end now. It is called once,
@@ -198,6 +218,11 @@ func scanRow(r scanner, more ...any) (delivery.Row, error) {
 	return d, err
 }
 
+func scanID(r *sql.Rows) (id ids.ID, err error) {
+	err = r.Scan(&id)
+	return id, err
+}
+
 // collect scans all rows and closes them.
 func collect[T any](rows *sql.Rows, scan func(*sql.Rows) (T, error)) (out []T, err error) {
 	defer func() { _ = rows.Close() }()
@@ -214,7 +239,7 @@ func collect[T any](rows *sql.Rows, scan func(*sql.Rows) (T, error)) (out []T, e
 const selectDeviceNow = `SELECT user_id,epoch,status,app,vapid_key,expires_at,kind,address,environment,keys,os,registered_at
  FROM devices WHERE id=? AND tenant_id=?`
 
-const selectEndpointNow = `SELECT user_id,status,url,sealed FROM endpoints WHERE id=? AND tenant_id=?`
+const selectEndpointNow = `SELECT user_id,url,sealed FROM endpoints WHERE id=? AND tenant_id=?`
 
 // target reads a target as it is now.
 func (t *tx) target(tenant, target ids.ID, k channels.Kind) (delivery.TargetNow, error) {
@@ -246,14 +271,10 @@ func (s *Store) targetNow(tenant, target ids.ID, k channels.Kind, row func(query
 	now := delivery.TargetNow{ReadAt: s.now(), Channel: k}
 	var err error
 	if k == channels.Webhook {
-		var (
-			status string
-			sealed []byte
-		)
+		var sealed []byte
 		now.Target.Kind = channels.URL
-		err = row(selectEndpointNow).Scan(&now.UserID, &status, &now.Target.Address, &sealed)
+		err = row(selectEndpointNow).Scan(&now.UserID, &now.Target.Address, &sealed)
 		if err == nil {
-			now.Paused = webhooks.Status(status) != webhooks.Active
 			now.Target.Secrets, err = s.signingKeys(tenant, target, sealed, now.ReadAt)
 		}
 	} else {

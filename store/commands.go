@@ -123,7 +123,7 @@ func (s *Store) Replay(ctx context.Context, tenant, notification, target ids.ID,
 }
 
 // EndHold implements delivery.CommandStore.
-func (s *Store) EndHold(ctx context.Context, hold ids.ID, e delivery.Ending, _ time.Time) (bool, error) {
+func (s *Store) EndHold(ctx context.Context, hold ids.ID, e delivery.Ending) (bool, error) {
 	ended := false
 	err := s.do(context.WithoutCancel(ctx), 1, func(t *tx) error {
 		n, err := t.affect("UPDATE holds SET ending=? WHERE id=? AND ending=0", e, hold)

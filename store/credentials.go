@@ -217,9 +217,13 @@ func (s *Store) PauseCredential(ctx context.Context, tenant, id ids.ID, reason s
 		if err := t.pauseCredential(tenant, id, reason, c.Actor, now); err != nil {
 			return err
 		}
-		_, _, err := t.openHold(delivery.Hold{Tenant: tenant, Scope: delivery.HoldCredential, Subject: id,
+		hold, opened, err := t.openHold(delivery.Hold{Tenant: tenant, Scope: delivery.HoldCredential, Subject: id,
 			Reason: delivery.CredentialPaused, Detail: reason, Since: now})
-		return err
+		if err != nil || opened {
+			return err
+		}
+		// The provider's refusal may have opened it: from now on only a person ends it.
+		return t.exec("UPDATE holds SET reason=?, detail=? WHERE id=?", delivery.CredentialPaused, reason, hold)
 	})
 }
 
@@ -254,9 +258,19 @@ func (s *Store) switchCredential(ctx context.Context, tenant, id ids.ID, run fun
 	return s.Credential(ctx, tenant, id)
 }
 
-// RecoverCredential implements delivery.CommandStore.
+// RecoverCredential implements delivery.CommandStore. What its verdicts said of
+// devices is another question, and stays in doubt until a send settles it.
 func (s *Store) RecoverCredential(ctx context.Context, tenant, id ids.ID) error {
-	_, err := s.ResumeCredential(ctx, tenant, id, tenants.Change{Actor: "engine", Action: "credential.resume"})
+	_, err := s.switchCredential(ctx, tenant, id, func(t *tx, now time.Time) error {
+		if err := t.exec(`UPDATE credentials SET status=?, reason='', updated_at=? WHERE id=? AND tenant_id=?`,
+			tenants.CredentialActive, millis(now), id, tenant); err != nil {
+			return err
+		}
+		if err := t.endHolds("tenant_id=? AND scope=? AND subject_id=?", delivery.Resume, tenant, delivery.HoldCredential, id); err != nil {
+			return err
+		}
+		return t.audit(tenant, "engine", "credential.resume", id.Format(ids.Credential))
+	})
 	return err
 }
 

@@ -80,6 +80,16 @@ func (t *tx) finish(f *delivery.Finish) (res delivery.FinishResult, err error) {
 // settled fits a transition to what is stored by now: the hold may have ended,
 // and nothing of a canceled notification is tried again.
 func (t *tx) settled(f *delivery.Finish, n delivery.Transition, hold ids.ID) (delivery.Transition, error) {
+	if blames := n.Device == delivery.DeviceRetired || n.Device == delivery.DeviceSuspect; blames && f.Row.Channel != channels.Webhook {
+		again, err := t.count(`SELECT count(*) FROM devices WHERE id=? AND tenant_id=? AND epoch=? AND status=1 AND status_at>?`,
+			f.Row.Target, f.Row.Tenant, f.Row.Epoch, millis(f.StartedAt))
+		if err != nil {
+			return n, err
+		}
+		if again > 0 { // it was registered again meanwhile: the verdict is about the address before
+			n = delivery.Transition{State: delivery.Pending, DueAt: f.Now, Spent: f.Row.Spent}
+		}
+	}
 	if !n.State.Unfinished() {
 		n.DueAt = time.Time{}
 		return n, nil
@@ -95,8 +105,8 @@ func (t *tx) settled(f *delivery.Finish, n delivery.Transition, hold ids.ID) (de
 		n.State, n.Reason, n.Hold, n.DueAt = delivery.Pending, delivery.NoReason, 0, f.Now
 	case n.State == delivery.Held:
 		n.DueAt = f.ExpiresAt // its deadline is found by the same claim
-		if last := f.Row.Notification.Time().Add(delivery.MaxWebhookTTL); f.Row.Channel == channels.Webhook && last.After(n.DueAt) {
-			n.DueAt = last // a hold does not spend a webhook's time
+		if f.Row.Channel == channels.Webhook {
+			n.DueAt = f.Now.Add(delivery.MaxWebhookTTL) // a hold does not spend a webhook's time
 		}
 	}
 	return n, nil
@@ -145,9 +155,10 @@ func (t *tx) effects(f *delivery.Finish) error {
 func (t *tx) mark(f *delivery.Finish, to, atMost devices.Status, code string) error {
 	r := f.Row
 	return t.exec(`UPDATE devices SET status=?, reason=?, status_at=?, credential_id=?, version=?, updated_at=?
- WHERE id=? AND tenant_id=? AND epoch=? AND status<=? AND registered_at<=? AND status_at<=?`,
+ WHERE id=? AND tenant_id=? AND epoch=? AND status<=? AND registered_at<=? AND status_at<=?
+ AND NOT EXISTS (SELECT 1 FROM credentials c WHERE c.id=? AND c.version>?)`,
 		to, code, millis(f.Now), f.Credential, f.Version, millis(f.Now),
-		r.Target, r.Tenant, r.Epoch, atMost, millis(f.StartedAt), millis(f.StartedAt))
+		r.Target, r.Tenant, r.Epoch, atMost, millis(f.StartedAt), millis(f.StartedAt), f.Credential, f.Version)
 }
 
 // disable ends an endpoint that said it is gone, unless it was changed after the

@@ -66,7 +66,7 @@ func (s *Store) Check(ctx context.Context, all bool) ([]Violation, error) {
 		}
 		n := 0
 		// The parameters are bound by number, so each query takes what it needs.
-		if err := s.readDB.QueryRowContext(ctx, "WITH args(a,b) AS (SELECT ?1,?2) "+i.query, now, now-grace).Scan(&n); err != nil {
+		if err := s.listDB.QueryRowContext(ctx, "WITH args(a,b) AS (SELECT ?1,?2) "+i.query, now, now-grace).Scan(&n); err != nil {
 			return out, fmt.Errorf("check %s: %w", i.Name, err)
 		}
 		if n > 0 {
@@ -98,7 +98,7 @@ func (s *Store) Depths(ctx context.Context) (Depths, error) {
 	d := Depths{Rows: map[DepthKey]int{}, Dead: map[delivery.Reason]int{}, Held: map[delivery.Reason]int{}}
 	now := millis(s.now())
 	oldest := now
-	rows, err := s.readDB.QueryContext(ctx, `SELECT lane,state,reason,count(*),min(due_at) FROM deliveries INDEXED BY deliveries_due WHERE state<4 GROUP BY lane,state,reason`)
+	rows, err := s.listDB.QueryContext(ctx, `SELECT lane,state,reason,count(*),min(due_at) FROM deliveries INDEXED BY deliveries_due WHERE state<4 GROUP BY lane,state,reason`)
 	if err != nil {
 		return d, err
 	}
@@ -125,7 +125,7 @@ func (s *Store) Depths(ctx context.Context) (Depths, error) {
 		return d, err
 	}
 	d.OldestDue = time.Duration(now-oldest) * time.Millisecond
-	dead, err := s.readDB.QueryContext(ctx, `SELECT reason,count(*) FROM deliveries INDEXED BY deliveries_dead WHERE state=6 GROUP BY reason`)
+	dead, err := s.listDB.QueryContext(ctx, `SELECT reason,count(*) FROM deliveries INDEXED BY deliveries_dead WHERE state=6 GROUP BY reason`)
 	if err != nil {
 		return d, err
 	}
@@ -143,7 +143,7 @@ func (s *Store) Depths(ctx context.Context) (Depths, error) {
 	if err := dead.Close(); err != nil {
 		return d, err
 	}
-	err = s.readDB.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE status=3), count(*) FILTER (WHERE status=2) FROM devices INDEXED BY devices_doubt WHERE status>1`).
+	err = s.listDB.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE status=3), count(*) FILTER (WHERE status=2) FROM devices INDEXED BY devices_doubt WHERE status>1`).
 		Scan(&d.Retired, &d.Suspect)
 	return d, err
 }

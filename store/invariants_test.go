@@ -128,7 +128,8 @@ func TestEachFaultIsFound(t *testing.T) {
 func renewAll(t *testing.T, o testOptions, s *store.Store, rows map[delivery.State]delivery.Row) {
 	t.Helper()
 	soon := o.clock.Now().Add(time.Minute)
-	require.NoError(t, s.Renew(context.Background(), []delivery.Row{rows[delivery.Sending]}, soon))
+	_, err := s.Renew(context.Background(), []delivery.Row{rows[delivery.Sending]}, soon)
+	require.NoError(t, err)
 	raw(t, o, "UPDATE deliveries SET due_at=? WHERE state=1", soon.UnixMilli())
 }
 

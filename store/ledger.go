@@ -39,7 +39,7 @@ func (s *Store) Notification(ctx context.Context, tenant, id ids.ID) (delivery.N
 }
 
 func (s *Store) notifications(ctx context.Context, tenant ids.ID, where string, arg any, limit int) ([]delivery.NotificationView, error) {
-	rows, err := s.readDB.QueryContext(ctx, `SELECT n.id,n.type,n.created_at,n.send_at,n.flags FROM notifications n
+	rows, err := s.listDB.QueryContext(ctx, `SELECT n.id,n.type,n.created_at,n.send_at,n.flags FROM notifications n
  WHERE n.tenant_id=? AND `+where+` ORDER BY n.id DESC LIMIT ?`, tenant, arg, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read notifications: %w", err)
@@ -96,14 +96,14 @@ func (s *Store) UserNotifications(ctx context.Context, tenant ids.ID, user strin
 	if after == 0 {
 		after = 1<<63 - 1
 	}
-	rows, err := s.readDB.QueryContext(ctx, `SELECT DISTINCT notification_id FROM (
+	rows, err := s.listDB.QueryContext(ctx, `SELECT DISTINCT notification_id FROM (
  SELECT notification_id FROM deliveries WHERE tenant_id=?1 AND user_id=(SELECT id FROM users WHERE tenant_id=?1 AND external_id=?2) AND notification_id<?3
  UNION SELECT notification_id FROM skips WHERE tenant_id=?1 AND user_id=(SELECT id FROM users WHERE tenant_id=?1 AND external_id=?2) AND notification_id<?3)
  ORDER BY notification_id DESC LIMIT ?4`, tenant, user, after, limit)
 	if err != nil {
 		return nil, err
 	}
-	list, err := collect(rows, func(r *sql.Rows) (id ids.ID, err error) { return id, r.Scan(&id) })
+	list, err := collect(rows, scanID)
 	if err != nil {
 		return nil, err
 	}
@@ -247,7 +247,7 @@ func scanHold(r *sql.Rows, more ...any) (delivery.Hold, error) {
 
 // Holds implements delivery.Ledger.
 func (s *Store) Holds(ctx context.Context, tenant ids.ID) ([]delivery.Hold, error) {
-	rows, err := s.readDB.QueryContext(ctx, `SELECT `+holdColumns+`,
+	rows, err := s.listDB.QueryContext(ctx, `SELECT `+holdColumns+`,
  (SELECT count(*) FROM deliveries d INDEXED BY deliveries_hold WHERE d.hold_id=h.id AND d.hold_id<>0)
  FROM holds h WHERE h.tenant_id=? ORDER BY h.id LIMIT 1000`, tenant)
 	if err != nil {
@@ -263,7 +263,16 @@ func (s *Store) Holds(ctx context.Context, tenant ids.ID) ([]delivery.Hold, erro
 
 // StandingHolds implements delivery.DirectoryStore.
 func (s *Store) StandingHolds(ctx context.Context, tenant ids.ID) ([]delivery.Hold, error) {
-	rows, err := s.readDB.QueryContext(ctx, `SELECT `+holdColumns+` FROM holds h WHERE ?1=0 OR h.tenant_id=?1 ORDER BY h.id`, tenant)
+	return s.holds(ctx, `h.tenant_id=? AND h.ending=0`, tenant)
+}
+
+// HoldsToSettle implements delivery.CommandStore.
+func (s *Store) HoldsToSettle(ctx context.Context) ([]delivery.Hold, error) {
+	return s.holds(ctx, `h.ending<>0 OR h.reason=?`, delivery.CredentialDenied)
+}
+
+func (s *Store) holds(ctx context.Context, where string, arg any) ([]delivery.Hold, error) {
+	rows, err := s.listDB.QueryContext(ctx, `SELECT `+holdColumns+` FROM holds h WHERE `+where+` ORDER BY h.id`, arg)
 	if err != nil {
 		return nil, fmt.Errorf("read holds: %w", err)
 	}

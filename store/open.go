@@ -41,7 +41,8 @@ type Options struct {
 type Store struct {
 	opts    Options
 	writeDB *sql.DB
-	readDB  *sql.DB
+	readDB  *sql.DB // short look-ups that accepts and workers wait for
+	listDB  *sql.DB // lists that people ask for, which may walk a history
 	read    *gorm.DB
 	write   *gorm.DB // for the statement builder only: the writer binds it to its connection
 	writer  *writer
@@ -97,12 +98,17 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, writeDB.Close())
 	}
-	readDB.SetMaxOpenConns(readers)
-	readDB.SetMaxIdleConns(readers)
-
-	s := &Store{opts: o, writeDB: writeDB, readDB: readDB, ring: o.KeyRing}
-	if err := s.start(ctx); err != nil {
+	listDB, err := sql.Open("sqlite", base+"&_pragma=query_only(1)")
+	if err != nil {
 		return nil, errors.Join(err, readDB.Close(), writeDB.Close())
+	}
+	for _, db := range []*sql.DB{readDB, listDB} {
+		db.SetMaxOpenConns(readers)
+		db.SetMaxIdleConns(readers)
+	}
+	s := &Store{opts: o, writeDB: writeDB, readDB: readDB, listDB: listDB, ring: o.KeyRing}
+	if err := s.start(ctx); err != nil {
+		return nil, errors.Join(err, listDB.Close(), readDB.Close(), writeDB.Close())
 	}
 	return s, nil
 }
@@ -116,7 +122,7 @@ func (s *Store) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.read, err = s.gorm(s.readDB); err != nil {
+	if s.read, err = s.gorm(s.listDB); err != nil {
 		return err
 	}
 	if s.write, err = s.gorm(s.writeDB); err != nil {
@@ -150,7 +156,7 @@ func private(path string) error {
 func (s *Store) Close() error {
 	s.writer.close()
 	s.prepared.Range(func(_, v any) bool { _ = v.(*sql.Stmt).Close(); return true })
-	err := errors.Join(s.readDB.Close(), s.writeDB.Close())
+	err := errors.Join(s.listDB.Close(), s.readDB.Close(), s.writeDB.Close())
 	if s.lock != nil {
 		err = errors.Join(err, s.lock.Unlock())
 	}

@@ -224,6 +224,8 @@ CREATE TABLE holds (
 ) STRICT;
 CREATE UNIQUE INDEX holds_one ON holds (tenant_id, scope, subject_id, version, app, channel, qualifier) WHERE ending = 0;
 
+CREATE INDEX holds_tenant ON holds (tenant_id);
+
 CREATE TABLE skips (
   tenant_id       INTEGER NOT NULL,
   notification_id INTEGER NOT NULL,

@@ -160,9 +160,11 @@ func deletesCredentials(k *kit) {
 func recovers(k *kit) {
 	c := k.credential(channels.FCM, "")
 	row, _ := k.hold(1, delivery.Hold{Subject: c.ID}, delivery.HoldCredential, delivery.CredentialDenied, "denied")
+	doubt, _ := k.hold(2, delivery.Hold{Subject: c.ID, Version: 1}, delivery.HoldDoubt, delivery.InDoubt, "gone")
 	k.ok(k.Store.RecoverCredential(k.ctx, k.tenant, c.ID))
 	k.ended(10)
 	k.is(row, delivery.Pending, delivery.NoReason)
+	k.is(doubt, delivery.Held, delivery.InDoubt)
 	got, err := k.Store.Credential(k.ctx, k.tenant, c.ID)
 	k.ok(err)
 	require.Equal(k, tenants.CredentialActive, got.Status)

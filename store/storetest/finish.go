@@ -20,6 +20,7 @@ func finishTests() map[string]func(*kit) {
 		"Finish/Proves":                  finishProves,
 		"Finish/LearnsTheEnvironment":    learnsTheEnvironment,
 		"Finish/DeviceEffects":           deviceEffects,
+		"Finish/OldVersion":              oldVersion,
 		"Finish/RegisteredSince":         registeredSince,
 		"Finish/DisablesAnEndpoint":      disablesAnEndpoint,
 		"Finish/ChangedSince":            changedSince,
@@ -142,7 +143,7 @@ func learnsTheEnvironment(k *kit) {
 }
 
 // verdict finishes a delivery to a device with an effect on it.
-func (k *kit) verdict(d devices.Device, effect delivery.DeviceEffect, edit ...func(*delivery.Finish)) {
+func (k *kit) verdict(d devices.Device, effect delivery.DeviceEffect, edit ...func(*delivery.Finish)) delivery.View {
 	k.Helper()
 	a := k.notification(d.ID)
 	a.Rows[0].Epoch, a.Rows[0].UserID = d.Epoch, d.UserID
@@ -154,6 +155,7 @@ func (k *kit) verdict(d devices.Device, effect delivery.DeviceEffect, edit ...fu
 		e(&f)
 	}
 	k.finish(f)
+	return k.view(c.Row)
 }
 
 func (k *kit) status(d devices.Device, want devices.Status) devices.Device {
@@ -198,15 +200,38 @@ func deviceEffects(k *kit) {
 	k.status(d, devices.Active)
 }
 
+// oldVersion: what an older version of a credential said of a device does not
+// count any more.
+func oldVersion(k *kit) {
+	c := k.credential(channels.FCM, "")
+	d := k.device("alice", "a")
+	k.credential(channels.FCM, "")
+	k.Clock.Advance(time.Second)
+	for version, want := range map[int]devices.Status{1: devices.Active, 2: devices.Retired} {
+		x := d
+		if version == 2 {
+			x = k.device("bob", "b")
+			k.Clock.Advance(time.Second)
+		}
+		k.verdict(x, delivery.DeviceRetired, func(f *delivery.Finish) { f.Credential, f.Version = c.ID, version })
+		k.status(x, want)
+	}
+}
+
 func registeredSince(k *kit) {
 	d := k.device("alice", "a")
 	started := k.Clock.Now()
 	k.Clock.Advance(time.Second)
 	k.device("alice", "a") // the app registers again while the request is under way
-	k.verdict(d, delivery.DeviceRetired, func(f *delivery.Finish) { f.StartedAt = started })
-	k.status(d, devices.Active)
-	k.verdict(d, delivery.DeviceSuspect, func(f *delivery.Finish) { f.StartedAt = started })
-	k.status(d, devices.Active)
+	for _, effect := range []delivery.DeviceEffect{delivery.DeviceRetired, delivery.DeviceSuspect} {
+		v := k.verdict(d, effect, func(f *delivery.Finish) { f.StartedAt = started })
+		k.status(d, devices.Active)
+		require.Equal(k, delivery.Pending, v.State, "it goes to the address that was registered since")
+		require.Zero(k, v.Spent)
+		for _, c := range k.claim() {
+			k.sends(c)
+		}
+	}
 	k.verdict(d, delivery.DeviceRetired)
 	k.status(d, devices.Retired)
 	// The app's own time of registration counts as well.

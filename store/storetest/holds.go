@@ -27,6 +27,7 @@ func holdTests() map[string]func(*kit) {
 		"Hold/EndsOnce":                     holdEndsOnce,
 		"Hold/KeepsAWebhooksBudget":         holdKeepsBudget,
 		"Hold/LastsNoLongerThanAWebhookMay": holdLastsAsLongAsItMay,
+		"Hold/ToSettle":                     holdsToSettle,
 		"Restore/MakesSuspectAgain":         restores,
 	}
 }
@@ -181,7 +182,7 @@ func holdConfirms(k *kit) {
 	row := k.doubt(alice, c)
 	k.doubt(bob, c)
 	k.device("bob", "b") // came back meanwhile
-	ended, err := k.Store.EndHold(k.ctx, k.holds()[0].ID, delivery.Confirm, k.Clock.Now())
+	ended, err := k.Store.EndHold(k.ctx, k.holds()[0].ID, delivery.Confirm)
 	k.ok(err)
 	require.True(k, ended)
 	k.ended(1000)
@@ -212,7 +213,7 @@ func holdEndsOnce(k *kit) {
 	k.hold(1, delivery.Hold{Subject: c.ID}, delivery.HoldCredential, delivery.CredentialDenied, "fcm.denied")
 	id := k.holds()[0].ID
 	for i, want := range []bool{true, false} {
-		ended, err := k.Store.EndHold(k.ctx, id, delivery.Ending(i+1), k.Clock.Now())
+		ended, err := k.Store.EndHold(k.ctx, id, delivery.Ending(i+1))
 		k.ok(err)
 		require.Equal(k, want, ended)
 	}
@@ -258,18 +259,45 @@ func holdKeepsBudget(k *kit) {
 func holdLastsAsLongAsItMay(k *kit) {
 	e := k.paused(k.endpoint())
 	row, _ := k.hold(e.ID, delivery.Hold{Subject: e.ID, Channel: channels.Webhook}, delivery.HoldEndpoint, delivery.EndpointPaused, "")
-	// Sent again late in its life: the deadline is beyond what a hold may last.
-	late, _ := k.hold(e.ID, delivery.Hold{Subject: e.ID, Channel: channels.Webhook}, delivery.HoldEndpoint, delivery.EndpointPaused, "",
-		func(f *delivery.Finish) {
-			f.ExpiresAt = f.Row.Notification.Time().Add(delivery.MaxWebhookTTL + time.Hour)
-		})
-	k.Clock.Advance(delivery.MaxWebhookTTL)
+	k.Clock.Advance(delivery.MaxWebhookTTL - time.Millisecond)
+	require.Empty(k, k.claim())
+	k.Clock.Advance(time.Millisecond)
 	list := k.claim()
 	require.Len(k, list, 1)
 	require.Equal(k, row.Notification, list[0].Notification)
-	k.Clock.Advance(time.Hour)
-	list = k.claim(func(o *delivery.ClaimOrder) { o.Lease = k.Clock.Now().Add(2 * time.Hour) })
-	require.True(k, list[0].Notification == late.Notification || list[1].Notification == late.Notification)
+	require.True(k, list[0].ExpiresAt.Before(k.Clock.Now()), "so it expires now")
+}
+
+// holdsToSettle: those that end, and those that a probe may end.
+func holdsToSettle(k *kit) {
+	c := k.credential(channels.FCM, "")
+	k.hold(1, delivery.Hold{App: "ipad", Channel: channels.APNs}, delivery.HoldMissing, delivery.CredentialMissing, "")
+	k.hold(2, delivery.Hold{Subject: c.ID}, delivery.HoldCredential, delivery.CredentialDenied, "denied")
+	settle := func() (out []delivery.HoldScope) {
+		list, err := k.Store.HoldsToSettle(k.ctx)
+		k.ok(err)
+		for _, h := range list {
+			out = append(out, h.Scope)
+		}
+		return out
+	}
+	standing := func() int {
+		list, err := k.Store.StandingHolds(k.ctx, k.tenant)
+		k.ok(err)
+		return len(list)
+	}
+	require.Equal(k, []delivery.HoldScope{delivery.HoldCredential}, settle())
+	require.Equal(k, 2, standing())
+	ended, err := k.Store.EndHold(k.ctx, k.holds()[0].ID, delivery.Resume)
+	k.ok(err)
+	require.True(k, ended)
+	require.Equal(k, []delivery.HoldScope{delivery.HoldMissing, delivery.HoldCredential}, settle())
+	require.Equal(k, 1, standing())
+	// What a person pauses is not probed, even if the provider's refusal came first.
+	_, err = k.Store.PauseCredential(k.ctx, k.tenant, c.ID, "mine", change("credential.pause"))
+	k.ok(err)
+	require.Equal(k, []delivery.HoldScope{delivery.HoldMissing}, settle())
+	require.Equal(k, "mine", k.holds()[1].Detail)
 }
 
 func restores(k *kit) {

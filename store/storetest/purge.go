@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
@@ -19,6 +20,7 @@ func purgeTests() map[string]func(*kit) {
 		"Purge/NothingUnfinished":     purgesNothingUnfinished,
 		"Purge/ScheduledCountsLater":  purgesScheduledLater,
 		"Purge/IdempotencyKeys":       purgesIdempotency,
+		"Purge/EmptyHolds":            purgesEmptyHolds,
 		"Purge/InBounds":              purgesInBounds,
 	}
 }
@@ -104,7 +106,7 @@ func purgesRows(k *kit) {
 	a := k.accepted(1)
 	skipped := k.accepted(0, func(a *delivery.Accepted) { a.Skips = []delivery.Skip{{User: "bob", Reason: delivery.SkipUnknownUser}} })
 	c := k.claim()[0]
-	k.finish(delivery.Finish{Row: c.Row, Transition: delivery.Transition{State: delivery.Pending, DueAt: k.Clock.Now(), Spent: 1}, Attempt: k.attempt(c.Row, 2, "busy")})
+	k.finish(delivery.Finish{Row: c.Row, Transition: delivery.Transition{State: delivery.Pending, DueAt: k.Clock.Now(), Spent: 1}, Attempt: k.attempt(c.Row, channels.Retry, "busy")})
 	k.sends(k.claim()[0])
 	k.Clock.Advance(30 * day)
 	k.purge()
@@ -124,7 +126,7 @@ func purgesRows(k *kit) {
 func purgesNothingUnfinished(k *kit) {
 	a := k.accepted(3)
 	list := k.claim(func(o *delivery.ClaimOrder) { o.Limit = 2 })
-	k.finish(delivery.Finish{Row: list[0].Row, Hold: delivery.Hold{App: "default", Channel: 1},
+	k.finish(delivery.Finish{Row: list[0].Row, Hold: delivery.Hold{App: "default", Channel: channels.FCM},
 		Transition: delivery.Transition{State: delivery.Held, Reason: delivery.CredentialMissing, Hold: delivery.HoldMissing}})
 	m := k.marker(k.Clock.Now().Add(time.Hour))
 	k.Clock.Advance(400 * day)
@@ -136,10 +138,32 @@ func purgesNothingUnfinished(k *kit) {
 	require.Equal(k, map[delivery.State]int{delivery.Pending: 1, delivery.Sending: 1, delivery.Held: 1}, view.Counts)
 	// An old delivery that ends now is kept for its time from now on.
 	k.sends(k.claim()[0])
+	require.Equal(k, 1, k.purge(), "the hold has nothing to hold any more")
 	k.Clock.Advance(30 * day)
 	require.Zero(k, k.purge())
 	k.Clock.Advance(time.Millisecond)
 	require.Equal(k, 1, k.purge())
+}
+
+func purgesEmptyHolds(k *kit) {
+	c := k.credential(channels.FCM, "")
+	missing, _ := k.hold(1, delivery.Hold{App: "ipad", Channel: channels.APNs}, delivery.HoldMissing, delivery.CredentialMissing, "")
+	denied, _ := k.hold(2, delivery.Hold{Subject: c.ID}, delivery.HoldCredential, delivery.CredentialDenied, "denied")
+	k.Clock.Advance(2 * day)
+	list := k.claim() // both are at their deadline
+	require.Len(k, list, 2)
+	for _, x := range list {
+		k.finish(delivery.Finish{Row: x.Row, Transition: delivery.Transition{State: delivery.Dropped, Reason: delivery.Expired}})
+	}
+	k.is(missing, delivery.Dropped, delivery.Expired)
+	k.is(denied, delivery.Dropped, delivery.Expired)
+	k.purge()
+	holds := k.holds()
+	require.Len(k, holds, 1)
+	require.Equal(k, delivery.HoldCredential, holds[0].Scope, "a pause stands until somebody ends it")
+	k.hold(1, delivery.Hold{App: "ipad", Channel: channels.APNs}, delivery.HoldMissing, delivery.CredentialMissing, "")
+	k.purge()
+	require.Len(k, k.holds(), 2, "one that holds something stands")
 }
 
 // purgesScheduledLater: an id tells when a notification was accepted, but what
@@ -185,12 +209,14 @@ func purgesIdempotency(k *kit) {
 }
 
 func purgesInBounds(k *kit) {
-	const n = 25
+	const n, tries = 25, 4
 	for range n {
 		k.accepted(1)
 	}
-	for _, c := range k.claim() {
-		k.finish(delivery.Finish{Row: c.Row, Transition: delivery.Transition{State: delivery.Pending, DueAt: k.Clock.Now(), Spent: 1}, Attempt: k.attempt(c.Row, 2, "busy")})
+	for range tries {
+		for _, c := range k.claim() {
+			k.finish(delivery.Finish{Row: c.Row, Transition: delivery.Transition{State: delivery.Pending, DueAt: k.Clock.Now(), Spent: 1}, Attempt: k.attempt(c.Row, channels.Retry, "busy")})
+		}
 	}
 	for _, c := range k.claim() {
 		k.sends(c)
@@ -205,5 +231,5 @@ func purgesInBounds(k *kit) {
 			break
 		}
 	}
-	require.Equal(k, 4*n, total, "contents, attempts, deliveries and notifications; no attempt is left behind")
+	require.Equal(k, (3+tries)*n, total, "contents, deliveries, notifications, and every attempt though there are more of them")
 }

@@ -274,9 +274,9 @@ func (k *kit) holds() []delivery.Hold {
 // and counts the transactions.
 func (k *kit) ended(limit int) (times int) {
 	k.Helper()
-	standing, err := k.Store.StandingHolds(k.ctx, k.tenant)
+	list, err := k.Store.HoldsToSettle(k.ctx)
 	k.ok(err)
-	for _, h := range standing {
+	for _, h := range list {
 		for done := h.Ending == delivery.Open; !done; times++ {
 			_, done, err = k.Store.MoveHeld(k.ctx, h, limit, k.Clock.Now())
 			k.ok(err)

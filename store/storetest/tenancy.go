@@ -127,9 +127,9 @@ func listsAreOnesOwn(k *kit) {
 		k.ok(err)
 		require.Zero(k, n, name)
 	}
-	all, err := s.StandingHolds(ctx, 0)
+	all, err := s.HoldsToSettle(ctx)
 	k.ok(err)
-	require.Len(k, all, 1)
+	require.Len(k, all, 1, "the engine settles those of every tenant")
 }
 
 func anothersClaim(k *kit) {
@@ -138,7 +138,7 @@ func anothersClaim(k *kit) {
 	forged := c.Row
 	forged.Tenant = k.newTenant("other")
 	require.True(k, k.finish(delivery.Finish{Row: forged, Transition: delivery.Transition{State: delivery.Sent}}).Lost)
-	k.ok(k.Store.Renew(k.ctx, []delivery.Row{forged}, k.Clock.Now().Add(time.Hour)))
+	require.Equal(k, []bool{false}, k.renew(time.Hour, forged))
 	k.Clock.Advance(time.Minute)
 	require.Len(k, k.claim(), 1)
 }
