@@ -222,7 +222,7 @@ func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tena
 	e.logAttempt(it, r, &t, took)
 	e.finish(it, f)
 	if cred != nil {
-		e.afterVerdict(it.Tenant, pic, versionKey{id, s.version}, r, opinion, now)
+		e.afterVerdict(it.Tenant, versionKey{id, s.version}, r, opinion, now)
 	}
 	if r.Outcome == channels.Retry || r.Outcome == channels.Throttled {
 		return upset
@@ -266,22 +266,27 @@ func send(ctx context.Context, s *sender, t channels.Target, p channels.Payload,
 // afterVerdict settles doubts: a success of a version whose breaker is closed
 // confirms what it said of other devices; a breaker that opens takes back what
 // the version retired lately.
-func (e *Engine) afterVerdict(tenant ids.ID, pic *picture, k versionKey, r channels.Result, o opinion, now time.Time) {
+func (e *Engine) afterVerdict(tenant ids.ID, k versionKey, r channels.Result, o opinion, now time.Time) {
 	switch {
 	case o.opened:
 		n, err := e.o.Store.Restore(e.loopCtx, k.credential, k.version, o.since, now)
 		e.o.Log.Warn("so many devices were called gone that the credential is in doubt; those retired lately are suspect again",
 			"credential", k.credential.Format(ids.Credential), "version", k.version, "devices", n, "error", err)
 	case r.Outcome == channels.Accepted:
-		e.settleDoubt(tenant, pic, k)
+		e.settleDoubt(tenant, k)
 	default:
 	}
 }
 
 // settleDoubt confirms what a version said of devices once it has had a success
 // since. It is looked at after every success, and when the doubt arises, because
-// the success may be faster than the news of the doubt.
-func (e *Engine) settleDoubt(tenant ids.ID, pic *picture, k versionKey) {
+// the success may be faster than the news of the doubt: whichever comes second
+// sees the other.
+func (e *Engine) settleDoubt(tenant ids.ID, k versionKey) {
+	pic, err := e.directory.of(e.loopCtx, tenant)
+	if err != nil {
+		return // the next success looks again
+	}
 	h, ok := pic.holds[holdKey{scope: HoldDoubt, subject: k.credential, version: k.version}]
 	if !ok || !e.health.confirms(k, h.Since) {
 		return
@@ -393,9 +398,7 @@ func (e *Engine) written(it *item, f *Finish, res FinishResult) {
 // opened follows up on a hold that has just been opened.
 func (e *Engine) opened(tenant ids.ID, k versionKey) {
 	e.changed(tenant)
-	if pic, err := e.directory.of(e.loopCtx, tenant); err == nil {
-		e.settleDoubt(tenant, pic, k)
-	}
+	e.settleDoubt(tenant, k)
 }
 
 func (e *Engine) letGo(it *item) {

@@ -22,6 +22,7 @@ func claimTests() map[string]func(*kit) {
 		"Claim/TakesOver":            takesOver,
 		"Claim/TellsOfCancel":        claimTellsOfCancel,
 		"Claim/HeldAtTheirDeadline":  claimsHeldAtDeadline,
+		"Begin/IsSeenByWhoTakesOver": begins,
 		"Renew/MovesTheEndOfALease":  renews,
 		"Target/IsReadByItself":      readsTargets,
 		"Claim/FinishedIsNotClaimed": finishedIsNotClaimed,
@@ -220,6 +221,32 @@ func claimsHeldAtDeadline(k *kit) {
 	require.Zero(k, list[0].HoldID)
 	require.Zero(k, k.view(c.Row).HoldID, "the hold has nothing to do with it any more")
 	require.Zero(k, k.holds()[0].Held)
+}
+
+// begins: whoever takes a row over learns whether its attempt had begun.
+func begins(k *kit) {
+	k.accepted(2)
+	list := k.claim()
+	begin := func(r delivery.Row) bool {
+		ours, err := k.Store.Begin(k.ctx, r)
+		k.ok(err)
+		return ours
+	}
+	require.True(k, begin(list[0].Row))
+	k.Clock.Advance(time.Minute)
+	taken := k.claim()
+	require.Len(k, taken, 2)
+	for _, c := range taken {
+		require.Equal(k, c.Target == list[0].Target, c.Begun)
+	}
+	require.False(k, begin(list[0].Row), "the claim is lost")
+	k.Clock.Advance(time.Minute)
+	for _, c := range k.claim() {
+		require.False(k, c.Begun, "each lease begins anew")
+		require.True(k, c.Unknown)
+		k.sends(c)
+		require.False(k, begin(c.Row), "it has ended")
+	}
 }
 
 func (k *kit) renew(d time.Duration, rows ...delivery.Row) []bool {
