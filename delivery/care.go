@@ -187,8 +187,7 @@ func (e *Engine) unfold(ctx context.Context, m Marker, now time.Time) error {
 // leaseLoop renews the leases of what is still in hand, and keeps lanes from
 // filling up with what cannot be sent.
 func (e *Engine) leaseLoop() {
-	const beat = 5 * time.Second
-	for e.pause(nil, beat) {
+	for e.pause(nil, e.o.Beat) {
 		for _, it := range e.dispatch.look() {
 			e.crowdedOut(it)
 		}

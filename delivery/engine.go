@@ -34,6 +34,7 @@ type Options struct {
 	SendTimeout time.Duration // of one request; 30 s
 	Lease       time.Duration // of a claim; 90 s
 	Poll        time.Duration // most time between two claims; 1 s
+	Beat        time.Duration // between two looks at leases and lanes; 5 s
 	Retention   Retention     // 24 h and 30 days
 	PurgeEvery  time.Duration // 1 min
 	ProbeEvery  time.Duration // of refused credentials; 15 min
@@ -47,6 +48,7 @@ func (o *Options) defaults() {
 	set(&o.SendTimeout, 30*time.Second)
 	set(&o.Lease, 90*time.Second)
 	set(&o.Poll, time.Second)
+	set(&o.Beat, 5*time.Second)
 	set(&o.PurgeEvery, time.Minute)
 	set(&o.ProbeEvery, 15*time.Minute)
 	if o.Retention == (Retention{}) {

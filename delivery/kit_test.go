@@ -28,6 +28,9 @@ type fakeChannel struct {
 	send func(ctx context.Context, c channels.Credential, t channels.Target, l channels.Life) channels.Result
 	sent []sent
 	news chan struct{}
+
+	probe    channels.Result        // what Probe says; accepted where it is zero
+	prepared func(channels.Message) // nil: nobody wants to know
 }
 
 type sent struct {
@@ -54,6 +57,9 @@ func (c *fakeChannel) CheckTarget(t channels.Target) (channels.Target, error) { 
 func (c *fakeChannel) Prepare(m channels.Message) (channels.Payload, error) {
 	if strings.Contains(string(m.Override), "unknown") {
 		return nil, problem.AtField("overrides."+c.kind.String()+".unknown", "is not a member; see the docs")
+	}
+	if c.prepared != nil {
+		c.prepared(m)
 	}
 	return fakePayload(m.Title), nil
 }
@@ -90,8 +96,14 @@ func (s *fakeSender) Send(ctx context.Context, t channels.Target, _ channels.Pay
 	return send(ctx, s.cred, t, l)
 }
 
-func (s *fakeSender) Probe(context.Context) channels.Result { return accepted() }
-func (s *fakeSender) Close()                                {}
+func (s *fakeSender) Probe(context.Context) channels.Result {
+	if s.c.probe.Outcome != 0 {
+		return s.c.probe
+	}
+	return accepted()
+}
+
+func (s *fakeSender) Close() {}
 
 func (c *fakeChannel) answer(f func(ctx context.Context, c channels.Credential, t channels.Target, l channels.Life) channels.Result) {
 	c.mu.Lock()
