@@ -171,12 +171,14 @@ func (e *Engine) plan(ctx context.Context, tenant ids.ID, r *Request, id ids.ID,
 	}
 	if r.SendAt.Sub(now) > markerThreshold {
 		p.accepted.Scheduled, p.receipt.Scheduled = true, true
-		return p, e.prepare(&p, r, channels.Kinds()) // nothing is accepted that cannot be sent later
+		err := e.prepare(&p, r, channels.Kinds()) // nothing is accepted that cannot be sent later
+		return p, err
 	}
 	if err := e.resolve(ctx, &p, r, pic, now); err != nil {
 		return plan{}, err
 	}
-	return p, e.prepare(&p, r, nil)
+	err = e.prepare(&p, r, nil)
+	return p, err
 }
 
 // resolve finds the targets and makes their rows.

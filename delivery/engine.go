@@ -147,7 +147,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 	}
 	// What was accepted until now is in hand before anything is given back.
 	e.accepting.Lock()
-	e.accepting.Unlock() //nolint:staticcheck // empty on purpose: it is a barrier
+	e.accepting.Unlock() //nolint:staticcheck,gocritic // empty on purpose: it is a barrier
 	e.stopLoops()
 	for _, it := range e.dispatch.close() {
 		e.giveBack(it)

@@ -87,7 +87,7 @@ func TestUUIDsOfDeliveries(t *testing.T) {
 		require.Regexp(t, form, u)
 		require.Equal(t, u, uuidOf(ntf, target))
 		if other, ok := seen[u]; ok {
-			require.Equal(t, other, [2]ids.ID{ntf, target}, "two deliveries have the same id")
+			require.Equal(t, [2]ids.ID{ntf, target}, other, "two deliveries have the same id")
 		}
 		seen[u] = [2]ids.ID{ntf, target}
 	}

@@ -219,3 +219,58 @@ func TestAWebhookIsTheSameOnEveryAttempt(t *testing.T) {
 	require.Len(t, times, 2, "once when accepted, once when claimed again")
 	require.True(t, times[0].Equal(times[1]), "%v %v", times[0], times[1])
 }
+
+func TestAnEndpointThatIsGoneIsDisabled(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, nil)
+	e := k.endpoint(nil)
+	k.channels[channels.Webhook].answer(always(channels.Result{Outcome: channels.Gone, Code: "webhook.gone", Status: 410}))
+	r := k.post(delivery.Request{To: delivery.To{Endpoints: []ids.ID{e.ID}}, Title: "x"})
+	k.ends(r, 0, delivery.Dropped, delivery.Gone)
+	got, err := k.store.Endpoint(k.ctx, k.tenant, e.ID)
+	require.NoError(t, err)
+	require.Equal(t, webhooks.Disabled, got.Status)
+	require.Eventually(t, func() bool {
+		r := k.post(delivery.Request{To: delivery.To{Endpoints: []ids.ID{e.ID}}, Title: "x"})
+		v := k.until(r.Notification, e.ID, "to end or wait", func(v delivery.View) bool { return v.State != delivery.Sending && v.State != delivery.Pending })
+		return v.State == delivery.Held
+	}, 10*time.Second, 10*time.Millisecond)
+	k.sound()
+}
+
+func TestDryRunStoresNothing(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, nil)
+	k.device("alice", "token", channels.FCM, nil)
+	p, err := k.engine.DryRun(k.ctx, k.tenant, toUser("alice", "ghost"))
+	require.NoError(t, err)
+	require.Len(t, p.Deliveries, 1)
+	require.Len(t, p.Skips, 1)
+	require.Len(t, p.Payloads, 1)
+	require.Contains(t, string(p.Payloads[0].Payload), "dlv_")
+	list, err := k.store.Deliveries(k.ctx, k.tenant, delivery.Query{Limit: 10})
+	require.NoError(t, err)
+	require.Empty(t, list)
+}
+
+func TestBatchMembersStandAlone(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, nil)
+	k.credential(channels.FCM, "")
+	k.device("alice", "token", channels.FCM, nil)
+	bad := toUser("alice")
+	bad.Overrides = map[channels.Kind]json.RawMessage{channels.FCM: json.RawMessage(`{"unknown":1}`)}
+	var got []delivery.Receipt
+	_, err := k.engine.Accept(k.ctx, delivery.Submission{Tenant: k.tenant, Requests: []delivery.Request{toUser("alice"), bad, {}, toUser("nobody")}, Refused: make([]error, 4),
+		Render: func(r []delivery.Receipt) (int, []byte, error) { got = r; return 202, nil, nil }})
+	require.NoError(t, err)
+	require.NoError(t, got[0].Err)
+	require.ErrorContains(t, got[1].Err, "overrides.fcm.unknown")
+	require.ErrorContains(t, got[2].Err, "to")
+	require.NoError(t, got[3].Err)
+	require.Equal(t, delivery.SkipUnknownUser, got[3].Skips[0].Reason)
+	k.ends(got[0], 0, delivery.Sent, delivery.NoReason)
+	list, err := k.store.UserNotifications(k.ctx, k.tenant, "nobody", 0, 10)
+	require.NoError(t, err)
+	require.Len(t, list, 1, "a skip is found under its user")
+}

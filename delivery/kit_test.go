@@ -242,13 +242,17 @@ func (k *kit) refused(r delivery.Request) *problem.Error {
 // until waits for a delivery to satisfy a condition.
 func (k *kit) until(ntf, target ids.ID, what string, ok func(delivery.View) bool) delivery.View {
 	k.t.Helper()
-	var v delivery.View
-	require.Eventually(k.t, func() bool {
-		var err error
-		v, err = k.store.Delivery(k.ctx, k.tenant, ntf, target)
-		return err == nil && ok(v)
-	}, 20*time.Second, 2*time.Millisecond, "%s; last seen: %+v", what, &v)
-	return v
+	poll := time.NewTicker(2 * time.Millisecond)
+	defer poll.Stop()
+	for give := time.Now().Add(20 * time.Second); ; <-poll.C {
+		v, err := k.store.Delivery(k.ctx, k.tenant, ntf, target)
+		if err == nil && ok(v) {
+			return v
+		}
+		if time.Now().After(give) {
+			require.FailNow(k.t, "the delivery was expected "+what, "last seen: %+v, %v", v, err)
+		}
+	}
 }
 
 func (k *kit) ends(r delivery.Receipt, n int, want delivery.State, reason delivery.Reason) delivery.View {

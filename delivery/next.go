@@ -87,7 +87,7 @@ func Next(d Standing, r channels.Result, p Policy, h Health, now time.Time, jitt
 		until := latest(now.Add(max(p.floor(floor), throttleLeast)), r.NotBefore)
 		// Jitter only ever adds: the provider named the earliest moment.
 		due := until.Add(time.Duration(float64(until.Sub(now)) * p.Jitter * jitter))
-		t := waitOrExpire(d, due, d.Spent, now)
+		t := waitOrExpire(d, due, d.Spent)
 		t.WaitScope, t.WaitUntil = r.Scope, until
 		return t
 
@@ -116,7 +116,7 @@ func retry(d Standing, r channels.Result, p Policy, now time.Time, jitter float6
 	// different ones in turn would never end.
 	free := d.Renewed == channels.RenewNothing || (r.Renew == channels.RenewGateway && d.Renewed != r.Renew)
 	if r.Renew != channels.RenewNothing && free {
-		t := waitOrExpire(d, latest(now, r.NotBefore), d.Spent, now)
+		t := waitOrExpire(d, latest(now, r.NotBefore), d.Spent)
 		t.Renew = r.Renew
 		return t
 	}
@@ -129,7 +129,7 @@ func retry(d Standing, r channels.Result, p Policy, now time.Time, jitter float6
 		return Transition{State: Dead, Reason: Exhausted, Spent: spent}
 	}
 	due := latest(now.Add(max(wait, p.floor(r.Floor))), r.NotBefore)
-	t := waitOrExpire(d, due, spent, now)
+	t := waitOrExpire(d, due, spent)
 	t.Renew = r.Renew
 	if r.Scope != channels.ScopeTarget {
 		// The others wait for the provider, not for this delivery's own schedule.
@@ -140,7 +140,7 @@ func retry(d Standing, r channels.Result, p Policy, now time.Time, jitter float6
 
 // waitOrExpire keeps the deadline: what could only be sent after it is expired
 // now, so that nothing is ever sent late.
-func waitOrExpire(d Standing, due time.Time, spent int, now time.Time) Transition {
+func waitOrExpire(d Standing, due time.Time, spent int) Transition {
 	if !due.Before(d.ExpiresAt) {
 		return expire(d.Channel, spent)
 	}

@@ -51,7 +51,8 @@ func TestStoredNumbersNeverChange(t *testing.T) {
 		{channels.Rejected, uint8(channels.Rejected), code{5, "rejected"}}, {channels.Denied, uint8(channels.Denied), code{6, "denied"}},
 		{channels.Interrupted, uint8(channels.Interrupted), code{7, "interrupted"}}, {channels.Unknown, uint8(channels.Unknown), code{8, "unknown"}},
 	} {
-		require.Equal(t, x.code, code{x.n, x.got.String()})
+		got := code{x.n, x.got.String()}
+		require.Equal(t, x.code, got)
 		text, err := json.Marshal(map[string]any{"x": x.got})
 		require.NoError(t, err)
 		require.JSONEq(t, `{"x":"`+x.name+`"}`, string(text))

@@ -76,7 +76,7 @@ func (e *Engine) serve(it *item) mood {
 	if until := e.gates.until(gatesOf(it, cred), now); !until.IsZero() {
 		// Not all at the moment that it opens.
 		due := until.Add(time.Duration(e.o.Jitter() * float64(until.Sub(now))))
-		e.finish(it, Finish{Transition: waitOrExpire(standing(it), due, it.Spent, now)})
+		e.finish(it, Finish{Transition: waitOrExpire(standing(it), due, it.Spent)})
 		return unasked
 	}
 	if it.payload == nil {
@@ -384,7 +384,9 @@ func (e *Engine) written(it *item, f *Finish, res FinishResult) {
 		e.backlog.Add(-1)
 	}
 	switch {
-	case res.Opened, t.State == Pending && f.Transition.State == Held: // what is known of the tenant is old
+	case res.Opened:
+		go e.opened(it.Tenant, versionKey{f.Credential, f.Version})
+	case t.State == Pending && f.Transition.State == Held: // what is known of the tenant is old
 		go e.changed(it.Tenant)
 	case t.State == Pending:
 		e.wakeAt(t.DueAt)

@@ -41,7 +41,7 @@ var build = sync.OnceValues(func() (string, error) {
 
 func withoutRace(flags string) string {
 	var keep []string
-	for _, f := range strings.Fields(flags) {
+	for f := range strings.FieldsSeq(flags) {
 		if f != "-race" {
 			keep = append(keep, f)
 		}
@@ -112,8 +112,7 @@ func (b *binary) run(args ...string) string {
 	cmd := exec.Command(b.path, args...)
 	cmd.Env = b.env
 	out, err := cmd.Output()
-	var failed *exec.ExitError
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
 		b.t.Fatalf("carillon %s: %v\n%s", strings.Join(args, " "), err, failed.Stderr)
 	}
 	require.NoError(b.t, err)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"time"
 
@@ -102,26 +103,23 @@ func (s *Store) Depths(ctx context.Context) (Depths, error) {
 	if err != nil {
 		return d, err
 	}
-	for rows.Next() {
+	if _, err := collect(rows, func(r *sql.Rows) (none struct{}, err error) {
 		var (
 			k      DepthKey
 			reason delivery.Reason
 			n      int
 			due    int64
 		)
-		if err := rows.Scan(&k.Lane, &k.State, &reason, &n, &due); err != nil {
-			_ = rows.Close()
-			return d, err
-		}
+		err = r.Scan(&k.Lane, &k.State, &reason, &n, &due)
 		d.Rows[k] += n
 		if k.State == delivery.Held {
 			d.Held[reason] += n
 		}
-		if k.State == delivery.Pending && due < oldest {
-			oldest = due
+		if k.State == delivery.Pending {
+			oldest = min(oldest, due)
 		}
-	}
-	if err := rows.Close(); err != nil {
+		return none, err
+	}); err != nil {
 		return d, err
 	}
 	d.OldestDue = time.Duration(now-oldest) * time.Millisecond
@@ -129,18 +127,15 @@ func (s *Store) Depths(ctx context.Context) (Depths, error) {
 	if err != nil {
 		return d, err
 	}
-	for dead.Next() {
+	if _, err := collect(dead, func(r *sql.Rows) (none struct{}, err error) {
 		var (
 			reason delivery.Reason
 			n      int
 		)
-		if err := dead.Scan(&reason, &n); err != nil {
-			_ = dead.Close()
-			return d, err
-		}
+		err = r.Scan(&reason, &n)
 		d.Dead[reason] = n
-	}
-	if err := dead.Close(); err != nil {
+		return none, err
+	}); err != nil {
 		return d, err
 	}
 	err = s.listDB.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE status=3), count(*) FILTER (WHERE status=2) FROM devices INDEXED BY devices_doubt WHERE status>1`).

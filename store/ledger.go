@@ -39,8 +39,8 @@ func (s *Store) Notification(ctx context.Context, tenant, id ids.ID) (delivery.N
 }
 
 func (s *Store) notifications(ctx context.Context, tenant ids.ID, where string, arg any, limit int) ([]delivery.NotificationView, error) {
-	rows, err := s.listDB.QueryContext(ctx, `SELECT n.id,n.type,n.created_at,n.send_at,n.flags FROM notifications n
- WHERE n.tenant_id=? AND `+where+` ORDER BY n.id DESC LIMIT ?`, tenant, arg, limit)
+	const query = `SELECT n.id,n.type,n.created_at,n.send_at,n.flags FROM notifications n WHERE n.tenant_id=? AND `
+	rows, err := s.listDB.QueryContext(ctx, query+where+` ORDER BY n.id DESC LIMIT ?`, tenant, arg, limit) //nolint:gosec // where is text of this file
 	if err != nil {
 		return nil, fmt.Errorf("read notifications: %w", err)
 	}
@@ -272,7 +272,7 @@ func (s *Store) HoldsToSettle(ctx context.Context) ([]delivery.Hold, error) {
 }
 
 func (s *Store) holds(ctx context.Context, where string, arg any) ([]delivery.Hold, error) {
-	rows, err := s.listDB.QueryContext(ctx, `SELECT `+holdColumns+` FROM holds h WHERE `+where+` ORDER BY h.id`, arg)
+	rows, err := s.readDB.QueryContext(ctx, `SELECT `+holdColumns+` FROM holds h WHERE `+where+` ORDER BY h.id`, arg) //nolint:gosec // where is text of this file
 	if err != nil {
 		return nil, fmt.Errorf("read holds: %w", err)
 	}

@@ -190,7 +190,7 @@ func (s *Store) stmt(query string) (*sql.Stmt, error) {
 	if v, ok := s.prepared.Load(query); ok {
 		return v.(*sql.Stmt), nil
 	}
-	st, err := s.readDB.Prepare(query)
+	st, err := s.readDB.PrepareContext(context.Background(), query)
 	if err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}

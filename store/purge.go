@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/carillonhq/carillon/delivery"
@@ -83,7 +84,7 @@ func (s *Store) Purge(ctx context.Context, r delivery.Retention, now time.Time, 
 }
 
 func (s *Store) purge(ctx context.Context, q expired, limit int) (removed int, err error) {
-	args := append(q.args, limit)
+	args := append(slices.Clone(q.args), limit)
 	if q.find != "" {
 		rows, err := s.readDB.QueryContext(ctx, q.find, args...)
 		if err != nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -110,7 +111,7 @@ func (s *Store) sealer(tenant ids.ID) (tink.AEAD, error) {
 		return a, nil
 	}
 	var sealed []byte
-	if err := s.readDB.QueryRow("SELECT keyset FROM tenants WHERE id=?", tenant).Scan(&sealed); err != nil {
+	if err := s.readDB.QueryRowContext(context.Background(), "SELECT keyset FROM tenants WHERE id=?", tenant).Scan(&sealed); err != nil {
 		return nil, fmt.Errorf("read a tenant's keys: %w", err)
 	}
 	a, err := s.ring.open(tenant, sealed)

@@ -155,7 +155,7 @@ func (keyModel) TableName() string { return "api_keys" }
 func (m keyModel) key() (tenants.Key, error) {
 	k := tenants.Key{ID: m.ID, Tenant: m.TenantID, Name: m.Name, Hash: m.Hash, CreatedAt: fromMillis(m.CreatedAt),
 		ExpiresAt: fromMillis(m.ExpiresAt), RevokedAt: fromMillis(m.RevokedAt), LastUsedAt: fromMillis(m.LastUsedAt)}
-	for _, x := range strings.Fields(m.Scopes) {
+	for x := range strings.FieldsSeq(m.Scopes) {
 		k.Scopes = append(k.Scopes, tenants.Scope(x))
 	}
 	return k, nil

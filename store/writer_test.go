@@ -112,7 +112,7 @@ func TestAFullQueueRefusesWhoHasADeadline(t *testing.T) {
 	require.NoError(t, s.writer.offer(context.Background(), op{run: insert("a", &runs), done: func(err error) { waiting <- err }}))
 	_, n := s.WriteBeat()
 	require.Equal(t, 1, n)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	err := s.do(ctx, 1, insert("b", &runs))
 	require.Equal(t, problem.Unavailable, problem.CodeOf(err))
@@ -173,6 +173,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 				t.Errorf("%s reads all contents", name)
 			}
 		}
+		require.NoError(t, rows.Err())
 		require.NoError(t, rows.Close())
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/tenants"
 )
@@ -132,6 +134,9 @@ func newKeyCreateCommand(c *cli) *cobra.Command {
 				id := ids.ID(0)
 				if tenant != "" {
 					t, err := s.TenantByName(cmd.Context(), tenant)
+					if problem.CodeOf(err) == problem.NotFound {
+						return fmt.Errorf("there is no tenant %q; `carillon tenant list` shows those of this database", tenant)
+					}
 					if err != nil {
 						return err
 					}
@@ -192,6 +197,9 @@ func newKeyRingCommand(c *cli) *cobra.Command {
 				return err
 			}
 			f, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+			if errors.Is(err, fs.ErrExist) {
+				return fmt.Errorf("%s exists and is never overwritten; use it, or give another file to --out", out)
+			}
 			if err != nil {
 				return fmt.Errorf("write the key ring: %w", err)
 			}
@@ -245,7 +253,7 @@ func exactArgs(n int) cobra.PositionalArgs { return usage(cobra.ExactArgs(n)) }
 func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return usageError{err}
+			return usageError{fmt.Errorf("%w; the form is: %s", err, cmd.UseLine())}
 		}
 		return nil
 	}

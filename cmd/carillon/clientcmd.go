@@ -116,7 +116,30 @@ func (c *cli) send(ctx context.Context, x *client, n map[string]any, dry bool, w
 	if err != nil {
 		return err
 	}
-	return c.table(deliveryHead(), deliveryRows(list))
+	if err := c.table(deliveryHead(), deliveryRows(list)); err != nil {
+		return err
+	}
+	c.unfinished(a.ID, list)
+	return nil
+}
+
+// unfinished tells how to go on where waiting was not enough.
+func (c *cli) unfinished(notification string, list []deliveryAnswer) {
+	open, held := 0, 0
+	for _, d := range list {
+		if !d.final() {
+			open++
+		}
+		if d.State == "held" {
+			held++
+		}
+	}
+	if open > 0 {
+		_, _ = fmt.Fprintf(c.err, "%d of %d go on without you: GET /v1/notifications/%s/deliveries tells how they end\n", open, len(list), notification)
+	}
+	if held > 0 {
+		_, _ = fmt.Fprintf(c.err, "%d held: `carillon holds` tells by what, and the call that releases them\n", held)
+	}
 }
 
 // settled waits until the deliveries of a notification have come to their ends,

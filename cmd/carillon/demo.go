@@ -90,6 +90,7 @@ type demo struct {
 	ended  chan error
 	api    *client // with the tenant's key
 	page   *demoPage
+	bobs   string // the notification of which not everything arrived
 	said   func(format string, args ...any)
 }
 
@@ -155,14 +156,15 @@ Now it is yours. Paste any of these (Ctrl-C ends the demo and forgets everything
   curl %[1]s/v1/notifications -H "Authorization: Bearer %[2]s" \
     -H "Content-Type: application/json" -d '{"to":{"users":["alice"]},"title":"Hello","body":"From curl."}'
 
-  # what would be sent, byte for byte
+  # what would be sent to each of them; nothing is sent
   curl %[1]s/v1/notifications -H "Authorization: Bearer %[2]s" \
     -H "Content-Type: application/json" -d '{"to":{"users":["alice"]},"title":"Hello","dry_run":true}'
 
-  # why did bob not get it?
+  # what was there for bob, and what became of it on each of his devices, and why
   curl %[1]s/v1/users/bob/notifications -H "Authorization: Bearer %[2]s"
+  curl %[1]s/v1/notifications/%[5]s/deliveries -H "Authorization: Bearer %[2]s"
 
-  # dead letters, and what is on hold
+  # dead letters, and what is on hold: nothing, unless you break something
   curl %[1]s/v1/dead-letters -H "Authorization: Bearer %[2]s"
   curl %[1]s/v1/holds -H "Authorization: Bearer %[2]s"
 
@@ -170,5 +172,5 @@ Now it is yours. Paste any of these (Ctrl-C ends the demo and forgets everything
   The API                             %[1]s/docs
   What the providers saw              %[3]s/
   Metrics                             http://%[4]s/metrics`,
-		x.base, x.key, d.sim.FCM().URL, d.server.adminAt.Addr())
+		x.base, x.key, d.sim.FCM().URL, d.server.adminAt.Addr(), d.bobs)
 }

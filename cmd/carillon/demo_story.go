@@ -39,6 +39,7 @@ func (d *demo) story(ctx context.Context) error {
 	if err := d.check(ctx, cast, all); err != nil {
 		return err
 	}
+	d.bobs = all[cast.dead.target].Notification
 	return d.replay(ctx, cast, all)
 }
 
@@ -47,11 +48,8 @@ func (d *demo) tenant(ctx context.Context) error {
 	d.said("Server      %s\nSimulator   %s\n", d.api.base, d.sim.FCM().URL)
 	fast := map[string]any{"delays_ms": []int{300, 600, 1200}, "floor_ms": 0}
 	settings := map[string]any{"retry": map[string]any{"fcm": fast, "apns": fast, "webpush": fast, "webhook": fast}}
-	text, err := json.Marshal(settings)
-	if err != nil {
-		return err
-	}
-	d.said("PUT /v1/tenants/demo        {\"settings\":%s}\n                            (so that nobody waits 10 s for a retry; the default follows the providers' rules)", text)
+	d.said("PUT /v1/tenants/demo        a tenant whose retries wait 0.3 s and more, so that nobody waits for the show;\n" +
+		"                            the default follows the providers' rules")
 	x := d.api
 	bare := *x
 	bare.tenant = ""

@@ -161,7 +161,7 @@ func (i *installation) kit(environ ...string) *kit {
 	k.at(k.server)
 	fast := map[string]any{"delays_ms": []int{10, 20}, "floor_ms": 0}
 	k.do("PUT", "/v1/tenant", map[string]any{"settings": map[string]any{"retry": map[string]any{"fcm": fast, "apns": fast, "webpush": fast, "webhook": fast}}}, nil)
-	for channel, file := range map[string]string{"fcm": "service-account.json", "apns": "apns.json"} {
+	for channel, file := range map[string]string{"fcm": "fcm.json", "apns": "apns.json"} {
 		b, err := os.ReadFile(filepath.Join(k.dir, file))
 		require.NoError(t, err)
 		k.do("PUT", "/v1/apps/default/credentials/"+channel, json.RawMessage(b), nil)

@@ -126,6 +126,8 @@ func group(cmd *cobra.Command) *cobra.Command {
 		err := fmt.Errorf("%s has no command %q", cmd.CommandPath(), args[0])
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 			err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, " or "))
+		} else {
+			err = fmt.Errorf("%w; `%s --help` lists what there is", err, cmd.CommandPath())
 		}
 		return usageError{err}
 	}

@@ -71,14 +71,27 @@ func (c *cli) firstSteps(ctx context.Context, s *server) {
 	_, _ = fmt.Fprintf(c.err, `
 The database is empty. In another terminal, with the same configuration:
 
-  carillon tenant create acme                  # a tenant
-  carillon key create --tenant acme --scopes admin,send,read,devices,webhooks,credentials
-                                               # its API key, shown once
-  curl %s/v1/notifications -H "Authorization: Bearer crl_..." \
+  # a tenant, and its API key, which is shown once
+  carillon tenant create acme%[2]s
+  carillon key create --tenant acme --scopes admin,send,read,devices,webhooks,credentials%[2]s
+
+  curl %[1]s/v1/notifications -H "Authorization: Bearer crl_..." \
     -H "Content-Type: application/json" -d '{"to":{"users":["alice"]},"title":"Hello"}'
 
-`, s.url())
+`, s.url(), c.sameDatabase())
 	if s.cfg.Docs {
 		_, _ = fmt.Fprintf(c.err, "The API is described at %s/docs\n\n", s.url())
 	}
+}
+
+// sameDatabase is what this command line has that others need to find the same
+// database: what came from the environment they have as well.
+func (c *cli) sameDatabase() string {
+	flags := ""
+	for _, name := range []string{"config", "database-url", "key-ring-file"} {
+		if f := c.root.PersistentFlags().Lookup(name); f != nil && f.Changed {
+			flags += " --" + name + " " + f.Value.String()
+		}
+	}
+	return flags
 }

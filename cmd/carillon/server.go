@@ -143,7 +143,7 @@ func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *
 		return err
 	}
 	if s.listen, err = net.Listen("tcp", s.cfg.Listen); err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return fmt.Errorf("the API cannot listen; see the setting listen: %w", err)
 	}
 	base, stop := context.WithCancel(context.Background())
 	s.stop = stop
@@ -155,7 +155,7 @@ func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *
 		return nil
 	}
 	if s.adminAt, err = net.Listen("tcp", s.cfg.AdminListen); err != nil {
-		return fmt.Errorf("listen for administration: %w", err)
+		return fmt.Errorf("metrics cannot be served; see the setting admin.listen, which may be off: %w", err)
 	}
 	s.admin = &http.Server{Handler: s.adminRoutes(handler), ReadHeaderTimeout: 10 * time.Second}
 	return nil
@@ -208,7 +208,7 @@ func ignoreClosed(err error) error {
 func (s *server) shutdown() error {
 	grace, cancel := context.WithTimeout(context.Background(), s.cfg.ShutdownWait)
 	defer cancel()
-	s.log.Info("carillon stops", "grace", s.cfg.ShutdownWait)
+	s.log.Info("carillon stops", "grace", s.cfg.ShutdownWait.String())
 	s.endRequests(grace)
 	err := s.engine.Stop(grace)
 	if s.admin != nil {

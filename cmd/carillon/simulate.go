@@ -20,7 +20,7 @@ func newSimulateCommand(c *cli) *cobra.Command {
 		Long: "Plays the providers on this machine, so that the whole path of a notification can be tried and tested without an\n" +
 			"account anywhere. It checks requests as strictly as they do, and fails on demand: an FCM token sim-503x2-a is\n" +
 			"answered 503 twice, then accepted. The page at the plain address explains everything.",
-		Example: "  carillon simulate --dir /tmp/sim        # writes service-account.json, apns.p8, apns-ca.pem and carillon.yaml there\n" +
+		Example: "  carillon simulate --dir /tmp/sim        # writes credentials and carillon.yaml there\n" +
 			"  carillon serve --config /tmp/sim/carillon.yaml",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -38,7 +38,7 @@ func newSimulateCommand(c *cli) *cobra.Command {
 				if err := writeSimulatorFiles(dir, s.Access()); err != nil {
 					return err
 				}
-				_, _ = fmt.Fprintf(c.out, "Credentials and a configuration for the server are in %s\n", dir)
+				_, _ = fmt.Fprintf(c.out, "Credentials are in %s. A server on them: carillon serve --config %s\n", dir, filepath.Join(dir, "carillon.yaml"))
 			}
 			a := s.Access()
 			_, _ = fmt.Fprintf(c.out, "FCM, push service, webhooks   %s\nAPNs production, sandbox      %s  %s\nWhat it does and what came    %s/\n",
@@ -55,10 +55,16 @@ func newSimulateCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
-// writeSimulatorFiles writes what a server needs to talk to the simulator.
+// writeSimulatorFiles writes what a server needs to talk to the simulator: the
+// credentials as the providers hand them out, as bodies for the API (fcm.json,
+// apns.json), and a configuration that works from any folder.
 func writeSimulatorFiles(dir string, a simulator.Access) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the folder: %w", err)
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("find the folder: %w", err)
 	}
 	ca := filepath.Join(dir, "apns-ca.pem")
 	settings := fmt.Sprintf(`# Points a server at the simulator. Never use it with real devices: it opens loopback to tenants.
@@ -82,7 +88,7 @@ channels:
     allow_http: true
     any_port: true
 `, filepath.Join(dir, "carillon.db"), a.FCM.URL, a.FCM.TokenURI, a.APNs.URL, a.APNs.SandboxURL, ca)
-	account, err := json.MarshalIndent(map[string]json.RawMessage{"service_account": a.FCM.ServiceAccount}, "", "  ")
+	fcmInput, err := json.MarshalIndent(map[string]json.RawMessage{"service_account": a.FCM.ServiceAccount}, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -91,7 +97,8 @@ channels:
 	if err != nil {
 		return err
 	}
-	for name, content := range map[string][]byte{"service-account.json": account, "apns.json": apnsInput, "apns.p8": []byte(a.APNs.P8),
+	for name, content := range map[string][]byte{"service-account.json": a.FCM.ServiceAccount, "fcm.json": fcmInput,
+		"apns.json": apnsInput, "apns.p8": []byte(a.APNs.P8),
 		"apns-ca.pem": []byte(a.APNs.CA), "carillon.yaml": []byte(settings)} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			return fmt.Errorf("write what a server needs: %w", err)
