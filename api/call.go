@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humagin"
@@ -28,6 +29,11 @@ type call struct {
 	status    int    // set by a handler that answers another status than its route says
 }
 
+const (
+	maxUserBody = 32 << 10         // of a request with a user's token: a device, with all its tags
+	bodyTimeout = 10 * time.Second // for the body to come
+)
+
 type callKey struct{}
 
 func callFrom(ctx context.Context) *call {
@@ -44,6 +50,16 @@ func (s *Server) guard(r route) func(huma.Context, func(huma.Context)) {
 	return func(h huma.Context, next func(huma.Context)) {
 		g := humagin.Unwrap(h)
 		c := callFrom(g.Request.Context())
+		if err := s.authorize(g.Request.Context(), c, r.access, g.Request); err != nil {
+			s.refuse(g, c, err)
+			return
+		}
+		who := or(c.tenant, c.key)
+		if !s.limits.occupy(who) {
+			s.refuse(g, c, &problem.Error{Code: problem.Throttled, Detail: "The tenant has as many requests in hand as this server allows it.", RetryAfter: time.Second})
+			return
+		}
+		defer s.limits.vacate(who)
 		if err := s.admit(g, c, r); err != nil {
 			s.refuse(g, c, err)
 			return
@@ -54,9 +70,6 @@ func (s *Server) guard(r route) func(huma.Context, func(huma.Context)) {
 
 func (s *Server) admit(g *gin.Context, c *call, r route) error {
 	ctx, req := g.Request.Context(), g.Request
-	if err := s.authorize(ctx, c, r.access, req); err != nil {
-		return err
-	}
 	if r.access.kind == byUser {
 		if err := s.cors.admit(ctx, c.tenant, req); err != nil {
 			return err
@@ -75,14 +88,18 @@ func (s *Server) admit(g *gin.Context, c *call, r route) error {
 		}
 	}
 	if r.hasBody {
-		c.body, err = s.readBody(g.Writer, req)
+		most := s.maxBody
+		if r.access.kind == byUser {
+			most = min(most, maxUserBody)
+		}
+		c.body, err = readBody(g.Writer, req, most)
 	}
 	return err
 }
 
 // readBody reads at most the limit. What is announced as longer is refused
 // unread.
-func (s *Server) readBody(w http.ResponseWriter, req *http.Request) ([]byte, error) {
+func readBody(w http.ResponseWriter, req *http.Request, most int64) ([]byte, error) {
 	kind := req.Header.Get("Content-Type")
 	if kind != "application/json" { // spares the common case the parser
 		media, params, err := mime.ParseMediaType(kind)
@@ -94,22 +111,25 @@ func (s *Server) readBody(w http.ResponseWriter, req *http.Request) ([]byte, err
 	if enc := req.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
 		return nil, problem.New(problem.UnsupportedMedia, "Send the body without a Content-Encoding.")
 	}
-	if req.ContentLength > s.maxBody {
-		return nil, s.tooLarge()
+	if req.ContentLength > most {
+		return nil, tooLarge(most)
 	}
-	body, err := readAll(req, w, s.maxBody)
+	// Sets no deadline where the writer knows none, as in tests. net/http takes it
+	// back when the body has come.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+	body, err := readAll(req, w, most)
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
-		return nil, s.tooLarge()
+		return nil, tooLarge(most)
 	case err != nil:
 		return nil, problem.New(problem.Malformed, "The body ended before all of it had come.")
 	}
 	return body, nil
 }
 
-func (s *Server) tooLarge() error {
-	return problem.New(problem.TooLarge, "The body is larger than the %d bytes that this server takes.", s.maxBody)
+func tooLarge(most int64) error {
+	return problem.New(problem.TooLarge, "The body is larger than the %d bytes that this server takes.", most)
 }
 
 // readAll reads into one buffer of the announced size, where there is one: the

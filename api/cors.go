@@ -22,6 +22,8 @@ const (
 	originsFresh = 30 * time.Second // how long the known origins are taken for all
 	originsRetry = 2 * time.Second  // how soon an unknown one is looked for again
 	originsPage  = 500
+
+	originsTimeout = 2 * time.Second // to read the list
 )
 
 // cors lets pages on the origins that tenants have configured call browserPath.
@@ -100,6 +102,9 @@ func (c *cors) isKnown(ctx context.Context, origin string) bool {
 		return ok
 	}
 	c.loaded = c.now()
+	// Whoever asked first may hang up; the list is for all.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), originsTimeout)
+	defer cancel()
 	if known, err := c.load(ctx); err == nil {
 		c.known = known
 	}

@@ -132,6 +132,7 @@ func (s *Server) register(ctx context.Context, c *call, user string, in *DeviceA
 	if err != nil {
 		return DeviceRegistered{}, err
 	}
+	r.Own = c.user != ""
 	got, err := s.devices.Register(ctx, c.tenant, r)
 	if err != nil {
 		return DeviceRegistered{}, renamed.of(err)
@@ -166,7 +167,8 @@ func (in *DeviceAddress) registration(user string) (devices.Registration, rename
 		r.Address, r.Kind, r.P256dh, r.Auth = sub.Endpoint, channels.Subscription, sub.Keys.P256dh, sub.Keys.Auth
 		r.Channel = or(r.Channel, channels.WebPush)
 		if sub.ExpirationTime != nil {
-			r.ExpiresAt = time.UnixMilli(int64(*sub.ExpirationTime)).UTC()
+			const farthest = 253370764800000 // 9999-01-01; also keeps the conversion exact
+			r.ExpiresAt = time.UnixMilli(int64(min(max(*sub.ExpirationTime, -1), farthest))).UTC()
 		}
 		names = renames{"address": "subscription.endpoint", "kind": "channel", "keys.p256dh": "subscription.keys.p256dh",
 			"keys.auth": "subscription.keys.auth", "expires_at": "subscription.expirationTime"}

@@ -36,13 +36,14 @@ type limiter struct {
 	mu      sync.Mutex
 	buckets map[ids.ID]*rate.Limiter
 
+	busy        map[ids.ID]int64 // requests in flight by tenant
 	inFlight    atomic.Int64
 	maxInFlight int64
 }
 
 func newLimiter(o Limits, now func() time.Time) *limiter {
 	l := &limiter{perSecond: rate.Limit(o.PerSecond), burst: o.Burst, now: now,
-		buckets: map[ids.ID]*rate.Limiter{}, maxInFlight: o.InFlight}
+		buckets: map[ids.ID]*rate.Limiter{}, busy: map[ids.ID]int64{}, maxInFlight: o.InFlight}
 	if l.maxInFlight <= 0 {
 		l.maxInFlight = defaultInFlight
 	}
@@ -65,6 +66,26 @@ func (l *limiter) enter() bool {
 }
 
 func (l *limiter) leave() { l.inFlight.Add(-1) }
+
+// occupy takes one of the places that a tenant may have, so that one tenant, or a
+// user of it who sends slowly, does not take them all; vacate follows it.
+func (l *limiter) occupy(who ids.ID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.busy[who] >= max(l.maxInFlight/4, 1) {
+		return false
+	}
+	l.busy[who]++
+	return true
+}
+
+func (l *limiter) vacate(who ids.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.busy[who]--; l.busy[who] <= 0 {
+		delete(l.busy, who)
+	}
+}
 
 // take spends a token of the tenant, or of the operator's key on routes without
 // a tenant, and says in the answer's headers what is left

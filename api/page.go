@@ -110,7 +110,14 @@ func whole[R, T any](rows []R, show func(R) T) List[T] {
 func byID(id ids.ID) delivery.Cursor { return delivery.Cursor{Notification: id} }
 
 // when shows a time in UTC, to the millisecond.
-func when(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+// A time that JSON cannot hold is shown as the zero one: a row must never make
+// its whole list unreadable.
+func when(t time.Time) time.Time {
+	if t = t.UTC().Truncate(time.Millisecond); t.Year() < 1 || t.Year() > 9999 {
+		return time.Time{}
+	}
+	return t
+}
 
 // anID reads the id of a path. What is not one cannot exist.
 func anID(prefix, s, what string) (ids.ID, error) {

@@ -205,7 +205,7 @@ func (k *kit) device(user, address string, kind channels.Kind, change func(*devi
 	if change != nil {
 		change(&d)
 	}
-	r, err := k.store.UpsertDevice(k.ctx, d)
+	r, err := k.store.UpsertDevice(k.ctx, d, false)
 	require.NoError(k.t, err)
 	return r.Device
 }

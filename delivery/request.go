@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/problem"
@@ -15,7 +14,6 @@ import (
 
 // Limits of single members, in bytes unless said otherwise.
 const (
-	maxUserID      = 255
 	maxCollapseKey = 64
 	maxURL         = 2048
 	maxBadge       = 1_000_000 // a number
@@ -43,8 +41,8 @@ func (r *Request) Check(now time.Time) error {
 
 func (r *Request) checkTo(f *problem.Fields) {
 	for i, u := range r.To.Users {
-		if u == "" || len(u) > maxUserID || !utf8.ValidString(u) {
-			f.Add("to.users["+strconv.Itoa(i)+"]", "must be a user id of 1 to %d bytes", maxUserID)
+		if err := webhooks.CheckUser(u); err != nil {
+			f.Add("to.users["+strconv.Itoa(i)+"]", "%s", err)
 		}
 	}
 	for i, k := range r.Channels {

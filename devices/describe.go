@@ -110,6 +110,14 @@ func (r *Registry) checkZone(faults *problem.Fields, name string) {
 }
 
 func checkTimes(faults *problem.Fields, in Registration, now time.Time) {
+	for _, x := range []struct {
+		path string
+		at   time.Time
+	}{{"registered_at", in.RegisteredAt}, {"last_seen_at", in.LastSeenAt}, {"expires_at", in.ExpiresAt}} {
+		if y := x.at.UTC().Year(); !x.at.IsZero() && (y < 1970 || y > 9998) {
+			faults.Add(x.path, "is out of range; give a time from 1970 to 9998")
+		}
+	}
 	if in.RegisteredAt.After(now.Add(maxAhead)) {
 		faults.Add("registered_at", "is in the future; give the time at which the app got the address, in UTC or with an offset")
 	}

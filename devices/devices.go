@@ -54,6 +54,11 @@ type Device struct {
 	UpdatedAt      time.Time
 }
 
+// MaxOwn is how many devices a user has at most after registering one with a
+// user's token: one user could otherwise make every notification that names them
+// among others too large.
+const MaxOwn = 20
+
 // Filter selects devices for a list. Zero members select everything.
 type Filter struct {
 	User    string
@@ -81,7 +86,10 @@ type Store interface {
 	// moves to the new user with a new epoch. Devices of the same (app,
 	// installation id, channel) are one installation: the new address takes the
 	// old one's place and id. Registering revives a suspect or retired device.
-	UpsertDevice(context.Context, Device) (Registered, error)
+	//
+	// With own the caller holds a user's token: only an installation of that user
+	// gives way, and beyond MaxOwn the oldest of the user's devices are forgotten.
+	UpsertDevice(ctx context.Context, d Device, own bool) (Registered, error)
 	Device(ctx context.Context, tenant, id ids.ID) (Device, error)
 	Devices(ctx context.Context, tenant ids.ID, f Filter) ([]Device, error)
 	// DeleteDevice forgets an address. user, unless empty, must be its owner.

@@ -62,6 +62,7 @@ type Registration struct {
 	RegisteredAt   time.Time // zero: unknown
 	LastSeenAt     time.Time // zero: unknown
 	ExpiresAt      time.Time // zero: never
+	Own            bool      // the caller holds a token of User, not a key of the tenant
 }
 
 // defaultApp is used where a caller names no app.
@@ -102,7 +103,7 @@ func (r *Registry) Register(ctx context.Context, tenant ids.ID, in Registration)
 		Locale: locale, TimeZone: in.TimeZone, Tags: in.Tags,
 		LastSeenAt: in.LastSeenAt, ExpiresAt: in.ExpiresAt,
 		Status: Active, StatusAt: now, CreatedAt: now, UpdatedAt: now,
-	})
+	}, in.Own)
 }
 
 // Device returns a device of the tenant.

@@ -29,7 +29,7 @@ type shelf struct {
 
 var _ devices.Store = (*shelf)(nil)
 
-func (s *shelf) UpsertDevice(_ context.Context, d devices.Device) (devices.Registered, error) {
+func (s *shelf) UpsertDevice(_ context.Context, d devices.Device, _ bool) (devices.Registered, error) {
 	s.upserted = append(s.upserted, d)
 	return devices.Registered{Device: d, Created: true}, nil
 }
@@ -241,6 +241,6 @@ type broken struct {
 	err error
 }
 
-func (b broken) UpsertDevice(context.Context, devices.Device) (devices.Registered, error) {
+func (b broken) UpsertDevice(context.Context, devices.Device, bool) (devices.Registered, error) {
 	return devices.Registered{}, b.err
 }

@@ -82,13 +82,33 @@ func CodeOf(err error) Code {
 	return Internal
 }
 
+// maxFields bounds the faults that an error lists and maxPath a path in it, in
+// bytes: both come from the caller, who must not make an answer of many times the
+// size of the request.
+const (
+	maxFields = 100
+	maxPath   = 256
+)
+
 // Fields collects what is wrong with a request, so that a caller sees every
-// fault at once instead of one per try.
+// fault, up to maxFields, at once instead of one per try.
 type Fields struct{ list []Field }
+
+func (f *Fields) add(path, detail string) {
+	if len(f.list) >= maxFields {
+		return
+	}
+	if len(path) > maxPath {
+		path = strings.ToValidUTF8(path[:maxPath], "") + "..."
+	}
+	f.list = append(f.list, Field{Path: path, Detail: detail})
+}
 
 // Add records a fault.
 func (f *Fields) Add(path, format string, args ...any) {
-	f.list = append(f.list, Field{Path: path, Detail: fmt.Sprintf(format, args...)})
+	if len(f.list) < maxFields { // what is left out need not be written
+		f.add(path, fmt.Sprintf(format, args...))
+	}
 }
 
 // Merge takes over the fields of err with prefix before each path. An err
@@ -103,7 +123,7 @@ func (f *Fields) Merge(prefix string, err error) {
 		f.Add(prefix, "%s", e.Detail)
 	default:
 		for _, x := range e.Fields {
-			f.list = append(f.list, Field{Path: Join(prefix, x.Path), Detail: x.Detail})
+			f.add(Join(prefix, x.Path), x.Detail)
 		}
 	}
 }

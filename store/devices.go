@@ -24,8 +24,13 @@ const updateDevice = `UPDATE devices SET user_id=?,epoch=?,kind=?,address=?,addr
  app_version=?,locale=?,time_zone=?,tags=?,registered_at=?,last_seen_at=?,expires_at=?,status=1,reason='',status_at=?,credential_id=0,version=0,updated_at=?
  WHERE id=? AND tenant_id=?`
 
+// makeRoom keeps so many of a user's devices: the retired ones go first, then
+// those that were not heard of for longest.
+const makeRoom = `DELETE FROM devices WHERE id IN (SELECT id FROM devices INDEXED BY devices_user
+ WHERE tenant_id=? AND user_id=? ORDER BY status=3, updated_at DESC, id DESC LIMIT -1 OFFSET ?)`
+
 // UpsertDevice implements devices.Store.
-func (s *Store) UpsertDevice(ctx context.Context, d devices.Device) (devices.Registered, error) {
+func (s *Store) UpsertDevice(ctx context.Context, d devices.Device, own bool) (devices.Registered, error) {
 	var res devices.Registered
 	tags, err := json.Marshal(d.Tags)
 	if err != nil {
@@ -36,22 +41,27 @@ func (s *Store) UpsertDevice(ctx context.Context, d devices.Device) (devices.Reg
 	}
 	err = s.change(ctx, func(t *tx) error {
 		res = devices.Registered{}
-		return t.upsertDevice(d, string(tags), &res)
+		return t.upsertDevice(d, own, string(tags), &res)
 	})
 	return res, err
 }
 
-func (t *tx) upsertDevice(d devices.Device, tags string, res *devices.Registered) error {
+func (t *tx) upsertDevice(d devices.Device, own bool, tags string, res *devices.Registered) error {
 	user, err := t.user(d.Tenant, d.User)
 	if err != nil {
 		return err
 	}
 	hash := sha256.Sum256([]byte(d.Target.Address))
-	old, found, err := t.sameDevice(d, hash[:], res)
+	old, found, err := t.sameDevice(d, own, user, hash[:], res)
 	if err != nil {
 		return err
 	}
 	now, x := millis(t.s.now()), d.Target
+	if own && (!found || old.UserID != user) {
+		if err := t.exec(makeRoom, d.Tenant, user, devices.MaxOwn-1); err != nil {
+			return fmt.Errorf("make room for a device: %w", err)
+		}
+	}
 	if !found {
 		res.Created = true
 		d.ID = t.s.opts.IDs.Next()
@@ -82,13 +92,13 @@ func (t *tx) upsertDevice(d devices.Device, tags string, res *devices.Registered
 // sameDevice finds the row that a registration is about: the one with its
 // address, or else the one of its installation, whose place it takes. Where both
 // exist, the address's row stays and the installation's goes.
-func (t *tx) sameDevice(d devices.Device, hash []byte, res *devices.Registered) (old devices.Device, found bool, err error) {
+func (t *tx) sameDevice(d devices.Device, own bool, user ids.ID, hash []byte, res *devices.Registered) (old devices.Device, found bool, err error) {
 	byAddress, found, err := t.device(d.Tenant, `d.tenant_id=? AND d.channel=? AND d.app=? AND d.address_hash=?`, d.Tenant, d.Channel, d.App, hash)
 	if err != nil || d.InstallationID == "" {
 		return byAddress, found, err
 	}
-	byInstallation, other, err := t.device(d.Tenant, `d.tenant_id=? AND d.app=? AND d.installation_id=? AND d.installation_id<>'' AND d.channel=?`,
-		d.Tenant, d.App, d.InstallationID, d.Channel)
+	byInstallation, other, err := t.device(d.Tenant, `d.tenant_id=? AND d.app=? AND d.installation_id=? AND d.installation_id<>'' AND d.channel=? AND (NOT ? OR d.user_id=?)`,
+		d.Tenant, d.App, d.InstallationID, d.Channel, own, user)
 	switch {
 	case err != nil || !other:
 		return byAddress, found, err

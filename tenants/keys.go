@@ -151,6 +151,9 @@ func (s *Service) CreateKey(ctx context.Context, tenant ids.ID, n NewKey, actor 
 	var faults problem.Fields
 	checkText(&faults, "name", n.Name, 1, MaxName)
 	checkScopes(&faults, tenant, scopes)
+	if n.ExpiresAt.UTC().Year() > 9998 {
+		faults.Add("expires_at", "is out of range; leave it out for a key that does not expire")
+	}
 	if !n.ExpiresAt.IsZero() && !n.ExpiresAt.After(now) {
 		faults.Add("expires_at", "has passed; name a time to come, or leave it out for a key that does not expire")
 	}

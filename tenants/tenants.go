@@ -90,6 +90,12 @@ type UserKey struct {
 	CreatedAt time.Time
 }
 
+// String keeps the secret out of logs, whatever verb prints it.
+func (k UserKey) String() string { return "user key " + k.ID.Format(ids.UserKey) }
+
+// GoString does the same for %#v.
+func (k UserKey) GoString() string { return k.String() }
+
 // App is one of a tenant's applications. "default" exists from the start.
 type App struct {
 	Tenant    ids.ID

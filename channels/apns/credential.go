@@ -95,14 +95,16 @@ func (s *settings) check() error {
 	if !isAppleID(s.TeamID) {
 		faults.Add("team_id", "The team id has 10 characters A-Z and 0-9; Apple shows it under membership details.")
 	}
-	if n := len(s.Topics); n == 0 || n > maxTopics {
+	topics := s.Topics
+	if n := len(topics); n == 0 || n > maxTopics {
 		faults.Add("topics", "Name 1 to %d bundle ids; the first is used by default.", maxTopics)
+		topics = nil // looking for duplicates is quadratic
 	}
-	for i, topic := range s.Topics {
+	for i, topic := range topics {
 		switch path := fmt.Sprintf("topics[%d]", i); {
 		case !isBundleID(topic):
 			faults.Add(path, "A bundle id has letters, digits, dots and hyphens, at most %d; wildcards do not receive notifications.", maxBundleID)
-		case slices.Index(s.Topics, topic) < i:
+		case slices.Index(topics, topic) < i:
 			faults.Add(path, "This bundle id is listed twice.")
 		}
 	}

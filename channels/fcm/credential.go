@@ -21,6 +21,7 @@ const (
 	legacyTokenURI = "https://accounts.google.com/o/oauth2/token"
 	maxCredential  = 32 << 10
 	minKeyBits     = 2048
+	maxKeyBits     = 4096 // Google makes 2,048; signing with a huge one takes seconds of CPU
 )
 
 // projectID is the syntax of Google Cloud project ids, with the older form that
@@ -147,6 +148,8 @@ func parseKey(text string) (*rsa.PrivateKey, error) {
 		return nil, fmt.Errorf("is not an RSA private key")
 	case key.N.BitLen() < minKeyBits:
 		return nil, fmt.Errorf("has %d bits; Google's keys have at least %d", key.N.BitLen(), minKeyBits)
+	case key.N.BitLen() > maxKeyBits:
+		return nil, fmt.Errorf("has %d bits; at most %d are taken", key.N.BitLen(), maxKeyBits)
 	}
 	return key, nil
 }

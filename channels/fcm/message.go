@@ -18,6 +18,7 @@ import (
 
 const (
 	maxPayload  = 4096                // bytes, to a token ("ErrorCode": INVALID_ARGUMENT)
+	maxBody     = 16 << 10            // of everything, counted by Google or not
 	maxTTL      = 28 * 24 * time.Hour // AndroidConfig.ttl
 	maxCollapse = 64                  // apns-collapse-id, in bytes
 	apnsNow     = "10"
@@ -61,6 +62,9 @@ func (*Channel) Prepare(m channels.Message) (channels.Payload, error) {
 		return nil, err
 	}
 	p := sections.payload()
+	if n := p.bytes(); n > maxBody {
+		return nil, problem.New(problem.PayloadTooLarge, "The message for FCM would have %d bytes in all; at most %d are sent. Shorten the override.", n, maxBody)
+	}
 	if p.size > maxPayload {
 		return nil, problem.New(problem.PayloadTooLarge,
 			"The FCM payload would have %d bytes; Google takes at most %d. Shorten the text or send a reference to the data.", p.size, maxPayload)
@@ -279,6 +283,11 @@ func (e *encoder) object(v any) string {
 		return text
 	}
 	return empty
+}
+
+// bytes is the length of the body, without address and times.
+func (p *payload) bytes() int {
+	return len(p.afterAddress) + len(p.afterTTL) + len(p.afterExpiry) + len(p.afterWebTTL) + len(p.afterDelivery) + ids.DeliveryLen
 }
 
 // Size is what counts against Google's 4,096 bytes; see count.

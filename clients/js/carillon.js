@@ -213,6 +213,7 @@ export class Carillon extends EventTarget {
     let response, text;
     try {
       response = await fetch(this.#server + path, {
+        redirect: 'error', // the token is for this server alone
         method,
         headers,
         body: body && JSON.stringify(body),

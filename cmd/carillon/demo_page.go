@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -83,7 +86,27 @@ func (p *demoPage) handler() http.Handler {
 		answer(w, http.StatusOK, map[string]string{"token": token, "app": "default"})
 	})
 	mux.HandleFunc("POST /demo/send", p.send)
-	return mux
+	return onThisMachine(mux)
+}
+
+// onThisMachine answers only calls to a loopback name, and JSON alone where
+// there is a body: pages of other sites must not use the demo.
+func onThisMachine(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		ip, _ := netip.ParseAddr(strings.Trim(host, "[]"))
+		switch {
+		case host != "localhost" && !ip.IsLoopback():
+			answer(w, http.StatusForbidden, map[string]string{"detail": "The demo answers on this machine only."})
+		case r.ContentLength != 0 && r.Header.Get("Content-Type") != "application/json":
+			answer(w, http.StatusUnsupportedMediaType, map[string]string{"detail": "Send JSON."})
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
 }
 
 // send posts a notification to one user's browsers.

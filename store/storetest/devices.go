@@ -34,7 +34,7 @@ func deviceIsReadBack(k *kit) {
 		Target: channels.Target{Kind: channels.Subscription, Address: "https://push.example.com/x", P256dh: bytes.Repeat([]byte{4}, 65),
 			Auth: bytes.Repeat([]byte{9}, 16), OS: "web", RegisteredAt: now.Add(-time.Hour)},
 		LastSeenAt: now.Add(-time.Minute), ExpiresAt: now.Add(time.Hour)}
-	r, err := k.Store.UpsertDevice(k.ctx, d)
+	r, err := k.Store.UpsertDevice(k.ctx, d, false)
 	k.ok(err)
 	require.True(k, r.Created)
 	require.False(k, r.Rebound || r.Replaced)

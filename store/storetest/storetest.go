@@ -139,7 +139,7 @@ func (k *kit) register(user, address string, edit ...func(*devices.Device)) devi
 	for _, e := range edit {
 		e(&d)
 	}
-	r, err := k.Store.UpsertDevice(k.ctx, d)
+	r, err := k.Store.UpsertDevice(k.ctx, d, false)
 	k.ok(err)
 	return r
 }
