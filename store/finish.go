@@ -27,9 +27,9 @@ const finishOnly = `UPDATE deliveries SET state=?, reason=?, due_at=?, expires_a
 func (s *Store) Finish(f delivery.Finish, done func(delivery.FinishResult)) {
 	var res delivery.FinishResult
 	o := op{
-		weight: 1,
-		run:    func(t *tx) (err error) { res, err = t.finish(&f); return err },
-		done:   func(err error) { res.Err = err; done(res) },
+		weight: 1, patient: true,
+		run:  func(t *tx) (err error) { res, err = t.finish(&f); return err },
+		done: func(err error) { res.Err = err; done(res) },
 	}
 	if err := s.writer.offer(context.Background(), o); err != nil {
 		done(delivery.FinishResult{Err: err})

@@ -27,6 +27,8 @@ type op struct {
 	// done is called after the commit, or with why there was none.
 	done   func(error)
 	weight int // rows, about
+	// patient: nobody waits for it, so it may wait for company.
+	patient bool
 	// alone: run in a savepoint of its own, because it may fail half way. The
 	// others check first and then only write.
 	alone bool
@@ -142,18 +144,47 @@ func (w *writer) loop() {
 	}
 }
 
-// gather adds what waits already; nothing is waited for, so an idle server adds
-// no latency.
+// linger is how long outcomes wait for company. An accept never waits: its
+// caller does.
+const linger = 5 * time.Millisecond
+
+// gather adds what waits already. As long as only outcomes are in the batch it
+// waits a moment for more, so that they ride along with the next accept instead
+// of costing a sync of their own.
 func (w *writer) gather(batch []op) []op {
-	for weight := batch[0].weight; weight < maxBatch; {
+	weight, patient := 0, true
+	add := func(o op) {
+		batch = append(batch, o)
+		weight += max(o.weight, 1)
+		patient = patient && o.patient
+	}
+	first := batch[0]
+	batch = batch[:0]
+	add(first)
+	var over <-chan time.Time
+	for weight < maxBatch {
 		select {
 		case o, ok := <-w.ops:
 			if !ok {
 				return batch
 			}
-			batch = append(batch, o)
-			weight += max(o.weight, 1)
+			add(o)
+			continue
 		default:
+		}
+		if !patient {
+			return batch
+		}
+		if over == nil {
+			over = time.After(linger)
+		}
+		select {
+		case o, ok := <-w.ops:
+			if !ok {
+				return batch
+			}
+			add(o)
+		case <-over:
 			return batch
 		}
 	}

@@ -123,3 +123,32 @@ func commandFault(root *cobra.Command, words []string) string {
 	}
 	return ""
 }
+
+// TestDocumentedMetricsExist: docs/operations.md has a row for every metric in
+// the source, and for no other.
+func TestDocumentedMetricsExist(t *testing.T) {
+	t.Parallel()
+	source := map[string]bool{}
+	literal := regexp.MustCompile(`"(carillon_[a-z_]+)"`)
+	for _, folder := range []string{"api", "delivery", "store", "cmd/carillon"} {
+		names, err := filepath.Glob(filepath.Join(repository, folder, "*.go"))
+		require.NoError(t, err)
+		for _, name := range names {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			text, err := os.ReadFile(name)
+			require.NoError(t, err)
+			for _, m := range literal.FindAllStringSubmatch(string(text), -1) {
+				source[m[1]] = true
+			}
+		}
+	}
+	page, err := os.ReadFile(repository + "/docs/operations.md")
+	require.NoError(t, err)
+	documented := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(carillon_[a-z_]+)` ").FindAllStringSubmatch(string(page), -1) {
+		documented[m[1]] = true
+	}
+	require.Equal(t, source, documented)
+}
