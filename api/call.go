@@ -92,7 +92,11 @@ func (s *Server) admit(g *gin.Context, c *call, r route) error {
 		if r.access.kind == byUser {
 			most = min(most, maxUserBody)
 		}
-		c.body, err = readBody(g.Writer, req, most)
+		if r.bodyOptional && req.ContentLength == 0 {
+			c.body = []byte("{}")
+		} else {
+			c.body, err = readBody(g.Writer, req, most)
+		}
 	}
 	return err
 }

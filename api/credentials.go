@@ -81,7 +81,7 @@ func (s *Server) credentialRoutes() []route {
 		{method: http.MethodDelete, path: "/v1/credentials/{id}", access: scope, id: "deleteCredential", tag: tag, status: http.StatusNoContent,
 			summary: "Delete a credential", about: "What it served is held until there is another.", handler: doing(s.deleteCredential)},
 		{method: http.MethodPost, path: "/v1/credentials/{id}/pause", access: scope, id: "pauseCredential", tag: tag,
-			summary: "Hold all that a credential serves", handler: writing(s.pauseCredential), example: `{"reason":"key is being replaced"}`},
+			summary: "Hold all that a credential serves", bodyOptional: true, handler: writing(s.pauseCredential), example: `{"reason":"key is being replaced"}`},
 		{method: http.MethodPost, path: "/v1/credentials/{id}/resume", access: scope, id: "resumeCredential", tag: tag,
 			summary: "Release all that is held because of a credential", handler: reading(s.resumeCredential)},
 	}

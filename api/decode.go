@@ -164,7 +164,11 @@ func invalidUTF8(body []byte) int {
 // not escaped: nothing of this is ever read as HTML (nosniff). What was stored
 // is shown whatever it is: invalid UTF-8 becomes U+FFFD.
 func encode(w io.Writer, v any) error {
-	return json.MarshalWrite(w, v, json.Deterministic(true), jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
+	if err := json.MarshalWrite(w, v, json.Deterministic(true), jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, "\n") // terminals
+	return err
 }
 
 // encodeForHuma is encode for a caller that panics on errors: a client that has

@@ -78,7 +78,7 @@ func (s *Server) endpointRoutes() []route {
 		{method: http.MethodDelete, path: "/v1/endpoints/{id}", access: scope, id: "deleteEndpoint", tag: tag, status: http.StatusNoContent,
 			summary: "Delete a webhook endpoint", about: "Its unfinished deliveries are dropped.", handler: doing(s.deleteEndpoint)},
 		{method: http.MethodPost, path: "/v1/endpoints/{id}/pause", access: scope, id: "pauseEndpoint", tag: tag,
-			summary: "Hold the deliveries of an endpoint", handler: writing(s.pauseEndpoint), example: `{"reason":"receiver is down for maintenance"}`},
+			summary: "Hold the deliveries of an endpoint", bodyOptional: true, handler: writing(s.pauseEndpoint), example: `{"reason":"receiver is down for maintenance"}`},
 		{method: http.MethodPost, path: "/v1/endpoints/{id}/resume", access: scope, id: "resumeEndpoint", tag: tag,
 			summary: "Release the deliveries of an endpoint", about: "Also makes a disabled endpoint active again.", handler: reading(s.resumeEndpoint)},
 	}

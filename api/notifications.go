@@ -119,7 +119,7 @@ func (s *Server) getNotification(ctx context.Context, c *call, p *notificationPa
 
 // Canceled says how many deliveries were stopped.
 type Canceled struct {
-	Canceled int `json:"canceled" doc:"Deliveries that will not be sent; 0 when all were finished"`
+	Canceled int `json:"canceled" doc:"Deliveries that will not be sent; 0 when all were finished, or none was made yet because send_at is ahead"`
 }
 
 func (s *Server) cancelNotification(ctx context.Context, c *call, p *notificationPath) (Canceled, error) {

@@ -111,7 +111,7 @@ func (s *Server) document(r route) {
 		if r.example != "" {
 			media.Example = json.RawMessage(r.example)
 		}
-		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{jsonType: media}}
+		op.RequestBody = &huma.RequestBody{Required: !r.bodyOptional, Content: map[string]*huma.MediaType{jsonType: media}}
 	}
 	if t := r.handler.answer; t != nil {
 		answer := op.Responses[strconv.Itoa(r.status)]

@@ -20,6 +20,7 @@ type route struct {
 	handler      handler
 	idempotent   bool   // takes an Idempotency-Key
 	hasBody      bool   // set by mount
+	bodyOptional bool   // every member is optional, so the body is too
 	example      string // of the body
 }
 

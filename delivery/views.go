@@ -134,7 +134,8 @@ type Ledger interface {
 	// DeadLetters lists deliveries in state dead, the latest death first.
 	DeadLetters(ctx context.Context, tenant ids.ID, q Query) ([]View, error)
 	Holds(ctx context.Context, tenant ids.ID) ([]Hold, error) // at most 1,000
-	// UserNotifications lists what was accepted for a user, newest first.
+	// UserNotifications lists what was accepted for a user, newest first, with the
+	// skips of that user.
 	UserNotifications(ctx context.Context, tenant ids.ID, user string, after ids.ID, limit int) ([]NotificationView, error)
 	// Stored looks an idempotency key up: the stored answer, whether the hash
 	// differs, and whether there is one at all.

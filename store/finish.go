@@ -182,7 +182,7 @@ func (t *tx) disable(f *delivery.Finish, code string) error {
 // hold that stands, and need not wait when it has ended since.
 func (t *tx) hold(f *delivery.Finish) (ids.ID, bool, error) {
 	h := f.Hold
-	h.Tenant, h.Scope, h.Since = f.Row.Tenant, f.Transition.Hold, f.Now
+	h.Tenant, h.Scope, h.Reason, h.Since = f.Row.Tenant, f.Transition.Hold, f.Transition.Reason, f.Now
 	if f.Attempt == nil && f.Transition.Reason != delivery.CredentialMissing {
 		id, err := t.findHold(h)
 		return id, false, err

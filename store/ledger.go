@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"gorm.io/gorm"
@@ -111,7 +112,18 @@ func (s *Store) UserNotifications(ctx context.Context, tenant ids.ID, user strin
 	if err != nil {
 		return nil, err
 	}
-	return s.notifications(ctx, tenant, "n.id IN (SELECT value FROM json_each(?))", string(in), limit)
+	views, err := s.notifications(ctx, tenant, "n.id IN (SELECT value FROM json_each(?))", string(in), limit)
+	if err != nil {
+		return nil, err
+	}
+	for i := range views {
+		all, err := s.skips(ctx, tenant, views[i].ID)
+		if err != nil {
+			return nil, err
+		}
+		views[i].Skips = slices.DeleteFunc(all, func(k delivery.Skip) bool { return k.User != user })
+	}
+	return views, nil
 }
 
 const viewColumns = rowColumns + `,coalesce(u.external_id,''),coalesce(x.app,''),

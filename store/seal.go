@@ -127,6 +127,21 @@ func (s *Store) sealer(tenant ids.ID) (tink.AEAD, error) {
 	return a, nil
 }
 
+// CheckKeyRing tells whether the key ring opens what the database holds, by the
+// newest tenant.
+func (s *Store) CheckKeyRing(ctx context.Context) error {
+	var tenant ids.ID
+	err := s.readDB.QueryRowContext(ctx, "SELECT id FROM tenants ORDER BY id DESC LIMIT 1").Scan(&tenant)
+	if isNoRows(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the tenants: %w", err)
+	}
+	_, err = s.sealer(tenant)
+	return err
+}
+
 func (s *Store) seal(kind string, tenant, row ids.ID, plain []byte) ([]byte, error) {
 	a, err := s.sealer(tenant)
 	if err != nil {

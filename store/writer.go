@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"gorm.io/gorm"
+	"modernc.org/sqlite"
 
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
@@ -43,7 +45,8 @@ type writer struct {
 	stopped chan struct{}
 	mu      sync.RWMutex // guards closed against sends on ops
 	closed  bool
-	beat    atomic.Int64 // unix ms of the last time round
+	beat    atomic.Int64 // unix ms of the last commit
+	failing atomic.Bool  // the newest try to commit failed
 }
 
 // tx is the transaction that an op writes in: one connection with its prepared
@@ -140,7 +143,9 @@ func (w *writer) loop() {
 	for first := range w.ops {
 		batch = w.gather(append(batch[:0], first))
 		w.commit(batch)
-		w.beat.Store(w.store.now().UnixMilli())
+		if !w.failing.Load() {
+			w.beat.Store(w.store.now().UnixMilli())
+		}
 	}
 }
 
@@ -198,11 +203,14 @@ func (w *writer) commit(batch []op) {
 		results, culprit, err := w.try(batch)
 		switch {
 		case err == nil:
+			w.failing.Store(false)
 			for i, o := range batch {
 				o.done(results[i])
 			}
 			return
-		case culprit < 0: // the database itself takes nothing
+		case culprit < 0 || cannotWrite(err): // the database itself takes nothing
+			w.failing.Store(true)
+			err = errors.Join(errCannotWrite(), err)
 			for _, o := range batch {
 				o.done(err)
 			}
@@ -240,7 +248,8 @@ func (w *writer) try(batch []op) (results []error, culprit int, err error) {
 }
 
 func (w *writer) rollback() {
-	if err := w.tx.exec("ROLLBACK"); err != nil {
+	// On a full disk SQLite has rolled back already, and has nothing left to undo.
+	if err := w.tx.exec("ROLLBACK"); err != nil && !strings.Contains(err.Error(), "no transaction is active") {
 		w.store.opts.Log.Warn("roll back", "error", err)
 	}
 }
@@ -250,6 +259,9 @@ func (w *writer) alone(o op) (refused, fatal error) {
 		return nil, err
 	}
 	refused = safely(o.run, w.tx)
+	if cannotWrite(refused) {
+		return nil, refused // SQLite may have undone the whole transaction
+	}
 	if refused != nil {
 		fatal = w.tx.exec("ROLLBACK TO member")
 	}
@@ -318,8 +330,24 @@ func (t *tx) one(query string, args []any, into ...any) (bool, error) {
 	return err == nil, err
 }
 
-// WriteBeat is when the writer last came round: with work waiting and an old
-// beat, it stands still.
+// cannotWrite tells whether an error is the database's and not the statement's:
+// SQLITE_BUSY, READONLY, IOERR, FULL, CANTOPEN.
+func cannotWrite(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && slices.Contains([]int{5, 8, 10, 13, 14}, e.Code()&0xff)
+}
+
+func errCannotWrite() error {
+	return &problem.Error{Code: problem.Unavailable, RetryAfter: 5 * time.Second,
+		Detail: "The database cannot be written at the moment; nothing was changed."}
+}
+
+// WriteBeat is when the writer last committed, and how much waits for it or
+// failed: with an old beat it stands still.
 func (s *Store) WriteBeat() (last time.Time, waiting int) {
-	return time.UnixMilli(s.writer.beat.Load()), len(s.writer.ops)
+	waiting = len(s.writer.ops)
+	if s.writer.failing.Load() {
+		waiting++
+	}
+	return time.UnixMilli(s.writer.beat.Load()), waiting
 }

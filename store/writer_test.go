@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/tenants"
 )
 
 func openStore(t *testing.T, edit func(*Options)) *Store {
@@ -176,4 +178,39 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		require.NoError(t, rows.Err())
 		require.NoError(t, rows.Close())
 	}
+}
+
+func TestAServerNoticesAnotherKeyRing(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, nil)
+	require.NoError(t, s.CheckKeyRing(t.Context()), "an empty database opens with any")
+	require.NoError(t, s.CreateTenant(t.Context(), tenants.Tenant{ID: s.opts.IDs.Next(), Name: "acme"}, tenants.Change{Actor: "test", Action: "tenant.create"}))
+	require.NoError(t, s.CheckKeyRing(t.Context()))
+	other, _, err := NewKeyRing()
+	require.NoError(t, err)
+	s.ring, s.seals.open = other, nil
+	require.ErrorContains(t, s.CheckKeyRing(t.Context()), "key ring")
+}
+
+func TestADatabaseThatTakesNoWritesSaysSo(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, nil)
+	full := func(pages int) {
+		require.NoError(t, s.do(context.Background(), 1, func(x *tx) error {
+			_, err := x.conn.ExecContext(x.ctx, fmt.Sprintf("PRAGMA max_page_count=%d", pages))
+			return err
+		}))
+	}
+	full(1) // as small as it can be: what it is
+	var err error
+	for i := 0; err == nil && i < 1000; i++ {
+		err = s.CreateTenant(t.Context(), tenants.Tenant{ID: s.opts.IDs.Next(), Name: fmt.Sprint("tenant-", i)}, tenants.Change{Actor: "test", Action: "tenant.create"})
+	}
+	require.Equal(t, problem.Unavailable, problem.CodeOf(err), "%v", err)
+	_, waiting := s.WriteBeat()
+	require.Positive(t, waiting, "so that the server is not ready for long")
+	full(1 << 20)
+	require.NoError(t, s.CreateTenant(t.Context(), tenants.Tenant{ID: s.opts.IDs.Next(), Name: "again"}, tenants.Change{Actor: "test", Action: "tenant.create"}))
+	_, waiting = s.WriteBeat()
+	require.Zero(t, waiting)
 }

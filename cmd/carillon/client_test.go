@@ -50,7 +50,9 @@ func TestSendWaitsNoLongerThanAsked(t *testing.T) {
 			k.do("POST", "/v1/credentials/"+c.ID+"/pause", map[string]any{"reason": "key is being replaced"}, nil)
 		}
 	}
-	out := k.must("send", "--user", "alice", "--title", "Hello", "--wait", "300ms")
+	code, out, errs := k.command("send", "--user", "alice", "--title", "Hello", "--wait", "300ms")
+	require.Equal(t, exitFailed, code, "scripts learn that it is not sent")
+	require.Contains(t, errs, "1 of 1 deliveries are not sent")
 	require.Regexp(t, `alice +(held|pending)`, out)
 	eventually(t, func() bool { return k.deliveries()[0].State == "held" }, "the delivery is held")
 
@@ -89,7 +91,9 @@ func TestDeadLetters(t *testing.T) {
 	k.phone("bob", "bobs-tablet")
 	k.sim.SetFault("bobs-tablet", simulator.Fault{Status: 400, Reason: "INVALID_ARGUMENT"})
 	require.NotContains(t, k.must("dead", "list"), "dlv_")
-	k.must("send", "--user", "alice", "--user", "bob", "--title", "Hello", "--wait", "20s")
+	code, _, errs := k.command("send", "--user", "alice", "--user", "bob", "--title", "Hello", "--wait", "20s")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "1 of 2 deliveries are not sent")
 
 	list := k.must("dead", "list", "--reason", "rejected", "--channel", "fcm", "--user", "bob", "--limit", "200")
 	row := regexp.MustCompile(`(?m)^(dlv_\w+) +fcm +bob +rejected +fcm\.\w+ +\d{4}-`).FindStringSubmatch(list)
@@ -101,7 +105,7 @@ func TestDeadLetters(t *testing.T) {
 	eventually(t, func() bool { return k.sim.Accepted(simulator.FCM, "", row[1]) == 1 }, "it is sent again")
 	eventually(t, func() bool { return !strings.Contains(k.must("dead", "list"), "dlv_") }, "it is dead no more")
 
-	code, _, errs := k.command("dead", "replay", row[1])
+	code, _, errs = k.command("dead", "replay", row[1])
 	require.Equal(t, exitFailed, code)
 	require.Contains(t, errs, "(conflict)")
 	code, _, errs = k.command("dead", "replay", "dlv_x/../../keys")

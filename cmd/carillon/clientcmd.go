@@ -89,7 +89,7 @@ func newSendCommand(c *cli) *cobra.Command {
 	flags.BoolVar(&urgent, "urgent", false, "before everything else")
 	flags.BoolVar(&silent, "silent", false, "wakes the app, shows nothing")
 	flags.BoolVar(&dry, "dry-run", false, "show what would be sent, and send nothing")
-	flags.DurationVar(&wait, "wait", 0, "wait until every delivery has come to its end, at most this long")
+	flags.DurationVar(&wait, "wait", 0, "wait until every delivery has come to its end, at most this long; exit 1 unless all are sent")
 	return cmd
 }
 
@@ -120,6 +120,15 @@ func (c *cli) send(ctx context.Context, x *client, n map[string]any, dry bool, w
 		return err
 	}
 	c.unfinished(a.ID, list)
+	sent := 0
+	for _, d := range list {
+		if d.State == "sent" {
+			sent++
+		}
+	}
+	if sent < len(list) {
+		return fmt.Errorf("%d of %d deliveries are not sent", len(list)-sent, len(list))
+	}
 	return nil
 }
 

@@ -26,7 +26,8 @@ func newDemoCommand(c *cli) *cobra.Command {
 		Use:   "demo",
 		Short: "Show the whole thing: a server, simulated providers, and notifications on their way",
 		Long: "Starts a server on a fresh database with simulated providers, sends notifications through its API and shows what\n" +
-			"becomes of every delivery. Then it stays up with calls to try, until Ctrl-C. Nothing leaves this machine.",
+			"becomes of every delivery. Then it stays up with calls to try, until Ctrl-C. Nothing leaves this machine, unless you\n" +
+			"open its page in a browser: its push service is the browser's own.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.demo(cmd.Context(), listen, once) },
 	}

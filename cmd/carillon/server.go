@@ -74,6 +74,9 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 	if err := s.store.LockEngine(); err != nil {
 		return nil, err
 	}
+	if err := s.store.CheckKeyRing(ctx); err != nil {
+		return nil, err
+	}
 	taken, err := s.store.LapseLeases(ctx)
 	if err != nil {
 		return nil, err

@@ -74,8 +74,8 @@ CREATE TABLE credential_versions (
 
 CREATE TABLE users (
   tenant_id   INTEGER NOT NULL,
-  id          INTEGER NOT NULL,
   external_id TEXT NOT NULL,            -- the tenant's own id
+  id          INTEGER NOT NULL,
   PRIMARY KEY (tenant_id, external_id)
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX users_id ON users (tenant_id, id);
