@@ -41,7 +41,7 @@ func (s *Store) Notification(ctx context.Context, tenant, id ids.ID) (delivery.N
 
 func (s *Store) notifications(ctx context.Context, tenant ids.ID, where string, arg any, limit int) ([]delivery.NotificationView, error) {
 	const query = `SELECT n.id,n.type,n.created_at,n.send_at,n.flags FROM notifications n WHERE n.tenant_id=? AND `
-	rows, err := s.listDB.QueryContext(ctx, query+where+` ORDER BY n.id DESC LIMIT ?`, tenant, arg, limit) //nolint:gosec // where is text of this file
+	rows, err := s.listDB.QueryContext(ctx, query+where+` ORDER BY n.id DESC LIMIT ?`, tenant, arg, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read notifications: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -87,11 +88,11 @@ The database is empty. In another terminal, with the same configuration:
 // sameDatabase is what this command line has that others need to find the same
 // database: what came from the environment they have as well.
 func (c *cli) sameDatabase() string {
-	flags := ""
+	var flags strings.Builder
 	for _, name := range []string{"config", "database-url", "key-ring-file"} {
 		if f := c.root.PersistentFlags().Lookup(name); f != nil && f.Changed {
-			flags += " --" + name + " " + f.Value.String()
+			flags.WriteString(" --" + name + " " + f.Value.String())
 		}
 	}
-	return flags
+	return flags.String()
 }
