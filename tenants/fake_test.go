@@ -69,8 +69,17 @@ func (m *memory) enter(method string, change ...tenants.Change) (func(), error) 
 	}
 	m.mu.Lock()
 	m.reads[method]++
-	m.changes = append(m.changes, change...)
+	if len(change) > 0 {
+		m.changes = append(m.changes, change...)
+	}
 	return m.mu.Unlock, nil
+}
+
+// made lists the changes so far.
+func (m *memory) made() []tenants.Change {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]tenants.Change(nil), m.changes...)
 }
 
 func (m *memory) count(method string) int {

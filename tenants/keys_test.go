@@ -28,7 +28,7 @@ func TestAKeyAuthenticatesItsTenant(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, tenants.Principal{Key: k.ID, Tenant: 7, Scopes: []tenants.Scope{tenants.Send}}, p)
 	require.Equal(t, k.ID.Format(ids.Key), p.Actor())
-	require.Equal(t, []tenants.Change{{Actor: "cli", Action: "key.create"}}, b.store.changes)
+	require.Equal(t, []tenants.Change{{Actor: "cli", Action: "key.create"}}, b.store.made())
 }
 
 func TestAnOperatorKeyIsOfItsOwnKind(t *testing.T) {

@@ -325,5 +325,5 @@ func TestPauseResumeDelete(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, list)
 	require.Equal(t, []ids.ID{7, 7, 7, 7}, b.changed)
-	require.Equal(t, tenants.Change{Actor: "key_1", Action: "credential.delete"}, b.store.changes[3])
+	require.Equal(t, tenants.Change{Actor: "key_1", Action: "credential.delete"}, b.store.made()[3])
 }
