@@ -201,5 +201,8 @@ func about(text string, s *huma.Schema) string {
 	if s.Default != nil {
 		parts = append(parts, fmt.Sprintf("Default: %v", s.Default))
 	}
+	for i, p := range parts {
+		parts[i] = strings.TrimSuffix(p, ".")
+	}
 	return strings.Join(parts, ". ")
 }
