@@ -48,8 +48,12 @@ func (d *demo) tenant(ctx context.Context) error {
 	d.said("Server      %s\nSimulator   %s\n", d.api.base, d.sim.FCM().URL)
 	fast := map[string]any{"delays_ms": []int{300, 600, 1200}, "floor_ms": 0}
 	settings := map[string]any{"retry": map[string]any{"fcm": fast, "apns": fast, "webpush": fast, "webhook": fast}}
-	d.said("PUT /v1/tenants/demo        a tenant whose retries wait 0.3 s and more, so that nobody waits for the show;\n" +
-		"                            the default follows the providers' rules")
+	shown, err := json.Marshal(fast)
+	if err != nil {
+		return err
+	}
+	d.said("PUT /v1/tenants/demo        retries after 0.3 s, so that nobody waits for the show (by default as the providers ask):\n"+
+		"  {\"settings\":{\"retry\":{\"fcm\":%s, ... the same for the others}}}", shown)
 	x := d.api
 	bare := *x
 	bare.tenant = ""
@@ -118,7 +122,7 @@ func (d *demo) register(ctx context.Context) (*cast, error) {
 			map[string]any{"channel": "fcm", "token": simulator.Token(simulator.FCM, simulator.Fault{Status: 404, Reason: "UNREGISTERED"}, 2), "os": "android"}},
 		{expected{who: "bob", where: "tablet", state: "dead (rejected)", attempts: 1, note: "a dead letter, until it is replayed"},
 			map[string]any{"channel": "fcm", "token": c.refused, "os": "android"}},
-		{expected{who: "bob", where: "dev build", state: "sent", attempts: 2, note: "environment auto: the sandbox knew the token, and that is remembered"},
+		{expected{who: "bob", where: "dev build", state: "sent", attempts: 2, note: "the sandbox knew the token, which is remembered"},
 			map[string]any{"channel": "apns", "token": apns.NewSandboxToken(), "environment": "auto", "os": "ios"}},
 		{expected{who: "bob", where: "browser", state: "sent", attempts: 1}, map[string]any{"channel": "webpush", "os": "web"}},
 	}

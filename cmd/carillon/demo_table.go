@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/term"
 )
 
 // liveTable shows deliveries as they change: redrawn in place on a terminal,
@@ -30,11 +32,31 @@ func (t *liveTable) show(all map[string]deliveryAnswer, final bool) {
 	if t.lines > 0 {
 		_, _ = fmt.Fprintf(t.out, "\x1b[%dA\x1b[J", t.lines)
 	}
-	_, _ = fmt.Fprintln(t.out, text)
+	_, _ = fmt.Fprintln(t.out, t.fit(text))
 	t.last = text
 	if t.tty {
 		t.lines = strings.Count(text, "\n") + 1
 	}
+}
+
+// fit cuts lines to the width of the terminal: a line that wraps would be two when
+// the table is drawn over.
+func (t *liveTable) fit(text string) string {
+	f, ok := t.out.(interface{ Fd() uintptr })
+	if !t.tty || !ok {
+		return text
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || width <= 0 {
+		return text
+	}
+	lines := strings.Split(text, "\n")
+	for i, l := range lines {
+		if r := []rune(l); len(r) > width {
+			lines[i] = string(r[:width])
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 func (t *liveTable) render(all map[string]deliveryAnswer) string {
@@ -46,7 +68,7 @@ func (t *liveTable) render(all map[string]deliveryAnswer) string {
 		if known {
 			r[0], r[3] = x.Channel, stateText(x)
 			if x.Last != nil && x.Last.Number > 0 {
-				r[4], r[5], r[6] = strconv.Itoa(x.Last.Number), shorten(x.Last.ProviderID, 28), fmt.Sprintf("%d ms", x.Last.DurationMS)
+				r[4], r[5], r[6] = strconv.Itoa(x.Last.Number), shorten(x.Last.ProviderID, 20), fmt.Sprintf("%d ms", x.Last.DurationMS)
 			}
 			if x.final() {
 				done++
