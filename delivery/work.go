@@ -2,7 +2,10 @@ package delivery
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -176,7 +179,7 @@ func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tena
 
 	started := e.o.Now()
 	sendCtx, cancel := context.WithTimeout(ctx, e.o.SendTimeout)
-	r := send(sendCtx, s, it.now.Target, it.payload, channels.Life{
+	r := e.send(sendCtx, s, it, channels.Life{
 		Delivery: ids.FormatDelivery(it.Notification, it.Target), Notification: it.Notification.Format(ids.Notification),
 		UUID: uuidOf(it.Notification, it.Target), Attempt: it.Attempts + 1, Renewed: it.Renewed, ExpiresAt: it.ExpiresAt,
 	})
@@ -202,7 +205,8 @@ func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tena
 		Attempt: &Attempt{Number: it.Attempts + 1, At: started, Duration: took, Outcome: r.Outcome, Code: r.Code, Detail: r.Detail,
 			Status: r.Status, ProviderID: r.ProviderID, Ambiguous: r.Ambiguous},
 	}
-	if t.Device == DeviceConfirmed && it.now.Device != devices.Suspect {
+	_, doubted := pic.holds[holdKey{scope: HoldDoubt, subject: id, version: s.version}]
+	if t.Device == DeviceConfirmed && it.now.Device != devices.Suspect && !doubted {
 		f.Transition.Device = DeviceUntouched // nothing to confirm: spare the statement
 	}
 	switch t.Hold {
@@ -254,13 +258,20 @@ func (e *Engine) mayBegin(ctx context.Context, it *item) bool {
 
 // send keeps a panic in a channel from taking the node, and all it has in hand,
 // down with one delivery.
-func send(ctx context.Context, s *sender, t channels.Target, p channels.Payload, l channels.Life) (r channels.Result) {
+func (e *Engine) send(ctx context.Context, s *sender, it *item, l channels.Life) (r channels.Result) {
 	defer func() {
-		if x := recover(); x != nil {
-			r = channels.Result{Outcome: channels.Retry, Code: "engine.panic", Detail: "The channel failed.", Ambiguous: true, MaxTries: 3}
+		x := recover()
+		if x == nil {
+			return
 		}
+		why := fmt.Sprintf("%T", x) // its text may hold what no log should
+		if known, ok := x.(runtime.Error); ok {
+			why = known.Error()
+		}
+		e.o.Log.Error("a channel panicked", "channel", it.Channel.String(), "delivery", l.Delivery, "panic", why, "stack", string(debug.Stack()))
+		r = channels.Result{Outcome: channels.Retry, Code: "engine.panic", Detail: "The channel failed.", Ambiguous: true, MaxTries: 3}
 	}()
-	return s.Send(ctx, t, p, l)
+	return s.Send(ctx, it.now.Target, it.payload, l)
 }
 
 // afterVerdict settles doubts: a success of a version whose breaker is closed
