@@ -79,9 +79,19 @@ func (d *directory) of(ctx context.Context, tenant ids.ID) (*picture, error) {
 		}
 	default:
 		e.mu.Lock()
+		if newer := d.newest(e); newer != nil && d.now().Sub(newer.readAt) < directoryAge {
+			e.mu.Unlock()
+			return newer, nil // read while this one waited
+		}
 	}
 	defer e.mu.Unlock()
 	return d.read(ctx, tenant, e)
+}
+
+func (d *directory) newest(e *entry) *picture {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return e.pic
 }
 
 // refresh reads a tenant anew, so that a change is seen before its maker is

@@ -63,9 +63,10 @@ type flow struct {
 	key      flowKey
 	max      int
 	inFlight int
-	waiting  int // items queued in any lane
-	served   int // since the last look
-	slow     int // most items that may queue per lane; 0: no limit of its own
+	waiting  int  // items queued in any lane
+	served   int  // since the last look
+	slow     int  // most items that may queue per lane; 0: no limit of its own
+	fresh    bool // began to wait since the last look
 	parked   [LanesCount]bool
 	queues   [LanesCount][]*item
 }
@@ -148,6 +149,7 @@ func (d *dispatcher) push(l Lane, items []*item, keys []flowKey) (late []*item) 
 			late = append(late, it)
 			continue
 		}
+		f.fresh = f.fresh || f.waiting == 0
 		f.waiting++
 		f.queues[l] = append(f.queues[l], it)
 		if len(f.queues[l]) == 1 && !f.parked[l] {
@@ -285,10 +287,10 @@ func (d *dispatcher) look() (left []*item) {
 	defer d.mu.Unlock()
 	for key, f := range d.flows {
 		f.slow = 0
-		if f.waiting > 0 {
+		if f.waiting > 0 && !f.fresh {
 			f.slow = max(4*f.max, f.served)
 		}
-		f.served = 0
+		f.served, f.fresh = 0, false
 		for l := range Lane(LanesCount) {
 			for d.crowded(f, l) && len(f.queues[l]) > f.slow {
 				last := len(f.queues[l]) - 1

@@ -27,7 +27,12 @@ type gate struct {
 	wait  time.Duration
 }
 
-const maxGate = 5 * time.Minute
+const (
+	maxGate = 5 * time.Minute
+	// gateSoon is how long after opening a refusal still counts as the same
+	// trouble: who is refused later has been served in between.
+	gateSoon = 5 * time.Second
+)
 
 // gateOf names the gate of a scope. An endpoint has one gate, whatever the scope.
 func gateOf(s channels.Scope, it *item, credential ids.ID) flowKey {
@@ -69,7 +74,7 @@ func (g *gates) close(k flowKey, until, now time.Time) {
 		return
 	}
 	wait := until.Sub(now)
-	if again {
+	if again && now.Sub(old.until) < gateSoon {
 		wait = max(wait, min(2*old.wait, maxGate))
 	}
 	g.closed[k] = gate{until: now.Add(wait), wait: wait}

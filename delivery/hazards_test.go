@@ -274,3 +274,39 @@ func TestBatchMembersStandAlone(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, list, 1, "a skip is found under its user")
 }
+
+func TestAGateDropsNothingThatCanStillBeSent(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, func(o *delivery.Options) { o.Jitter = func() float64 { return 0.9 } })
+	k.credential(channels.FCM, "")
+	k.device("alice", "first", channels.FCM, nil)
+	k.device("bob", "second", channels.FCM, nil)
+	var refused atomic.Bool
+	k.channels[channels.FCM].answer(func(context.Context, channels.Credential, channels.Target, channels.Life) channels.Result {
+		if refused.CompareAndSwap(false, true) {
+			return channels.Result{Outcome: channels.Throttled, Scope: channels.ScopeCredential, Code: "fcm.quota", NotBefore: time.Now().Add(3 * time.Second)}
+		}
+		return accepted()
+	})
+	k.post(toUser("alice"))
+	require.Eventually(t, refused.Load, 10*time.Second, time.Millisecond)
+	code := toUser("bob")
+	ttl := int64(5) // the gate opens in 3 s; spread over as much again it would come too late
+	code.TTL = &ttl
+	k.ends(k.post(code), 0, delivery.Sent, delivery.NoReason)
+}
+
+func TestAPauseDuringAProbeStands(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, nil)
+	c := k.credential(channels.FCM, "")
+	k.device("alice", "phone", channels.FCM, nil)
+	k.channels[channels.FCM].answer(always(channels.Result{Outcome: channels.Denied, Scope: channels.ScopeCredential, Code: "fcm.denied"}))
+	k.ends(k.post(toUser("alice")), 0, delivery.Held, delivery.CredentialDenied)
+	_, err := k.store.PauseCredential(k.ctx, k.tenant, c.ID, "not now", tenants.Change{Actor: "bob", Action: "credential.pause"})
+	require.NoError(t, err)
+	require.NoError(t, k.store.RecoverCredential(k.ctx, k.tenant, c.ID)) // what a probe that was under way does
+	got, err := k.store.Credential(k.ctx, k.tenant, c.ID)
+	require.NoError(t, err)
+	require.Equal(t, tenants.CredentialPaused, got.Status)
+}

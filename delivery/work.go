@@ -78,7 +78,8 @@ func (e *Engine) serve(it *item) mood {
 	cred := pic.credential(&it.now)
 	if until := e.gates.until(gatesOf(it, cred), now); !until.IsZero() {
 		// Not all at the moment that it opens.
-		due := until.Add(time.Duration(e.o.Jitter() * float64(until.Sub(now))))
+		spread := max(min(until.Sub(now), it.ExpiresAt.Sub(until)-time.Second), 0)
+		due := until.Add(time.Duration(e.o.Jitter() * float64(spread)))
 		e.finish(it, Finish{Transition: waitOrExpire(standing(it), due, it.Spent)})
 		return unasked
 	}
@@ -252,6 +253,9 @@ func (e *Engine) mayBegin(ctx context.Context, it *item) bool {
 		e.putOff(it, "write that the attempt begins", err)
 	case !ours:
 		e.giveBack(it) // writes nothing: the claim is lost
+	case it.canceled.Load(), it.lost.Load(), !it.ExpiresAt.After(e.o.Now()):
+		e.giveBack(it) // writing took long; the next claim settles it
+		return false
 	}
 	return err == nil && ours
 }
@@ -338,7 +342,11 @@ func (e *Engine) crowdedOut(it *item) {
 		e.giveBack(it)
 		return
 	}
-	due := e.o.Now().Add(crowdedWait + time.Duration(float64(crowdedWait)*e.o.Jitter()))
+	// The longer it has waited already, the longer until it is looked at again: a
+	// big backlog must not be claimed and put back all the time.
+	now := e.o.Now()
+	wait := min(max(now.Sub(it.Notification.Time()), crowdedWait), maxGate)
+	due := now.Add(wait + time.Duration(float64(wait)*e.o.Jitter()))
 	if due.After(it.ExpiresAt) {
 		due = it.ExpiresAt
 	}

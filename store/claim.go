@@ -138,10 +138,14 @@ func (t *tx) lease(c *delivery.Claimed, o delivery.ClaimOrder) error {
 	if c.Unknown {
 		flags = flagUnknown
 	}
+	if c.Was == delivery.Sending && c.Begun {
+		flags |= flagBegun // until the takeover is settled
+	}
 	return t.exec(lease, append([]any{millis(o.Lease), o.Claim, c.Takeovers, flags, millis(o.Now)}, key...)...)
 }
 
-// Begin implements delivery.QueueStore. The flag goes when the row is claimed again.
+// Begin implements delivery.QueueStore. The flag stays through takeovers, until one
+// is settled, and goes when the row is claimed from another state.
 func (s *Store) Begin(ctx context.Context, r delivery.Row) (ours bool, err error) {
 	err = s.do(ctx, 1, func(t *tx) error {
 		n, err := t.affect(`UPDATE deliveries SET flags=flags|2 WHERE tenant_id=? AND notification_id=? AND target_id=? AND claim=? AND state=2`,

@@ -262,11 +262,16 @@ func (s *Store) switchCredential(ctx context.Context, tenant, id ids.ID, run fun
 // devices is another question, and stays in doubt until a send settles it.
 func (s *Store) RecoverCredential(ctx context.Context, tenant, id ids.ID) error {
 	_, err := s.switchCredential(ctx, tenant, id, func(t *tx, now time.Time) error {
+		denied, err := t.count("SELECT count(*) FROM holds WHERE tenant_id=? AND scope=? AND subject_id=? AND qualifier='' AND reason=? AND ending=0",
+			tenant, delivery.HoldCredential, id, delivery.CredentialDenied)
+		if err != nil || denied == 0 {
+			return err // somebody has decided while the provider was asked
+		}
 		if err := t.exec(`UPDATE credentials SET status=?, reason='', updated_at=? WHERE id=? AND tenant_id=?`,
 			tenants.CredentialActive, millis(now), id, tenant); err != nil {
 			return err
 		}
-		if err := t.endHolds("tenant_id=? AND scope=? AND subject_id=?", delivery.Resume, tenant, delivery.HoldCredential, id); err != nil {
+		if err := t.endHolds("tenant_id=? AND scope=? AND subject_id=? AND reason=?", delivery.Resume, tenant, delivery.HoldCredential, id, delivery.CredentialDenied); err != nil {
 			return err
 		}
 		return t.audit(tenant, "engine", "credential.resume", id.Format(ids.Credential))

@@ -86,7 +86,7 @@ func (s *Store) Purge(ctx context.Context, r delivery.Retention, now time.Time, 
 func (s *Store) purge(ctx context.Context, q expired, limit int) (removed int, err error) {
 	args := append(slices.Clone(q.args), limit)
 	if q.find != "" {
-		rows, err := s.readDB.QueryContext(ctx, q.find, args...)
+		rows, err := s.listDB.QueryContext(ctx, q.find, args...)
 		if err != nil {
 			return 0, err
 		}
