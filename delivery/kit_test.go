@@ -197,7 +197,7 @@ func (k *kit) credential(kind channels.Kind, qualifier string) tenants.Credentia
 
 func (k *kit) device(user, address string, kind channels.Kind, change func(*devices.Device)) devices.Device {
 	k.t.Helper()
-	d := devices.Device{Tenant: k.tenant, User: user, App: "default", Channel: kind,
+	d := devices.Device{Tenant: k.tenant, ID: k.ids.Next(), User: user, App: "default", Channel: kind,
 		Target: channels.Target{Kind: channels.FCMToken, Address: address}}
 	if kind == channels.APNs {
 		d.Target.Kind, d.Target.Environment = channels.APNsToken, channels.Production

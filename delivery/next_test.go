@@ -209,7 +209,7 @@ func anything(t *rapid.T) (d Standing, r channels.Result, p Policy, h Health, ji
 		p.Floor = &f
 	}
 	d = Standing{Channel: rapid.SampledFrom(channels.Kinds()).Draw(t, "channel"), Spent: rapid.IntRange(0, len(p.Delays)).Draw(t, "spent"),
-		ExpiresAt: at.Add(span("life", MaxWebhookTTL)), AtMostOnce: rapid.Bool().Draw(t, "once"), Renewed: channels.Renewal(rapid.IntRange(0, 4).Draw(t, "renewed"))}
+		ExpiresAt: at.Add(span("life", tenants.MaxWebhookTTL)), AtMostOnce: rapid.Bool().Draw(t, "once"), Renewed: channels.Renewal(rapid.IntRange(0, 4).Draw(t, "renewed"))}
 	r = channels.Result{Outcome: channels.Outcome(rapid.IntRange(1, 8).Draw(t, "outcome")), Scope: channels.Scope(rapid.IntRange(0, 2).Draw(t, "scope")),
 		Floor: span("answer's floor", time.Hour), MaxTries: rapid.IntRange(0, 4).Draw(t, "tries"), Renew: channels.Renewal(rapid.IntRange(0, 4).Draw(t, "renew")),
 		Ambiguous: rapid.Bool().Draw(t, "ambiguous"), Doubtful: rapid.Bool().Draw(t, "doubtful")}

@@ -13,7 +13,6 @@ const (
 	MaxTargets      = 1000                // deliveries of one notification that names its targets
 	MaxUrgent       = 10                  // targets of an urgent one
 	MaxBatch        = 500                 // notifications in one batch request
-	MaxWebhookTTL   = 30 * 24 * time.Hour // the longest of any channel
 	MaxSendAhead    = 90 * 24 * time.Hour // send_at
 	markerThreshold = time.Minute         // a send_at further ahead is resolved when it is due
 )

@@ -9,6 +9,7 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/tenants"
 	"github.com/carillonhq/carillon/webhooks"
 )
 
@@ -122,7 +123,7 @@ func checkURL(f *problem.Fields, path, raw string, httpsOnly bool) {
 
 func (r *Request) checkTiming(f *problem.Fields, now time.Time) {
 	if r.TTL != nil {
-		if most := int64(MaxWebhookTTL / time.Second); *r.TTL < 0 || *r.TTL > most {
+		if most := int64(tenants.MaxWebhookTTL / time.Second); *r.TTL < 0 || *r.TTL > most {
 			f.Add("ttl", "must be between 0 and %d seconds", most)
 		}
 	}

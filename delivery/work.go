@@ -332,7 +332,7 @@ func (e *Engine) logAttempt(it *item, r channels.Result, t *Transition, took tim
 
 // giveBack returns an item unspent.
 func (e *Engine) giveBack(it *item) {
-	e.finish(it, Finish{Transition: Transition{State: Pending, DueAt: e.o.Now(), Spent: it.Spent, Renew: it.Renewed}})
+	e.unspent(it, e.o.Now())
 }
 
 // crowdedOut returns an item that its flow has no room for: at once when the
@@ -350,7 +350,7 @@ func (e *Engine) crowdedOut(it *item) {
 	if due.After(it.ExpiresAt) {
 		due = it.ExpiresAt
 	}
-	e.finish(it, Finish{Transition: Transition{State: Pending, DueAt: due, Spent: it.Spent, Renew: it.Renewed}})
+	e.unspent(it, due)
 }
 
 const crowdedWait = 15 * time.Second
@@ -360,7 +360,12 @@ func (e *Engine) putOff(it *item, doing string, err error) {
 	if e.sendCtx.Err() == nil {
 		e.o.Log.Warn("a delivery is put off", "doing", doing, "delivery", ids.FormatDelivery(it.Notification, it.Target), "error", err)
 	}
-	e.finish(it, Finish{Transition: Transition{State: Pending, DueAt: e.o.Now().Add(5 * time.Second), Spent: it.Spent, Renew: it.Renewed}})
+	e.unspent(it, e.o.Now().Add(5*time.Second))
+}
+
+// unspent returns an item as it was, due again at a time.
+func (e *Engine) unspent(it *item, due time.Time) {
+	e.finish(it, Finish{Transition: Transition{State: Pending, DueAt: due, Spent: it.Spent}})
 }
 
 // finish writes what became of an item and lets go of it after the commit.

@@ -85,7 +85,8 @@ type Store interface {
 	// (tenant, app, channel, address) is one device, whoever registers it: it
 	// moves to the new user with a new epoch. Devices of the same (app,
 	// installation id, channel) are one installation: the new address takes the
-	// old one's place and id. Registering revives a suspect or retired device.
+	// old one's place and id; only a new device takes the id of d. Registering
+	// revives a suspect or retired device.
 	//
 	// With own the caller holds a user's token: only an installation of that user
 	// gives way, and beyond MaxOwn the oldest of the user's devices are forgotten.

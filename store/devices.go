@@ -64,7 +64,6 @@ func (t *tx) upsertDevice(d devices.Device, own bool, tags string, res *devices.
 	}
 	if !found {
 		res.Created = true
-		d.ID = t.s.opts.IDs.Next()
 		if err := t.exec(insertDevice, d.ID, d.Tenant, user, d.App, d.Channel, x.Kind, x.Address, hash[:], x.Environment, joinKeys(x), d.VAPIDKey,
 			d.InstallationID, x.OS, d.AppVersion, d.Locale, d.TimeZone, tags, millis(x.RegisteredAt), millis(d.LastSeenAt), millis(d.ExpiresAt),
 			now, now, now); err != nil {

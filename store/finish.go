@@ -106,7 +106,7 @@ func (t *tx) settled(f *delivery.Finish, n delivery.Transition, hold ids.ID) (de
 	case n.State == delivery.Held:
 		n.DueAt = f.ExpiresAt // its deadline is found by the same claim
 		if f.Row.Channel == channels.Webhook {
-			n.DueAt = f.Now.Add(delivery.MaxWebhookTTL) // a hold does not spend a webhook's time
+			n.DueAt = f.Now.Add(tenants.MaxWebhookTTL) // a hold does not spend a webhook's time
 		}
 	}
 	return n, nil

@@ -22,16 +22,16 @@ const (
 	MaxFloor   = 24 * time.Hour
 	MaxOrigins = 100
 
-	maxPushTTL    = 28 * 24 * time.Hour
-	maxWebhookTTL = 30 * 24 * time.Hour
+	MaxPushTTL    = 28 * 24 * time.Hour
+	MaxWebhookTTL = 30 * 24 * time.Hour // the longest of any channel
 )
 
 // MaxTTL is the longest time to live on a channel.
 func MaxTTL(k channels.Kind) time.Duration {
 	if k == channels.Webhook {
-		return maxWebhookTTL
+		return MaxWebhookTTL
 	}
-	return maxPushTTL
+	return MaxPushTTL
 }
 
 // Check refuses settings that are out of bounds. It returns a *problem.Error that

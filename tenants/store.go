@@ -2,7 +2,6 @@ package tenants
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	"github.com/carillonhq/carillon/channels"
@@ -72,15 +71,4 @@ type CredentialStore interface {
 	// on the credential. Both may be repeated.
 	PauseCredential(ctx context.Context, tenant, id ids.ID, reason string, c Change) (Credential, error)
 	ResumeCredential(ctx context.Context, tenant, id ids.ID, c Change) (Credential, error)
-}
-
-// PriorSettings is what Channel.ParseCredential wants to know of the version
-// before.
-func PriorSettings(list []Credential, app string, kind channels.Kind, match func(Credential) bool) json.RawMessage {
-	for _, c := range list {
-		if c.App == app && c.Channel == kind && match(c) {
-			return c.Settings
-		}
-	}
-	return nil
 }

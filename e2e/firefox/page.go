@@ -151,13 +151,3 @@ func (b *Browser) contexts(ctx context.Context, query map[string]any) ([]window,
 	err := b.bidi.call(ctx, "browsingContext.getTree", query, &tree)
 	return tree.Contexts, err
 }
-
-// Tabs gives the addresses of all open tabs.
-func (b *Browser) Tabs(ctx context.Context) ([]string, error) {
-	tabs, err := b.contexts(ctx, map[string]any{})
-	urls := make([]string, len(tabs))
-	for i, tab := range tabs {
-		urls[i] = tab.URL
-	}
-	return urls, err
-}

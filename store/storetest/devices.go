@@ -29,8 +29,8 @@ func deviceTests() map[string]func(*kit) {
 
 func deviceIsReadBack(k *kit) {
 	now := k.Clock.Now()
-	d := devices.Device{Tenant: k.tenant, User: "alice", App: "web", Channel: channels.WebPush, VAPIDKey: "vapid", InstallationID: "i-1",
-		AppVersion: "1.2", Locale: "de-CH", TimeZone: "Europe/Zurich", Tags: map[string]string{"plan": "pro"},
+	d := devices.Device{Tenant: k.tenant, ID: k.IDs.Next(), User: "alice", App: "web", Channel: channels.WebPush, VAPIDKey: "vapid",
+		InstallationID: "i-1", AppVersion: "1.2", Locale: "de-CH", TimeZone: "Europe/Zurich", Tags: map[string]string{"plan": "pro"},
 		Target: channels.Target{Kind: channels.Subscription, Address: "https://push.example.com/x", P256dh: bytes.Repeat([]byte{4}, 65),
 			Auth: bytes.Repeat([]byte{9}, 16), OS: "web", RegisteredAt: now.Add(-time.Hour)},
 		LastSeenAt: now.Add(-time.Minute), ExpiresAt: now.Add(time.Hour)}

@@ -259,7 +259,7 @@ func holdKeepsBudget(k *kit) {
 func holdLastsAsLongAsItMay(k *kit) {
 	e := k.paused(k.endpoint())
 	row, _ := k.hold(e.ID, delivery.Hold{Subject: e.ID, Channel: channels.Webhook}, delivery.HoldEndpoint, delivery.EndpointPaused, "")
-	k.Clock.Advance(delivery.MaxWebhookTTL - time.Millisecond)
+	k.Clock.Advance(tenants.MaxWebhookTTL - time.Millisecond)
 	require.Empty(k, k.claim())
 	k.Clock.Advance(time.Millisecond)
 	list := k.claim()

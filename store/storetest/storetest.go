@@ -134,7 +134,7 @@ func (k *kit) device(user, address string, edit ...func(*devices.Device)) device
 
 func (k *kit) register(user, address string, edit ...func(*devices.Device)) devices.Registered {
 	k.Helper()
-	d := devices.Device{Tenant: k.tenant, User: user, App: "default", Channel: channels.FCM,
+	d := devices.Device{Tenant: k.tenant, ID: k.IDs.Next(), User: user, App: "default", Channel: channels.FCM,
 		Target: channels.Target{Kind: channels.FCMToken, Address: address, OS: "android"}}
 	for _, e := range edit {
 		e(&d)
