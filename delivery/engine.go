@@ -93,6 +93,9 @@ type Engine struct {
 	moveHolds chan struct{}
 	claimBeat atomic.Int64
 
+	paused    atomic.Pointer[Pause] // never nil
+	pauseSaid atomic.Int64          // unix ms of the last line about it in the log
+
 	hand     sync.Mutex // guards inHand
 	inHand   map[*item]struct{}
 	finishes sync.WaitGroup // items whose outcome is not written yet
@@ -121,6 +124,7 @@ func New(o Options) *Engine {
 	e.sendCtx, e.stopSends = context.WithCancelCause(context.Background())
 	e.loopCtx, e.stopLoops = context.WithCancel(context.Background())
 	e.claimBeat.Store(o.Now().UnixMilli())
+	e.paused.Store(&Pause{})
 	return e
 }
 
@@ -131,6 +135,10 @@ func (e *Engine) Start(ctx context.Context) error {
 		return fmt.Errorf("count unfinished deliveries: %w", err)
 	}
 	e.backlog.Store(int64(n))
+	if err := e.readPause(ctx); err != nil {
+		return fmt.Errorf("look whether sending is paused: %w", err)
+	}
+	e.loops.Go(e.pauseLoop)
 	e.loops.Go(e.claimLoop)
 	e.loops.Go(e.leaseLoop)
 	e.loops.Go(e.holdLoop)

@@ -217,6 +217,7 @@ type Store interface {
 	QueueStore
 	CommandStore
 	DirectoryStore
+	PauseStore
 }
 
 // Retention says how long things are kept.

@@ -167,3 +167,26 @@ func TestLeasesOfADeadProcessLapse(t *testing.T) {
 	}
 	require.Equal(t, map[ids.ID]delivery.State{rows[delivery.Sending].Notification: delivery.Sending, rows[delivery.Pending].Notification: delivery.Pending}, was)
 }
+
+// TestAPauseExcusesWhatIsLate, and nothing else.
+func TestAPauseExcusesWhatIsLate(t *testing.T) {
+	t.Parallel()
+	o := options(t)
+	s := open(t, o)
+	rows := sound(t, o, s)
+	ctx := context.Background()
+	require.NoError(t, s.PauseSending(ctx, "", "test"))
+	raw(t, o, "UPDATE deliveries SET reason=0 WHERE notification_id=?", rows[delivery.Dead].Notification)
+	o.clock.Advance(2 * time.Hour) // and markers are still resolved
+	names := func() (out []string) {
+		v, err := s.Check(ctx, true)
+		require.NoError(t, err)
+		for _, x := range v {
+			out = append(out, x.Name)
+		}
+		return out
+	}
+	require.Equal(t, []string{"reason_missing", "marker_unserved"}, names())
+	require.NoError(t, s.ResumeSending(ctx, "test"))
+	require.Equal(t, []string{"pending_overdue", "lease_lapsed", "held_past_deadline", "reason_missing", "marker_unserved"}, names())
+}
