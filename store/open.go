@@ -35,6 +35,8 @@ type Options struct {
 	// QueueSize bounds the writes that wait; more are refused (accept) or wait
 	// (finish). Default 4,096.
 	QueueSize int
+	// bare opens without migrating, checking the schema, or a writer: see Peek.
+	bare bool
 }
 
 // Store is one open database.
@@ -60,9 +62,23 @@ type Store struct {
 const pragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)" +
 	"&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)"
 
+// barePragmas leave the file as it is.
+const barePragmas = "_pragma=busy_timeout(10000)&_pragma=temp_store(MEMORY)"
+
 const readers = 4
 
 func dsn(path string) string { return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + pragmas }
+
+// Peek opens a database to look at it, whatever state it is in: nothing is
+// created, migrated or checked, and nothing can be written. A key ring is needed
+// only for what is sealed.
+func Peek(ctx context.Context, o Options) (*Store, error) {
+	if _, err := os.Stat(o.Path); err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	o.bare, o.Migrate = true, false
+	return Open(ctx, o)
+}
 
 // Open opens the database file. Any number of processes may have it open; only
 // one may run the engine: see LockEngine.
@@ -79,16 +95,20 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.QueueSize == 0 {
 		o.QueueSize = 4096
 	}
-	if o.KeyRing == nil {
+	if o.KeyRing == nil && !o.bare {
 		return nil, errors.New("a key ring is needed to open the store")
 	}
-	if err := os.MkdirAll(filepath.Dir(o.Path), 0o700); err != nil {
-		return nil, fmt.Errorf("create the folder of the database: %w", err)
-	}
-	if err := private(o.Path); err != nil {
-		return nil, err
-	}
 	base := dsn(o.Path)
+	if o.bare {
+		base = strings.Replace(base, pragmas, barePragmas, 1)
+	} else {
+		if err := os.MkdirAll(filepath.Dir(o.Path), 0o700); err != nil {
+			return nil, fmt.Errorf("create the folder of the database: %w", err)
+		}
+		if err := private(o.Path); err != nil {
+			return nil, err
+		}
+	}
 	writeDB, err := sql.Open("sqlite", base+"&_txlock=immediate")
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
@@ -114,9 +134,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 }
 
 func (s *Store) start(ctx context.Context) (err error) {
-	if s.opts.Migrate {
+	switch {
+	case s.opts.bare:
+	case s.opts.Migrate:
 		err = s.Migrate(ctx)
-	} else {
+	default:
 		err = s.checkSchema(ctx)
 	}
 	if err != nil {
@@ -128,7 +150,9 @@ func (s *Store) start(ctx context.Context) (err error) {
 	if s.write, err = s.gorm(s.writeDB); err != nil {
 		return err
 	}
-	s.writer, err = newWriter(ctx, s)
+	if !s.opts.bare {
+		s.writer, err = newWriter(ctx, s)
+	}
 	return err
 }
 
@@ -154,7 +178,9 @@ func private(path string) error {
 
 // Close writes what waits, closes the database and gives up the engine lock.
 func (s *Store) Close() error {
-	s.writer.close()
+	if s.writer != nil {
+		s.writer.close()
+	}
 	s.prepared.Range(func(_, v any) bool { _ = v.(*sql.Stmt).Close(); return true })
 	err := errors.Join(s.listDB.Close(), s.readDB.Close(), s.writeDB.Close())
 	if s.lock != nil {

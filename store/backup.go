@@ -1,0 +1,144 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/carillonhq/carillon/store/archive"
+)
+
+// firstArchived is the oldest schema that a backup is made of: from there on a
+// restored database knows that it must not send.
+const firstArchived = 5
+
+// notArchived are the tables that belong to a process or to one database, and
+// not to what it holds.
+func notArchived() []string { return []string{"goose_db_version", "nodes"} }
+
+// Backup writes all that the database holds to w, as of one moment, while others
+// go on writing. version is the program's. Peek is enough for it. What is sealed
+// stays sealed, and the key ring is not part of it.
+func (s *Store) Backup(ctx context.Context, version string, w io.Writer) (_ archive.Summary, err error) {
+	conn, err := s.listDB.Conn(ctx)
+	if err != nil {
+		return archive.Summary{}, fmt.Errorf("open the database: %w", err)
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	created := s.now()
+	if _, err := conn.ExecContext(ctx, "BEGIN"); err != nil {
+		return archive.Summary{}, fmt.Errorf("begin the snapshot: %w", err)
+	}
+	defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") }()
+	// The first read fixes what the snapshot is of.
+	schema, err := schemaVersion(ctx, conn)
+	if err != nil {
+		return archive.Summary{}, err
+	}
+	if schema < firstArchived {
+		return archive.Summary{}, fmt.Errorf("the database has schema %d, and backups are made from schema %d on: run `carillon migrate up` first", schema, firstArchived)
+	}
+	tables, err := archivedTables(ctx, conn)
+	if err != nil {
+		return archive.Summary{}, fmt.Errorf("read the schema: %w", err)
+	}
+	a, err := archive.NewWriter(w, archive.Header{Version: version, Schema: schema, Database: "sqlite", CreatedAt: created, SnapshotAt: s.now()})
+	if err != nil {
+		return archive.Summary{}, fmt.Errorf("write the backup: %w", err)
+	}
+	for _, t := range tables {
+		if err := copyOut(ctx, conn, t, a); err != nil {
+			a.Abandon()
+			return archive.Summary{}, fmt.Errorf("back up the table %s: %w", t.Name, err)
+		}
+	}
+	sum, err := a.Close()
+	if err != nil {
+		return archive.Summary{}, fmt.Errorf("write the backup: %w", err)
+	}
+	return sum, nil
+}
+
+// RecordBackup notes that there is a backup, for whoever asks how old the newest
+// one is. Peek is enough for it.
+func (s *Store) RecordBackup(ctx context.Context, sum archive.Summary, actor string) error {
+	_, err := s.writeDB.ExecContext(ctx, setFact, factBackup, millis(sum.Header.SnapshotAt), actor,
+		fmt.Sprintf("%d rows, sha256 %s", sum.Rows(), sum.Sum))
+	return err
+}
+
+func schemaVersion(ctx context.Context, db queries) (v int64, err error) {
+	err = db.QueryRowContext(ctx, "SELECT coalesce(max(version_id),0) FROM goose_db_version").Scan(&v)
+	if err != nil {
+		return 0, fmt.Errorf("read the schema version: %w", err)
+	}
+	return v, nil
+}
+
+// archivedTables walks the schema, so that a table which a migration adds is
+// part of the next backup without anybody thinking of it.
+func archivedTables(ctx context.Context, db queries) ([]archive.Table, error) {
+	all, err := columnsOf(ctx, db)
+	return slices.DeleteFunc(all, func(t archive.Table) bool { return slices.Contains(notArchived(), t.Name) }), err
+}
+
+// columnsOf lists all tables by name, with their columns.
+func columnsOf(ctx context.Context, db queries) ([]archive.Table, error) {
+	rows, err := db.QueryContext(ctx, `SELECT m.name, c.name FROM sqlite_schema m JOIN pragma_table_info(m.name) c
+ WHERE m.type='table' AND m.name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY m.name, c.cid`)
+	if err != nil {
+		return nil, err
+	}
+	var out []archive.Table
+	_, err = collect(rows, func(r *sql.Rows) (none struct{}, err error) {
+		var table, column string
+		err = r.Scan(&table, &column)
+		if len(out) == 0 || out[len(out)-1].Name != table {
+			out = append(out, archive.Table{Name: table})
+		}
+		t := &out[len(out)-1]
+		t.Columns = append(t.Columns, column)
+		return none, err
+	})
+	return out, err
+}
+
+// quoted lists names for SQL.
+func quoted(names []string) string { return `"` + strings.Join(names, `","`) + `"` }
+
+func copyOut(ctx context.Context, db queries, t archive.Table, a *archive.Writer) error {
+	if err := a.Table(t); err != nil {
+		return err
+	}
+	rows, err := db.QueryContext(ctx, "SELECT "+quoted(t.Columns)+" FROM "+quoted([]string{t.Name}))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	values := make([]any, len(t.Columns))
+	into := make([]any, len(t.Columns))
+	for i := range values {
+		into[i] = &values[i]
+	}
+	for rows.Next() {
+		if err := rows.Scan(into...); err != nil {
+			return err
+		}
+		if err := a.Row(values); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// BackupAge is how long ago the newest backup was taken that is known of.
+func (s *Store) BackupAge(ctx context.Context) (age time.Duration, known bool, err error) {
+	all, err := facts(ctx, s.readDB)
+	f, known := all[factBackup]
+	return s.now().Sub(f.At), known && err == nil, err
+}

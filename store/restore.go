@@ -1,0 +1,297 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/pressly/goose/v3"
+
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/migrations"
+	"github.com/carillonhq/carillon/store/archive"
+)
+
+// Restored is what a restore did.
+type Restored struct {
+	archive.Summary
+	// Leased deliveries were in somebody's hands at the time of the backup. Whether
+	// they were sent is not known.
+	Leased int64
+}
+
+// Restore fills an empty database from a backup: all of it, or nothing. The file
+// is checked as a whole before anything is written. When it returns, sending is
+// paused: see Resume. No server may run on the database.
+func Restore(ctx context.Context, o Options, file, actor string) (Restored, error) {
+	return restore(ctx, o, migrations.SQLite(), file, actor)
+}
+
+func restore(ctx context.Context, o Options, schema fs.FS, file, actor string) (_ Restored, err error) {
+	sum, err := VerifyBackup(file)
+	if err != nil {
+		return Restored{}, err
+	}
+	if err := os.MkdirAll(filepath.Dir(o.Path), 0o700); err != nil {
+		return Restored{}, fmt.Errorf("create the folder of the database: %w", err)
+	}
+	if err := private(o.Path); err != nil {
+		return Restored{}, err
+	}
+	o.bare, o.Migrate = true, false
+	s, err := Open(ctx, o)
+	if err != nil {
+		return Restored{}, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := s.LockEngine(); err != nil {
+		return Restored{}, err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, s.writeDB, schema, goose.WithDisableGlobalRegistry(true), goose.WithSlog(s.opts.Log))
+	if err != nil {
+		return Restored{}, fmt.Errorf("read the migrations: %w", err)
+	}
+	if err := s.prepareFor(ctx, p, sum.Header.Schema); err != nil {
+		return Restored{}, err
+	}
+	l := &load{s: s, file: file, sum: sum, actor: actor}
+	if err := l.run(ctx); err != nil {
+		return Restored{}, err
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return Restored{}, fmt.Errorf("the backup is restored, and migrating it to this version failed: %w", err)
+	}
+	return Restored{Summary: sum, Leased: l.leased}, nil
+}
+
+// VerifyBackup reads a whole backup and tells whether it is sound.
+func VerifyBackup(file string) (archive.Summary, error) {
+	f, err := os.Open(file) //nolint:gosec // the operator chooses the path
+	if err != nil {
+		return archive.Summary{}, fmt.Errorf("open the backup: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	return archive.Read(f, archive.Visitor{})
+}
+
+// prepareFor brings the schema to the version of the backup.
+func (s *Store) prepareFor(ctx context.Context, p *goose.Provider, version int64) error {
+	newest := int64(0)
+	for _, m := range p.ListSources() {
+		newest = max(newest, m.Version)
+	}
+	if version > newest {
+		return fmt.Errorf("the backup has schema %d, and this version knows up to %d: restore it with the version that wrote it, or a newer one", version, newest)
+	}
+	have, err := p.GetDBVersion(ctx)
+	if err != nil {
+		return fmt.Errorf("read the schema version: %w", err)
+	}
+	if have > 0 {
+		if err := empty(ctx, s.writeDB); err != nil {
+			return err
+		}
+	}
+	if have > version {
+		return fmt.Errorf("the database has schema %d already, and the backup has %d: restore it into a database that does not exist yet", have, version)
+	}
+	if _, err := p.UpTo(ctx, version); err != nil {
+		return fmt.Errorf("migrate the database: %w", err)
+	}
+	return nil
+}
+
+// empty refuses a database that holds what a restore would mix with the backup.
+func empty(ctx context.Context, db queries) error {
+	for _, table := range []string{"tenants", "api_keys", "notifications"} {
+		var n int
+		if err := db.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM "+table+" LIMIT 1) x").Scan(&n); err != nil {
+			return fmt.Errorf("look whether the database is empty: %w", err)
+		}
+		if n > 0 {
+			return fmt.Errorf("the database is not empty: it has rows in %s. A backup is restored into a new database only; move this one away, or name another by database.url", table)
+		}
+	}
+	return nil
+}
+
+// load is a restore into a schema that fits: one transaction, so that whoever
+// interrupts it leaves an empty database.
+type load struct {
+	s      *Store
+	conn   *sql.Conn
+	file   string
+	sum    archive.Summary
+	actor  string
+	leased int64
+
+	have   map[string][]string // the columns of the database's tables
+	insert *sql.Stmt           // into the table that is being read
+}
+
+func (l *load) run(ctx context.Context) (err error) {
+	if l.conn, err = l.s.writeDB.Conn(ctx); err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	defer func() { err = errors.Join(err, l.conn.Close()) }()
+	for _, q := range []string{"PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "BEGIN IMMEDIATE"} {
+		if _, err := l.conn.ExecContext(ctx, q); err != nil {
+			return fmt.Errorf("begin the restore: %w", err)
+		}
+	}
+	if err := l.inside(ctx); err != nil {
+		_, rerr := l.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+		return errors.Join(err, rerr)
+	}
+	if _, err := l.conn.ExecContext(ctx, "COMMIT"); err != nil {
+		return fmt.Errorf("commit the restore: %w", err)
+	}
+	return nil
+}
+
+func (l *load) inside(ctx context.Context) error {
+	if err := empty(ctx, l.conn); err != nil {
+		return err
+	}
+	tables, err := archivedTables(ctx, l.conn)
+	if err != nil {
+		return fmt.Errorf("read the schema: %w", err)
+	}
+	l.have = map[string][]string{}
+	for _, t := range tables {
+		l.have[t.Name] = t.Columns
+		// Migrations put rows into some; those of the backup take their place.
+		if _, err := l.conn.ExecContext(ctx, "DELETE FROM "+quoted([]string{t.Name})); err != nil {
+			return err
+		}
+	}
+	f, err := os.Open(l.file)
+	if err != nil {
+		return fmt.Errorf("open the backup: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	if err := l.read(ctx, f); err != nil {
+		return err
+	}
+	if err := l.opens(ctx); err != nil {
+		return err
+	}
+	if l.leased, err = l.endFormerLife(ctx); err != nil {
+		return fmt.Errorf("end what was under way: %w", err)
+	}
+	return nil
+}
+
+// read copies the file into the tables.
+func (l *load) read(ctx context.Context, f io.Reader) error {
+	defer l.closeInsert()
+	sum, err := archive.Read(f, archive.Visitor{
+		Table: func(t archive.Table) error { return l.table(ctx, t) },
+		Rows:  func(rows [][]any) error { return l.rows(ctx, rows) },
+	})
+	if err != nil {
+		return err
+	}
+	if sum.Sum != l.sum.Sum {
+		return fmt.Errorf("%w: it was changed while it was being read", archive.ErrDamaged)
+	}
+	return nil
+}
+
+func (l *load) closeInsert() {
+	if l.insert != nil {
+		_ = l.insert.Close()
+		l.insert = nil
+	}
+}
+
+func (l *load) table(ctx context.Context, t archive.Table) (err error) {
+	l.closeInsert()
+	have, ok := l.have[t.Name]
+	if !ok || !sameNames(have, t.Columns) {
+		return fmt.Errorf("the table %s of the backup has the columns %s, and the database has %s: it was not written by a version that this one knows",
+			t.Name, strings.Join(t.Columns, ", "), strings.Join(have, ", "))
+	}
+	l.insert, err = l.conn.PrepareContext(ctx, "INSERT INTO "+quoted([]string{t.Name})+" ("+quoted(t.Columns)+") VALUES (?"+strings.Repeat(",?", len(t.Columns)-1)+")")
+	return err
+}
+
+func sameNames(a, b []string) bool {
+	a, b = slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b))
+	return slices.Equal(a, b)
+}
+
+func (l *load) rows(ctx context.Context, rows [][]any) error {
+	for _, r := range rows {
+		if _, err := l.insert.ExecContext(ctx, r...); err != nil {
+			return fmt.Errorf("write a row of the backup: %w", err)
+		}
+	}
+	return nil
+}
+
+// opens refuses a key ring that what was restored is not sealed with: the server
+// would not start with it, and nobody should find that out later.
+func (l *load) opens(ctx context.Context) error {
+	var (
+		tenant ids.ID
+		sealed []byte
+	)
+	err := l.conn.QueryRowContext(ctx, "SELECT id,keyset FROM tenants ORDER BY id DESC LIMIT 1").Scan(&tenant, &sealed)
+	if isNoRows(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the tenants: %w", err)
+	}
+	if _, err := l.s.ring.open(tenant, sealed); err != nil {
+		return errors.New("the backup was made of a database with another key ring than the one that is configured: give the one that it was made with. Nothing was restored")
+	}
+	return nil
+}
+
+// endFormerLife ends what belonged to the processes of the time of the backup,
+// and makes sure that nothing is sent before somebody has looked.
+func (l *load) endFormerLife(ctx context.Context) (leased int64, err error) {
+	tables, err := columnsOf(ctx, l.conn)
+	if err != nil {
+		return 0, err
+	}
+	exec := func(query string, args ...any) (int64, error) {
+		r, err := l.conn.ExecContext(ctx, query, args...)
+		if err != nil {
+			return 0, err
+		}
+		return r.RowsAffected()
+	}
+	for _, q := range formerLife(tables) {
+		for n := int64(formerBatch); n == formerBatch; {
+			if n, err = exec(q.query, formerBatch); err != nil {
+				return 0, err
+			}
+			if q.leases {
+				leased += n
+			}
+		}
+	}
+	now, at := l.s.now(), l.sum.Header.SnapshotAt
+	detail := "a backup of " + at.Format(timeForPeople) + " was restored"
+	for _, f := range []struct {
+		name string
+		at   int64
+	}{{factPaused, millis(now)}, {factRestored, millis(now)}, {factBackup, millis(at)}} {
+		if _, err := exec(setFact, f.name, f.at, l.actor, detail); err != nil {
+			return 0, err
+		}
+	}
+	_, err = exec(`INSERT INTO audit (id,tenant_id,at,actor,action,subject) VALUES (?,0,?,?,?,?)`,
+		l.s.opts.IDs.Next(), millis(now), l.actor, "installation.restore", detail)
+	return leased, err
+}
