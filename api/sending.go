@@ -20,7 +20,7 @@ type Sending struct {
 
 // SendingPut is what can be changed of it.
 type SendingPut struct {
-	Paused *bool  `json:"paused"`
+	Paused *bool  `json:"paused" nullable:"false"`
 	Reason string `json:"reason,omitempty" maxLength:"500" doc:"For whoever finds it paused"`
 }
 

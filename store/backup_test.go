@@ -56,7 +56,11 @@ func dump(t *testing.T, o testOptions) map[string][]string {
 	require.NoError(t, err)
 	out, table := map[string][]string{}, ""
 	_, err = archive.Read(&b, archive.Visitor{
-		Table: func(x archive.Table) error { table = x.Name; out[table] = []string{strings.Join(x.Columns, " ")}; return nil },
+		Table: func(x archive.Table) error {
+			table = x.Name
+			out[table] = []string{strings.Join(x.Columns, " ")}
+			return nil
+		},
 		Rows: func(rows [][]any) error {
 			for _, r := range rows {
 				out[table] = append(out[table], fmt.Sprintf("%#v", r))

@@ -227,6 +227,9 @@ func (s *Store) stmt(query string) (*sql.Stmt, error) {
 	return st, nil
 }
 
+// Now is the time by the clock that the database's users share.
+func (s *Store) Now() time.Time { return s.opts.Now() }
+
 func (s *Store) now() time.Time { return s.opts.Now() }
 
 func millis(t time.Time) int64 {

@@ -101,4 +101,3 @@ func TestASchemaWithoutThePauseIsNotBackedUp(t *testing.T) {
 	_, err = s.Backup(context.Background(), "v1", &bytes.Buffer{})
 	require.ErrorContains(t, err, "migrate up")
 }
-
