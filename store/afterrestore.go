@@ -27,13 +27,15 @@ type former struct {
 }
 
 // formerLife lists them: leases of deliveries end, so that they are found and
-// taken over; leases of other work (lease_until, in whichever table) end; nodes
-// are forgotten.
+// taken over; leases of other work (lease_until, in whichever table) and duties end;
+// nodes give their numbers back.
 func formerLife(tables []archive.Table) []former {
 	out := []former{
 		{leases: true, query: `UPDATE deliveries SET due_at=0 WHERE (tenant_id,notification_id,target_id) IN
  (SELECT tenant_id,notification_id,target_id FROM deliveries WHERE state<4 AND state=2 AND due_at>0 LIMIT ?)`},
-		{query: "DELETE FROM nodes WHERE id IN (SELECT id FROM nodes LIMIT ?)"},
+		// A node's row stays with its horizon: no other makes ids for a time before it.
+		{query: "UPDATE nodes SET token=0 WHERE id IN (SELECT id FROM nodes WHERE token<>0 LIMIT ?)"},
+		{query: "DELETE FROM duties WHERE name IN (SELECT name FROM duties LIMIT ?)"},
 	}
 	for _, t := range tables {
 		if slices.Contains(t.Columns, "lease_until") {
@@ -49,6 +51,11 @@ func formerLife(tables []archive.Table) []former {
 // belonged to the processes of that time ends. No server may run on it. It may be
 // called again.
 func (s *Store) BeginAfterRestore(ctx context.Context, actor string) (leased int64, err error) {
+	if s.onPostgres() {
+		if err := s.noServers(ctx, s.readDB); err != nil {
+			return 0, err
+		}
+	}
 	err = s.change(ctx, func(t *tx) error {
 		const detail = "the database was brought back from a backup"
 		for _, name := range []string{factPaused, factRestored} {
@@ -61,7 +68,7 @@ func (s *Store) BeginAfterRestore(ctx context.Context, actor string) (leased int
 	if err != nil {
 		return 0, err
 	}
-	tables, err := columnsOf(ctx, s.readDB)
+	tables, err := s.archivedTables(ctx, s.readDB)
 	if err != nil {
 		return 0, fmt.Errorf("read the schema: %w", err)
 	}

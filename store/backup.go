@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,21 +16,39 @@ import (
 // restored database knows that it must not send.
 const firstArchived = 5
 
-// notArchived are the tables that belong to a process or to one database, and
-// not to what it holds.
-func notArchived() []string { return []string{"goose_db_version", "nodes"} }
+// notArchived is the table of the migrations: it belongs to the database, and not
+// to what it holds.
+const notArchived = "goose_db_version"
+
+// patient opens a pool whose statements may take as long as they take, and the
+// words that begin a snapshot on it.
+func (s *Store) patient() (db *sql.DB, snapshot string, err error) {
+	switch d := s.db.(type) {
+	case *postgres:
+		return d.pool(0, 1), "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", nil
+	case *sqliteFile:
+		db, err = d.openWriter()
+		return db, "BEGIN", err // a snapshot from the first read on
+	}
+	return nil, "", fmt.Errorf("a database of an unknown kind: %T", s.db)
+}
 
 // Backup writes all that the database holds to w, as of one moment, while others
 // go on writing. version is the program's. Peek is enough for it. What is sealed
 // stays sealed, and the key ring is not part of it.
 func (s *Store) Backup(ctx context.Context, version string, w io.Writer) (_ archive.Summary, err error) {
-	conn, err := s.listDB.Conn(ctx)
+	db, snapshot, err := s.patient()
+	if err != nil {
+		return archive.Summary{}, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	conn, err := db.Conn(ctx)
 	if err != nil {
 		return archive.Summary{}, fmt.Errorf("open the database: %w", err)
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	created := s.now()
-	if _, err := conn.ExecContext(ctx, "BEGIN"); err != nil {
+	if _, err := conn.ExecContext(ctx, snapshot); err != nil {
 		return archive.Summary{}, fmt.Errorf("begin the snapshot: %w", err)
 	}
 	defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") }()
@@ -43,11 +60,11 @@ func (s *Store) Backup(ctx context.Context, version string, w io.Writer) (_ arch
 	if schema < firstArchived {
 		return archive.Summary{}, fmt.Errorf("the database has schema %d, and backups are made from schema %d on: run `carillon migrate up` first", schema, firstArchived)
 	}
-	tables, err := archivedTables(ctx, conn)
+	tables, err := s.archivedTables(ctx, conn)
 	if err != nil {
 		return archive.Summary{}, fmt.Errorf("read the schema: %w", err)
 	}
-	a, err := archive.NewWriter(w, archive.Header{Version: version, Schema: schema, Database: "sqlite", CreatedAt: created, SnapshotAt: s.now()})
+	a, err := archive.NewWriter(w, archive.Header{Version: version, Schema: schema, Database: s.kind(), CreatedAt: created, SnapshotAt: s.now()})
 	if err != nil {
 		return archive.Summary{}, fmt.Errorf("write the backup: %w", err)
 	}
@@ -72,7 +89,7 @@ func (s *Store) RecordBackup(ctx context.Context, sum archive.Summary, actor str
 	return err
 }
 
-func schemaVersion(ctx context.Context, db queries) (v int64, err error) {
+func schemaVersion(ctx context.Context, db queryer) (v int64, err error) {
 	err = db.QueryRowContext(ctx, "SELECT coalesce(max(version_id),0) FROM goose_db_version").Scan(&v)
 	if err != nil {
 		return 0, fmt.Errorf("read the schema version: %w", err)
@@ -82,15 +99,15 @@ func schemaVersion(ctx context.Context, db queries) (v int64, err error) {
 
 // archivedTables walks the schema, so that a table which a migration adds is
 // part of the next backup without anybody thinking of it.
-func archivedTables(ctx context.Context, db queries) ([]archive.Table, error) {
-	all, err := columnsOf(ctx, db)
-	return slices.DeleteFunc(all, func(t archive.Table) bool { return slices.Contains(notArchived(), t.Name) }), err
-}
-
-// columnsOf lists all tables by name, with their columns.
-func columnsOf(ctx context.Context, db queries) ([]archive.Table, error) {
-	rows, err := db.QueryContext(ctx, `SELECT m.name, c.name FROM sqlite_schema m JOIN pragma_table_info(m.name) c
- WHERE m.type='table' AND m.name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY m.name, c.cid`)
+func (s *Store) archivedTables(ctx context.Context, db queryer) ([]archive.Table, error) {
+	query := `SELECT m.name, c.name FROM sqlite_schema m JOIN pragma_table_info(m.name) c
+ WHERE m.type='table' AND m.name<>? AND m.name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY m.name, c.cid`
+	if s.onPostgres() {
+		query = `SELECT c.table_name::text, c.column_name::text FROM information_schema.columns c
+ JOIN information_schema.tables t ON t.table_schema=c.table_schema AND t.table_name=c.table_name
+ WHERE t.table_schema=current_schema() AND t.table_type='BASE TABLE' AND t.table_name<>? ORDER BY c.table_name::text COLLATE "C", c.ordinal_position`
+	}
+	rows, err := db.QueryContext(ctx, query, notArchived)
 	if err != nil {
 		return nil, err
 	}
@@ -108,10 +125,18 @@ func columnsOf(ctx context.Context, db queries) ([]archive.Table, error) {
 	return out, err
 }
 
+// kind of database, as files and people call it.
+func (s *Store) kind() string {
+	if s.onPostgres() {
+		return "postgres"
+	}
+	return "sqlite"
+}
+
 // quoted lists names for SQL.
 func quoted(names []string) string { return `"` + strings.Join(names, `","`) + `"` }
 
-func copyOut(ctx context.Context, db queries, t archive.Table, a *archive.Writer) error {
+func copyOut(ctx context.Context, db queryer, t archive.Table, a *archive.Writer) error {
 	if err := a.Table(t); err != nil {
 		return err
 	}

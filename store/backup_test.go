@@ -41,7 +41,7 @@ func backup(t *testing.T, o testOptions) (string, archive.Summary) {
 // another names a database that does not exist yet, for the same key ring.
 func another(t *testing.T, o testOptions) testOptions {
 	t.Helper()
-	o.Path = filepath.Join(t.TempDir(), "below", "c.db")
+	o.URL = filepath.Join(t.TempDir(), "below", "c.db")
 	return o
 }
 
@@ -95,7 +95,7 @@ func TestARestoredDatabaseIsTheSameButSendsNothing(t *testing.T) {
 	file, sum := backup(t, o)
 	require.Equal(t, o.clock.Now(), sum.Header.SnapshotAt)
 	require.NoError(t, s.RecordBackup(context.Background(), sum, "cli"))
-	info, err := os.Stat(o.Path)
+	info, err := os.Stat(o.URL)
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 
@@ -105,7 +105,7 @@ func TestARestoredDatabaseIsTheSameButSendsNothing(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, sum, restored.Summary)
 	require.EqualValues(t, 1, restored.Leased)
-	info, err = os.Stat(target.Path)
+	info, err = os.Stat(target.URL)
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "it holds device tokens")
 	after := dump(t, target)
@@ -148,7 +148,7 @@ func TestEveryTableIsArchived(t *testing.T) {
 	t.Parallel()
 	o := options(t)
 	open(t, o)
-	db, err := sql.Open("sqlite", "file:"+o.Path)
+	db, err := sql.Open("sqlite", "file:"+o.URL)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, db.Close()) }()
 	rows, err := db.Query("SELECT name FROM sqlite_schema WHERE type='table' AND name NOT LIKE 'sqlite_%'")
@@ -214,7 +214,7 @@ func TestABackupBesideWritersIsOneMoment(t *testing.T) {
 		v, err := r.Check(ctx, true)
 		require.NoError(t, err)
 		require.Empty(t, v)
-		db, err := sql.Open("sqlite", "file:"+target.Path)
+		db, err := sql.Open("sqlite", "file:"+target.URL)
 		require.NoError(t, err)
 		var notifications, torn int
 		require.NoError(t, db.QueryRow(`SELECT count(*), count(*) FILTER (WHERE targets<>(SELECT count(*) FROM deliveries d WHERE d.tenant_id=n.tenant_id AND d.notification_id=n.id)
@@ -240,7 +240,7 @@ func TestADamagedBackupIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 		target := another(t, o)
 		_, err = store.Restore(context.Background(), target.Options, damaged, "cli")
 		require.ErrorIs(t, err, archive.ErrDamaged, name)
-		require.NoFileExists(t, target.Path, name)
+		require.NoFileExists(t, target.URL, name)
 	}
 	_, err = store.VerifyBackup(file)
 	require.NoError(t, err)

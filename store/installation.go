@@ -29,13 +29,7 @@ type fact struct {
 const setFact = `INSERT INTO installation (name,at,actor,detail) VALUES (?,?,?,?)
  ON CONFLICT (name) DO UPDATE SET at=excluded.at, actor=excluded.actor, detail=excluded.detail`
 
-// queries is what reads: a pool, a connection or a transaction.
-type queries interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
-func facts(ctx context.Context, db queries) (map[string]fact, error) {
+func facts(ctx context.Context, db queryer) (map[string]fact, error) {
 	rows, err := db.QueryContext(ctx, "SELECT name,at,actor,detail FROM installation")
 	if err != nil {
 		return nil, err

@@ -6,16 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/pressly/goose/v3"
 
 	"github.com/carillonhq/carillon/ids"
-	"github.com/carillonhq/carillon/migrations"
 	"github.com/carillonhq/carillon/store/archive"
 )
 
@@ -29,20 +28,17 @@ type Restored struct {
 
 // Restore fills an empty database from a backup: all of it, or nothing. The file
 // is checked as a whole before anything is written. When it returns, sending is
-// paused: see Resume. No server may run on the database.
+// paused: see ResumeAfterRestore. No server may run on the database.
 func Restore(ctx context.Context, o Options, file, actor string) (Restored, error) {
-	return restore(ctx, o, migrations.SQLite(), file, actor)
+	return restore(ctx, o, file, actor, nil)
 }
 
-func restore(ctx context.Context, o Options, schema fs.FS, file, actor string) (_ Restored, err error) {
+// migrating opens the migrations on a database.
+type migrating func(*slog.Logger) (*sql.DB, *goose.Provider, error)
+
+func restore(ctx context.Context, o Options, file, actor string, with migrating) (_ Restored, err error) {
 	sum, err := VerifyBackup(file)
 	if err != nil {
-		return Restored{}, err
-	}
-	if err := os.MkdirAll(filepath.Dir(o.Path), 0o700); err != nil {
-		return Restored{}, fmt.Errorf("create the folder of the database: %w", err)
-	}
-	if err := private(o.Path); err != nil {
 		return Restored{}, err
 	}
 	o.bare, o.Migrate = true, false
@@ -54,11 +50,15 @@ func restore(ctx context.Context, o Options, schema fs.FS, file, actor string) (
 	if err := s.LockEngine(); err != nil {
 		return Restored{}, err
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, s.writeDB, schema, goose.WithDisableGlobalRegistry(true), goose.WithSlog(s.opts.Log))
-	if err != nil {
-		return Restored{}, fmt.Errorf("read the migrations: %w", err)
+	if with == nil {
+		with = s.db.migrator
 	}
-	if err := s.prepareFor(ctx, p, sum.Header.Schema); err != nil {
+	db, p, err := with(s.opts.Log)
+	if err != nil {
+		return Restored{}, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := prepareFor(ctx, p, db, sum.Header.Schema); err != nil {
 		return Restored{}, err
 	}
 	l := &load{s: s, file: file, sum: sum, actor: actor}
@@ -82,7 +82,7 @@ func VerifyBackup(file string) (archive.Summary, error) {
 }
 
 // prepareFor brings the schema to the version of the backup.
-func (s *Store) prepareFor(ctx context.Context, p *goose.Provider, version int64) error {
+func prepareFor(ctx context.Context, p *goose.Provider, db *sql.DB, version int64) error {
 	newest := int64(0)
 	for _, m := range p.ListSources() {
 		newest = max(newest, m.Version)
@@ -95,7 +95,7 @@ func (s *Store) prepareFor(ctx context.Context, p *goose.Provider, version int64
 		return fmt.Errorf("read the schema version: %w", err)
 	}
 	if have > 0 {
-		if err := empty(ctx, s.writeDB); err != nil {
+		if err := empty(ctx, db); err != nil {
 			return err
 		}
 	}
@@ -109,7 +109,7 @@ func (s *Store) prepareFor(ctx context.Context, p *goose.Provider, version int64
 }
 
 // empty refuses a database that holds what a restore would mix with the backup.
-func empty(ctx context.Context, db queries) error {
+func empty(ctx context.Context, db queryer) error {
 	for _, table := range []string{"tenants", "api_keys", "notifications"} {
 		var n int
 		if err := db.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM "+table+" LIMIT 1) x").Scan(&n); err != nil {
@@ -132,23 +132,31 @@ type load struct {
 	actor  string
 	leased int64
 
-	have   map[string][]string // the columns of the database's tables
-	insert *sql.Stmt           // into the table that is being read
+	have  map[string][]string // the columns of the database's tables
+	table archive.Table       // that is being read
+	rows  [][]any             // of it, that are not written yet
+	stmt  *sql.Stmt           // SQLite: inserts a row into it
 }
 
+// loadRows is how many rows are written together.
+const loadRows = 5000
+
 func (l *load) run(ctx context.Context) (err error) {
-	if l.conn, err = l.s.writeDB.Conn(ctx); err != nil {
+	db, _, err := l.s.patient()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if l.conn, err = db.Conn(ctx); err != nil {
 		return fmt.Errorf("open the database: %w", err)
 	}
 	defer func() { err = errors.Join(err, l.conn.Close()) }()
-	for _, q := range []string{"PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "BEGIN IMMEDIATE"} {
-		if _, err := l.conn.ExecContext(ctx, q); err != nil {
-			return fmt.Errorf("begin the restore: %w", err)
-		}
+	if _, err := l.conn.ExecContext(ctx, l.s.db.begin()); err != nil {
+		return fmt.Errorf("begin the restore: %w", err)
 	}
 	if err := l.inside(ctx); err != nil {
-		_, rerr := l.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
-		return errors.Join(err, rerr)
+		_, _ = l.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") // it may be over already
+		return err
 	}
 	if _, err := l.conn.ExecContext(ctx, "COMMIT"); err != nil {
 		return fmt.Errorf("commit the restore: %w", err)
@@ -157,10 +165,13 @@ func (l *load) run(ctx context.Context) (err error) {
 }
 
 func (l *load) inside(ctx context.Context) error {
+	if err := l.alone(ctx); err != nil {
+		return err
+	}
 	if err := empty(ctx, l.conn); err != nil {
 		return err
 	}
-	tables, err := archivedTables(ctx, l.conn)
+	tables, err := l.s.archivedTables(ctx, l.conn)
 	if err != nil {
 		return fmt.Errorf("read the schema: %w", err)
 	}
@@ -168,7 +179,7 @@ func (l *load) inside(ctx context.Context) error {
 	for _, t := range tables {
 		l.have[t.Name] = t.Columns
 		// Migrations put rows into some; those of the backup take their place.
-		if _, err := l.conn.ExecContext(ctx, "DELETE FROM "+quoted([]string{t.Name})); err != nil {
+		if _, err := l.exec(ctx, "DELETE FROM "+quoted([]string{t.Name})); err != nil {
 			return err
 		}
 	}
@@ -183,19 +194,62 @@ func (l *load) inside(ctx context.Context) error {
 	if err := l.opens(ctx); err != nil {
 		return err
 	}
-	if l.leased, err = l.endFormerLife(ctx); err != nil {
+	if l.leased, err = l.endFormerLife(ctx, tables); err != nil {
 		return fmt.Errorf("end what was under way: %w", err)
 	}
 	return nil
 }
 
+func (l *load) exec(ctx context.Context, query string, args ...any) (int64, error) {
+	r, err := l.conn.ExecContext(ctx, query, args...)
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}
+
+// alone makes sure that no server runs, and that none can join before the end.
+// On SQLite the lock of the engine does that.
+func (l *load) alone(ctx context.Context) error {
+	if !l.s.onPostgres() {
+		return nil
+	}
+	if _, err := l.exec(ctx, "LOCK TABLE nodes IN ACCESS EXCLUSIVE MODE"); err != nil {
+		return fmt.Errorf("keep servers away: %w", err)
+	}
+	return l.s.noServers(ctx, l.conn)
+}
+
+// noServers refuses to go on while a server runs on PostgreSQL.
+func (s *Store) noServers(ctx context.Context, db queryer) error {
+	var name string
+	err := db.QueryRowContext(ctx, "SELECT name FROM nodes WHERE token<>0 AND role<>? AND beat_at>? ORDER BY id LIMIT 1", RoleCommand, millis(s.now().Add(-deadAfter))).Scan(&name)
+	switch {
+	case isNoRows(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for servers: %w", err)
+	}
+	return fmt.Errorf("a server (node %s) runs on %s; stop all servers first", name, s.Database())
+}
+
 // read copies the file into the tables.
 func (l *load) read(ctx context.Context, f io.Reader) error {
-	defer l.closeInsert()
 	sum, err := archive.Read(f, archive.Visitor{
-		Table: func(t archive.Table) error { return l.table(ctx, t) },
-		Rows:  func(rows [][]any) error { return l.rows(ctx, rows) },
+		Table: func(t archive.Table) error { return l.begin(ctx, t) },
+		Rows: func(rows [][]any) error {
+			if l.rows = append(l.rows, rows...); len(l.rows) < loadRows {
+				return nil
+			}
+			return l.write(ctx)
+		},
 	})
+	if err == nil {
+		err = l.write(ctx)
+	}
+	if l.stmt != nil {
+		_ = l.stmt.Close()
+	}
 	if err != nil {
 		return err
 	}
@@ -205,36 +259,61 @@ func (l *load) read(ctx context.Context, f io.Reader) error {
 	return nil
 }
 
-func (l *load) closeInsert() {
-	if l.insert != nil {
-		_ = l.insert.Close()
-		l.insert = nil
+func (l *load) begin(ctx context.Context, t archive.Table) (err error) {
+	if err := l.write(ctx); err != nil {
+		return err
 	}
-}
-
-func (l *load) table(ctx context.Context, t archive.Table) (err error) {
-	l.closeInsert()
 	have, ok := l.have[t.Name]
 	if !ok || !sameNames(have, t.Columns) {
 		return fmt.Errorf("the table %s of the backup has the columns %s, and the database has %s: it was not written by a version that this one knows",
 			t.Name, strings.Join(t.Columns, ", "), strings.Join(have, ", "))
 	}
-	l.insert, err = l.conn.PrepareContext(ctx, "INSERT INTO "+quoted([]string{t.Name})+" ("+quoted(t.Columns)+") VALUES (?"+strings.Repeat(",?", len(t.Columns)-1)+")")
+	l.table = t
+	if l.s.onPostgres() {
+		return nil
+	}
+	if l.stmt != nil {
+		_ = l.stmt.Close()
+	}
+	l.stmt, err = l.conn.PrepareContext(ctx, "INSERT INTO "+quoted([]string{t.Name})+" ("+quoted(t.Columns)+") VALUES (?"+strings.Repeat(",?", len(t.Columns)-1)+")")
 	return err
 }
 
 func sameNames(a, b []string) bool {
-	a, b = slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b))
-	return slices.Equal(a, b)
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
-func (l *load) rows(ctx context.Context, rows [][]any) error {
-	for _, r := range rows {
-		if _, err := l.insert.ExecContext(ctx, r...); err != nil {
-			return fmt.Errorf("write a row of the backup: %w", err)
+// write writes the rows that wait.
+func (l *load) write(ctx context.Context) (err error) {
+	switch {
+	case len(l.rows) == 0:
+		return nil
+	case l.s.onPostgres():
+		err = l.copy(ctx)
+	default:
+		for i := 0; i < len(l.rows) && err == nil; i++ {
+			_, err = l.stmt.ExecContext(ctx, l.rows[i]...)
 		}
 	}
+	if err != nil {
+		return fmt.Errorf("write the table %s: %w", l.table.Name, err)
+	}
+	l.rows = l.rows[:0]
 	return nil
+}
+
+func (l *load) copy(ctx context.Context) error {
+	for _, r := range l.rows {
+		for i, v := range r {
+			if text, ok := v.(string); ok {
+				r[i] = storable(text)
+			}
+		}
+	}
+	return rawConn(l.conn, func(c *pgx.Conn) error {
+		_, err := c.CopyFrom(ctx, pgx.Identifier{l.table.Name}, l.table.Columns, pgx.CopyFromRows(l.rows))
+		return err
+	})
 }
 
 // opens refuses a key ring that what was restored is not sealed with: the server
@@ -244,7 +323,7 @@ func (l *load) opens(ctx context.Context) error {
 		tenant ids.ID
 		sealed []byte
 	)
-	err := l.conn.QueryRowContext(ctx, "SELECT id,keyset FROM tenants ORDER BY id DESC LIMIT 1").Scan(&tenant, &sealed)
+	err := l.conn.QueryRowContext(ctx, "SELECT id,keyset FROM tenants WHERE length(keyset)>0 ORDER BY id DESC LIMIT 1").Scan(&tenant, &sealed)
 	if isNoRows(err) {
 		return nil
 	}
@@ -259,21 +338,10 @@ func (l *load) opens(ctx context.Context) error {
 
 // endFormerLife ends what belonged to the processes of the time of the backup,
 // and makes sure that nothing is sent before somebody has looked.
-func (l *load) endFormerLife(ctx context.Context) (leased int64, err error) {
-	tables, err := columnsOf(ctx, l.conn)
-	if err != nil {
-		return 0, err
-	}
-	exec := func(query string, args ...any) (int64, error) {
-		r, err := l.conn.ExecContext(ctx, query, args...)
-		if err != nil {
-			return 0, err
-		}
-		return r.RowsAffected()
-	}
+func (l *load) endFormerLife(ctx context.Context, tables []archive.Table) (leased int64, err error) {
 	for _, q := range formerLife(tables) {
 		for n := int64(formerBatch); n == formerBatch; {
-			if n, err = exec(q.query, formerBatch); err != nil {
+			if n, err = l.exec(ctx, q.query, formerBatch); err != nil {
 				return 0, err
 			}
 			if q.leases {
@@ -287,11 +355,11 @@ func (l *load) endFormerLife(ctx context.Context) (leased int64, err error) {
 		name string
 		at   int64
 	}{{factPaused, millis(now)}, {factRestored, millis(now)}, {factBackup, millis(at)}} {
-		if _, err := exec(setFact, f.name, f.at, l.actor, detail); err != nil {
+		if _, err := l.exec(ctx, setFact, f.name, f.at, l.actor, detail); err != nil {
 			return 0, err
 		}
 	}
-	_, err = exec(`INSERT INTO audit (id,tenant_id,at,actor,action,subject) VALUES (?,0,?,?,?,?)`,
+	_, err = l.exec(ctx, `INSERT INTO audit (id,tenant_id,at,actor,action,subject) VALUES (?,0,?,?,?,?)`,
 		l.s.opts.IDs.Next(), millis(now), l.actor, "installation.restore", detail)
 	return leased, err
 }

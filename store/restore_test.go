@@ -5,11 +5,13 @@ import (
 	"context"
 	"database/sql"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
 	"testing/fstest"
 
+	"github.com/pressly/goose/v3"
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillonhq/carillon/migrations"
@@ -17,7 +19,7 @@ import (
 )
 
 // later is the schema with one more migration, as the next version has it.
-func later(t *testing.T) fs.FS {
+func later(t *testing.T, path string) migrating {
 	t.Helper()
 	all := fstest.MapFS{"90000_next.sql": {Data: []byte("-- +goose Up\nALTER TABLE tenants ADD COLUMN motto TEXT NOT NULL DEFAULT 'none';\n")}}
 	names, err := fs.Glob(migrations.SQLite(), "*.sql")
@@ -27,7 +29,11 @@ func later(t *testing.T) fs.FS {
 		require.NoError(t, err)
 		all[name] = &fstest.MapFile{Data: b}
 	}
-	return all
+	return func(log *slog.Logger) (*sql.DB, *goose.Provider, error) {
+		db, err := (&sqliteFile{path: path}).openWriter()
+		require.NoError(t, err)
+		return provide(db, goose.DialectSQLite3, all, log)
+	}
 }
 
 func backupTo(t *testing.T, s *Store, file string) {
@@ -49,8 +55,8 @@ func TestAnOlderBackupIsMigratedAndANewerOneRefused(t *testing.T) {
 	old := filepath.Join(dir, "old")
 	backupTo(t, s, old)
 
-	o.Path = filepath.Join(dir, "next.db")
-	_, err := restore(ctx, o, later(t), old, "cli")
+	o.URL = filepath.Join(dir, "next.db")
+	_, err := restore(ctx, o, old, "cli", later(t, o.URL))
 	require.NoError(t, err)
 	next, err := Peek(ctx, o)
 	require.NoError(t, err)
@@ -61,21 +67,21 @@ func TestAnOlderBackupIsMigratedAndANewerOneRefused(t *testing.T) {
 
 	newer := filepath.Join(dir, "newer")
 	backupTo(t, next, newer)
-	o.Path = filepath.Join(dir, "refused.db")
+	o.URL = filepath.Join(dir, "refused.db")
 	_, err = Restore(ctx, o, newer, "cli")
 	require.ErrorContains(t, err, "schema 90000")
 	require.ErrorContains(t, err, "newer")
 
 	// A database that a newer version has begun already, although it is empty.
-	o.Path = filepath.Join(dir, "begun.db")
-	_, err = restore(ctx, o, later(t), newer, "cli")
+	o.URL = filepath.Join(dir, "begun.db")
+	_, err = restore(ctx, o, newer, "cli", later(t, o.URL))
 	require.NoError(t, err)
-	db, err := sql.Open("sqlite", "file:"+o.Path)
+	db, err := sql.Open("sqlite", "file:"+o.URL)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, db.Close()) }()
 	_, err = db.Exec("DELETE FROM tenants")
 	require.NoError(t, err)
-	_, err = restore(ctx, o, later(t), old, "cli")
+	_, err = restore(ctx, o, old, "cli", later(t, o.URL))
 	require.ErrorContains(t, err, "does not exist yet")
 }
 
@@ -88,7 +94,7 @@ func TestABackupOfOtherColumnsIsRefused(t *testing.T) {
 	require.NoError(t, err)
 	file := filepath.Join(dir, "odd")
 	backupTo(t, s, file)
-	_, err = Restore(ctx, Options{Path: filepath.Join(dir, "c.db"), KeyRing: s.ring}, file, "cli")
+	_, err = Restore(ctx, Options{URL: filepath.Join(dir, "c.db"), KeyRing: s.ring}, file, "cli")
 	require.ErrorContains(t, err, "motto")
 }
 

@@ -54,7 +54,7 @@ func newBackupCommand(c *cli) *cobra.Command {
 }
 
 func (c *cli) backup(ctx context.Context, cfg Config, to string) (err error) {
-	s, err := store.Peek(ctx, store.Options{Path: cfg.SQLitePath(), Log: slog.New(slog.DiscardHandler)})
+	s, err := store.Peek(ctx, store.Options{URL: cfg.SQLitePath(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func newRestoreCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := store.Restore(cmd.Context(), store.Options{Path: cfg.SQLitePath(), KeyRing: ring, Log: slog.New(slog.DiscardHandler),
+			r, err := store.Restore(cmd.Context(), store.Options{URL: cfg.SQLitePath(), KeyRing: ring, Log: slog.New(slog.DiscardHandler),
 				IDs: ids.NewGenerator(commandNode(), time.Now)}, args[0], actorCLI)
 			if err != nil {
 				return err
