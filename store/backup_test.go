@@ -3,10 +3,10 @@ package store_test
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +20,7 @@ import (
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/store/archive"
+	"github.com/carillonhq/carillon/store/pgtest"
 	"github.com/carillonhq/carillon/tenants"
 )
 
@@ -38,10 +39,26 @@ func backup(t *testing.T, o testOptions) (string, archive.Summary) {
 	return file, sum
 }
 
-// another names a database that does not exist yet, for the same key ring.
-func another(t *testing.T, o testOptions) testOptions {
+// kinds of databases.
+func kinds() []string { return []string{"sqlite", "postgres"} }
+
+// optionsOf are those of a store in a database of a kind.
+func optionsOf(t *testing.T, kind string) testOptions {
+	t.Helper()
+	if kind == "postgres" {
+		return onPostgres(t, options(t))
+	}
+	return options(t)
+}
+
+// another names a database that is empty or does not exist yet, for the same key
+// ring.
+func another(t *testing.T, o testOptions, kind string) testOptions {
 	t.Helper()
 	o.URL = filepath.Join(t.TempDir(), "below", "c.db")
+	if kind == "postgres" {
+		o.URL, o.Connections = pgtest.Empty(t), 8
+	}
 	return o
 }
 
@@ -65,6 +82,7 @@ func dump(t *testing.T, o testOptions) map[string][]string {
 			for _, r := range rows {
 				out[table] = append(out[table], fmt.Sprintf("%#v", r))
 			}
+			slices.Sort(out[table][1:])
 			return nil
 		},
 	})
@@ -88,26 +106,38 @@ func furnished(t *testing.T, o testOptions, s *store.Store) map[delivery.State]d
 
 func TestARestoredDatabaseIsTheSameButSendsNothing(t *testing.T) {
 	t.Parallel()
-	o := options(t)
+	for _, from := range kinds() {
+		for _, to := range kinds() {
+			t.Run(from+" to "+to, func(t *testing.T) {
+				t.Parallel()
+				restoredIsTheSame(t, from, to)
+			})
+		}
+	}
+}
+
+func restoredIsTheSame(t *testing.T, from, to string) {
+	t.Helper()
+	o := optionsOf(t, from)
 	s := open(t, o)
 	rows := furnished(t, o, s)
 	before := dump(t, o)
 	file, sum := backup(t, o)
 	require.Equal(t, o.clock.Now(), sum.Header.SnapshotAt)
 	require.NoError(t, s.RecordBackup(context.Background(), sum, "cli"))
-	info, err := os.Stat(o.URL)
-	require.NoError(t, err)
-	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+	require.Equal(t, from, sum.Header.Database)
 
-	target := another(t, o)
+	target := another(t, o, to)
 	o.clock.Advance(time.Second)
 	restored, err := store.Restore(context.Background(), target.Options, file, "cli")
 	require.NoError(t, err)
 	require.Equal(t, sum, restored.Summary)
 	require.EqualValues(t, 1, restored.Leased)
-	info, err = os.Stat(target.URL)
-	require.NoError(t, err)
-	require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "it holds device tokens")
+	if to == "sqlite" {
+		info, err := os.Stat(target.URL)
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "it holds device tokens")
+	}
 	after := dump(t, target)
 	for table := range before {
 		if table == "installation" || table == "audit" || table == "deliveries" {
@@ -148,17 +178,14 @@ func TestEveryTableIsArchived(t *testing.T) {
 	t.Parallel()
 	o := options(t)
 	open(t, o)
-	db, err := sql.Open("sqlite", "file:"+o.URL)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, db.Close()) }()
-	rows, err := db.Query("SELECT name FROM sqlite_schema WHERE type='table' AND name NOT LIKE 'sqlite_%'")
+	rows, err := rawDB(t, o).Query("SELECT name FROM sqlite_schema WHERE type='table' AND name NOT LIKE 'sqlite_%'")
 	require.NoError(t, err)
 	have := dump(t, o)
 	n := 0
 	for rows.Next() {
 		var name string
 		require.NoError(t, rows.Scan(&name))
-		if name != "nodes" && name != "goose_db_version" {
+		if name != "goose_db_version" {
 			require.Contains(t, have, name)
 			n++
 		}
@@ -172,7 +199,17 @@ func TestEveryTableIsArchived(t *testing.T) {
 // as a whole or not at all.
 func TestABackupBesideWritersIsOneMoment(t *testing.T) {
 	t.Parallel()
-	o := options(t)
+	for _, kind := range kinds() {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			besideWriters(t, kind)
+		})
+	}
+}
+
+func besideWriters(t *testing.T, kind string) {
+	t.Helper()
+	o := optionsOf(t, kind)
 	s := open(t, o)
 	tenant := sound(t, o, s)[delivery.Sent].Tenant
 	ctx, now := context.Background(), o.clock.Now()
@@ -207,19 +244,16 @@ func TestABackupBesideWritersIsOneMoment(t *testing.T) {
 	for n := range 3 {
 		require.Eventually(t, func() bool { return written.Load() > int64(50*(n+1)) }, 20*time.Second, time.Millisecond)
 		file, _ := backup(t, o)
-		target := another(t, o)
+		target := another(t, o, "sqlite")
 		_, err := store.Restore(ctx, target.Options, file, "cli")
 		require.NoError(t, err)
 		r := open(t, target)
 		v, err := r.Check(ctx, true)
 		require.NoError(t, err)
 		require.Empty(t, v)
-		db, err := sql.Open("sqlite", "file:"+target.URL)
-		require.NoError(t, err)
 		var notifications, torn int
-		require.NoError(t, db.QueryRow(`SELECT count(*), count(*) FILTER (WHERE targets<>(SELECT count(*) FROM deliveries d WHERE d.tenant_id=n.tenant_id AND d.notification_id=n.id)
+		require.NoError(t, rawDB(t, target).QueryRow(`SELECT count(*), count(*) FILTER (WHERE targets<>(SELECT count(*) FROM deliveries d WHERE d.tenant_id=n.tenant_id AND d.notification_id=n.id)
  OR targets>0 AND NOT EXISTS (SELECT 1 FROM payloads p WHERE p.notification_id=n.id)) FROM notifications n`).Scan(&notifications, &torn))
-		require.NoError(t, db.Close())
 		require.Greater(t, notifications, 50*(n+1))
 		require.Zero(t, torn)
 	}
@@ -237,7 +271,7 @@ func TestADamagedBackupIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 		require.NoError(t, os.WriteFile(damaged, b, 0o600))
 		_, err := store.VerifyBackup(damaged)
 		require.ErrorIs(t, err, archive.ErrDamaged, name)
-		target := another(t, o)
+		target := another(t, o, "sqlite")
 		_, err = store.Restore(context.Background(), target.Options, damaged, "cli")
 		require.ErrorIs(t, err, archive.ErrDamaged, name)
 		require.NoFileExists(t, target.URL, name)
@@ -249,15 +283,31 @@ func TestADamagedBackupIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 // TestAnInterruptedRestoreLeavesAnEmptyDatabase, into which it can be tried again.
 func TestAnInterruptedRestoreLeavesAnEmptyDatabase(t *testing.T) {
 	t.Parallel()
+	for _, kind := range kinds() {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			interrupted(t, kind)
+		})
+	}
+}
+
+func interrupted(t *testing.T, kind string) {
+	t.Helper()
 	o := options(t)
 	rows := furnished(t, o, open(t, o))
 	file, _ := backup(t, o)
-	target := another(t, o)
+	target := another(t, o, kind)
 
 	ctx, cancel := context.WithCancel(context.Background())
-	interrupted := target.Options
-	interrupted.Now = func() time.Time { cancel(); return o.clock.Now() } // asked for when all rows are there
-	_, err := store.Restore(ctx, interrupted, file, "cli")
+	cut := target.Options
+	asked := 0
+	cut.Now = func() time.Time {
+		if asked++; kind == "sqlite" || asked == 2 { // on PostgreSQL, first to look for servers
+			cancel() // all rows are there
+		}
+		return o.clock.Now()
+	}
+	_, err := store.Restore(ctx, cut, file, "cli")
 	require.ErrorIs(t, err, context.Canceled)
 
 	other := target.Options
@@ -285,9 +335,21 @@ func TestNoRestoreUnderARunningServer(t *testing.T) {
 	o := options(t)
 	furnished(t, o, open(t, o))
 	file, _ := backup(t, o)
-	target := another(t, o)
+	target := another(t, o, "sqlite")
 	require.NoError(t, open(t, target).LockEngine())
 	_, err := store.Restore(context.Background(), target.Options, file, "cli")
 	require.ErrorContains(t, err, "another server")
 	require.ErrorContains(t, err, fmt.Sprintf("pid %d", os.Getpid()))
+
+	// Nodes on PostgreSQL know of each other.
+	target = onPostgres(t, o)
+	s := open(t, target)
+	require.NoError(t, s.Join(context.Background(), store.Node{Name: "bell-1", Role: "all", Version: "test"}))
+	_, err = store.Restore(context.Background(), target.Options, file, "cli")
+	require.ErrorContains(t, err, "bell-1")
+	_, err = s.BeginAfterRestore(context.Background(), "cli")
+	require.ErrorContains(t, err, "bell-1")
+	require.NoError(t, s.Close())
+	_, err = store.Restore(context.Background(), target.Options, file, "cli")
+	require.NoError(t, err)
 }

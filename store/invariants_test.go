@@ -3,6 +3,8 @@ package store_test
 import (
 	"context"
 	"database/sql"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,14 +19,32 @@ import (
 // raw changes the database behind the store's back.
 func raw(t *testing.T, o testOptions, query string, args ...any) {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+o.URL+"?_pragma=busy_timeout(10000)")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, db.Close()) }()
+	db := rawDB(t, o)
+	for n := 1; store.IsPostgres(o.URL) && strings.Contains(query, "?"); n++ {
+		query = strings.Replace(query, "?", "$"+strconv.Itoa(n), 1)
+	}
+	for i, a := range args {
+		if id, ok := a.(ids.ID); ok {
+			args[i] = int64(id)
+		}
+	}
 	r, err := db.Exec(query, args...)
 	require.NoError(t, err)
 	n, err := r.RowsAffected()
 	require.NoError(t, err)
 	require.Positive(t, n, "the fault was planted")
+}
+
+func rawDB(t *testing.T, o testOptions) *sql.DB {
+	t.Helper()
+	driver, name := "sqlite", "file:"+o.URL+"?_pragma=busy_timeout(10000)"
+	if store.IsPostgres(o.URL) {
+		driver, name = "pgx", o.URL
+	}
+	db, err := sql.Open(driver, name)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return db
 }
 
 // sound fills a store with a delivery in every state, a skip, a marker and a
