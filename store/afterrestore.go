@@ -33,8 +33,9 @@ func formerLife(tables []archive.Table) []former {
 	out := []former{
 		{leases: true, query: `UPDATE deliveries SET due_at=0 WHERE (tenant_id,notification_id,target_id) IN
  (SELECT tenant_id,notification_id,target_id FROM deliveries WHERE state<4 AND state=2 AND due_at>0 LIMIT ?)`},
-		// A node's row stays with its horizon: no other makes ids for a time before it.
-		{query: "UPDATE nodes SET token=0 WHERE id IN (SELECT id FROM nodes WHERE token<>0 LIMIT ?)"},
+		// A node's row stays with its horizon: no other makes ids for a time before
+		// it. A command's may be that of this process, and ends by itself.
+		{query: "UPDATE nodes SET token=0 WHERE id IN (SELECT id FROM nodes WHERE token<>0 AND role<>'command' LIMIT ?)"},
 		{query: "DELETE FROM duties WHERE name IN (SELECT name FROM duties LIMIT ?)"},
 	}
 	for _, t := range tables {

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/store/archive"
 )
@@ -54,7 +52,7 @@ func newBackupCommand(c *cli) *cobra.Command {
 }
 
 func (c *cli) backup(ctx context.Context, cfg Config, to string) (err error) {
-	s, err := store.Peek(ctx, store.Options{URL: cfg.SQLitePath(), Log: slog.New(slog.DiscardHandler)})
+	s, err := store.Peek(ctx, store.Options{URL: cfg.DatabaseURL, Connections: cfg.Connections})
 	if err != nil {
 		return err
 	}
@@ -134,8 +132,7 @@ func newRestoreCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := store.Restore(cmd.Context(), store.Options{URL: cfg.SQLitePath(), KeyRing: ring, Log: slog.New(slog.DiscardHandler),
-				IDs: ids.NewGenerator(commandNode(), time.Now)}, args[0], actorCLI)
+			r, err := store.Restore(cmd.Context(), store.Options{URL: cfg.DatabaseURL, KeyRing: ring, Connections: cfg.Connections}, args[0], actorCLI)
 			if err != nil {
 				return err
 			}
