@@ -46,7 +46,7 @@ func (s *Store) Backup(ctx context.Context, version string, w io.Writer) (_ arch
 	if err != nil {
 		return archive.Summary{}, fmt.Errorf("open the database: %w", err)
 	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
+	defer func() { _ = conn.Close() }()
 	created := s.now()
 	if _, err := conn.ExecContext(ctx, snapshot); err != nil {
 		return archive.Summary{}, fmt.Errorf("begin the snapshot: %w", err)

@@ -199,12 +199,7 @@ func TestEveryTableIsArchived(t *testing.T) {
 // as a whole or not at all.
 func TestABackupBesideWritersIsOneMoment(t *testing.T) {
 	t.Parallel()
-	for _, kind := range kinds() {
-		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
-			besideWriters(t, kind)
-		})
-	}
+	onEach(t, besideWriters)
 }
 
 func besideWriters(t *testing.T, kind string) {
@@ -283,12 +278,7 @@ func TestADamagedBackupIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 // TestAnInterruptedRestoreLeavesAnEmptyDatabase, into which it can be tried again.
 func TestAnInterruptedRestoreLeavesAnEmptyDatabase(t *testing.T) {
 	t.Parallel()
-	for _, kind := range kinds() {
-		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
-			interrupted(t, kind)
-		})
-	}
+	onEach(t, interrupted)
 }
 
 func interrupted(t *testing.T, kind string) {

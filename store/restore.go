@@ -150,12 +150,15 @@ func (l *load) run(ctx context.Context) (err error) {
 	if l.conn, err = db.Conn(ctx); err != nil {
 		return fmt.Errorf("open the database: %w", err)
 	}
-	defer func() { err = errors.Join(err, l.conn.Close()) }()
+	defer func() { _ = l.conn.Close() }() // what it did is committed or not
 	if _, err := l.conn.ExecContext(ctx, l.s.db.begin()); err != nil {
 		return fmt.Errorf("begin the restore: %w", err)
 	}
 	if err := l.inside(ctx); err != nil {
 		_, _ = l.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") // it may be over already
+		if ctx.Err() != nil {
+			err = fmt.Errorf("the restore was interrupted, and the database is empty: %w", ctx.Err())
+		}
 		return err
 	}
 	if _, err := l.conn.ExecContext(ctx, "COMMIT"); err != nil {
