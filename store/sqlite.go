@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gofrs/flock"
 	gormsqlite "gorm.io/driver/sqlite"
@@ -27,8 +28,10 @@ type sqliteFile struct {
 // The pragmas, with their reasons: WAL lets readers work beside the writer;
 // synchronous=FULL makes a commit survive a power cut, which is what a 202
 // promises; busy_timeout covers the CLI beside a running server.
-const pragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)" +
+const pragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&" + durable +
 	"&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)"
+
+const durable = "_pragma=synchronous(FULL)"
 
 // peekPragmas change nothing of the file.
 const peekPragmas = "_pragma=busy_timeout(10000)&_pragma=temp_store(MEMORY)"
@@ -100,6 +103,8 @@ func (f *sqliteFile) taken(err error) bool {
 	return ok && slices.Contains([]int{1555, 2067}, e.Code())
 }
 
+func (f *sqliteFile) lockPath() string { return f.path + ".engine.lock" }
+
 // private creates the file readable by its owner alone: it holds device tokens.
 func private(path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the operator chooses the path
@@ -118,10 +123,13 @@ func (s *Store) LockEngine() error {
 	if !ok {
 		return nil
 	}
-	path := f.path + ".engine.lock"
+	path := f.lockPath()
 	l := flock.New(path, flock.SetPermissions(0o600))
-	ok, err := l.TryLock()
-	if err != nil {
+	// Whoever looks whether a server runs takes it for a moment.
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	ok, err := l.TryLockContext(ctx, 20*time.Millisecond)
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("lock %s: %w", path, err)
 	}
 	if !ok {
