@@ -123,14 +123,12 @@ func checkInvariants(d *store.Diagnosis, _ time.Time) (out []finding) {
 	for _, v := range d.Broken {
 		why, do := "A delivery in this state may never end, or cannot be explained. It is a fault of the program, unless the database was changed by hand.",
 			"Keep a backup of the database and report it with the name "+v.Name+"."
-		if v.Late && !d.Running {
-			why, do = "It waits because no server runs.", "Start a server."
-		} else if v.Late {
-			why = "Sending does not keep up, or stands still: see the queue below, and the server's log."
-		}
 		level := fault
-		if v.Late && !d.Running {
-			level = warning
+		switch {
+		case v.Late && !d.Running:
+			level, why, do = warning, "It waits because no server runs.", "Start a server."
+		case v.Late:
+			level, why, do = warning, "Sending does not keep up, or stands still.", "See the log of the servers, and what doctor says of the queue."
 		}
 		out = append(out, finding{level, "invariants", fmt.Sprintf("%d rows: %s (%s).", v.Rows, v.Means, v.Name), why, do})
 	}
