@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/carillonhq/carillon/store/archive"
 )
@@ -159,11 +158,4 @@ func copyOut(ctx context.Context, db queryer, t archive.Table, a *archive.Writer
 		}
 	}
 	return rows.Err()
-}
-
-// BackupAge is how long ago the newest backup was taken that is known of.
-func (s *Store) BackupAge(ctx context.Context) (age time.Duration, known bool, err error) {
-	all, err := facts(ctx, s.readDB)
-	f, known := all[factBackup]
-	return s.now().Sub(f.At), known && err == nil, err
 }

@@ -121,7 +121,11 @@ func (p *postgres) open(ctx context.Context, s *Store) error {
 	writers, lists := p.writers(), max(2, p.conns/4)
 	s.writeDB = p.pool(answerWithin, writers+2) // one for the beat, one for the listener
 	s.readDB = p.pool(answerWithin, p.conns-writers-2-lists)
-	s.listDB = p.pool(listWithin, lists)
+	within := listWithin
+	if s.opts.peek {
+		within = 0 // whoever looks at everything has time
+	}
+	s.listDB = p.pool(within, lists)
 	return nil
 }
 

@@ -1,18 +1,34 @@
 package main
 
 import (
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/store/pgtest"
 )
 
 // TestBackupRestoreAndAfter is the whole of it: a backup beside a running server,
 // restored into another database, on which nothing is sent until somebody says so.
 func TestBackupRestoreAndAfter(t *testing.T) {
 	t.Parallel()
+	t.Run("into SQLite", func(t *testing.T) {
+		t.Parallel()
+		backupRestoreAndAfter(t, filepath.Join(t.TempDir(), "restored.db"))
+	})
+	t.Run("into PostgreSQL", func(t *testing.T) {
+		t.Parallel()
+		backupRestoreAndAfter(t, pgtest.Empty(t))
+	})
+}
+
+func backupRestoreAndAfter(t *testing.T, target string) {
+	t.Helper()
 	k := startServer(t)
 	k.phone("alice", "phone")
 	require.Contains(t, k.must("sending", "pause", "--reason", "moving house"), "moving house")
@@ -46,7 +62,7 @@ func TestBackupRestoreAndAfter(t *testing.T) {
 	require.NoError(t, os.WriteFile(piped, []byte(out), 0o600))
 	k.must("backup", "verify", piped)
 
-	k.environ = append(k.environ, "CARILLON_DATABASE_URL="+filepath.Join(k.dir, "restored.db"))
+	k.environ = append(k.environ, "CARILLON_DATABASE_URL="+target)
 	require.Contains(t, k.must("restore", file), "carillon after-restore")
 	code, _, errs = k.command("restore", file)
 	require.Equal(t, exitFailed, code)
@@ -60,6 +76,9 @@ func TestBackupRestoreAndAfter(t *testing.T) {
 	code, _, errs = k.command("sending", "resume")
 	require.Equal(t, exitFailed, code)
 	require.Contains(t, errs, "after-restore")
+	code, out, errs = k.command("doctor")
+	require.Contains(t, []int{exitWarnings, exitFaults}, code, "%s%s", out, errs) // the tests' PostgreSQL has fsync off
+	require.Contains(t, out, "WARNING (sending): The database was restored")
 	k.do("POST", "/v1/notifications", map[string]any{"to": map[string]any{"users": []string{"alice"}}, "type": "chat", "title": "Later"}, nil)
 	table := k.must("after-restore")
 	require.Regexp(t, `fcm +order\.shipped +1 +0 +0 +0 +0 +0 +0\n`, table)
@@ -120,4 +139,27 @@ func TestBackupCommandsSayWhatIsWrong(t *testing.T) {
 		require.Contains(t, errs, c.says, "%v", c.args)
 	}
 	require.NoFileExists(t, filepath.Join(i.dir, "b"))
+}
+
+func TestABackupReplacesAFileOnlyWhenItIsWhole(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	name := filepath.Join(dir, "backup")
+	require.NoError(t, os.WriteFile(name, []byte("old"), 0o600))
+	full := errors.New("the disk is full")
+	err := replaceFile(name, func(w io.Writer) error {
+		_, err := io.WriteString(w, "half of it")
+		return errors.Join(err, full)
+	})
+	require.ErrorIs(t, err, full)
+	b, err := os.ReadFile(name)
+	require.NoError(t, err)
+	require.Equal(t, "old", string(b))
+	require.NoError(t, replaceFile(name, func(w io.Writer) error { _, err := io.WriteString(w, "new"); return err }))
+	b, err = os.ReadFile(name)
+	require.NoError(t, err)
+	require.Equal(t, "new", string(b))
+	list, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, list, 1, "nothing else is left")
 }
