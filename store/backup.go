@@ -24,7 +24,7 @@ const notArchived = "goose_db_version"
 func (s *Store) patient() (db *sql.DB, snapshot string, err error) {
 	switch d := s.db.(type) {
 	case *postgres:
-		return d.pool(0, 1), "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", nil
+		return d.pool(0, 1), "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ", nil
 	case *sqliteFile:
 		db, err = d.openWriter()
 		return db, "BEGIN", err // a snapshot from the first read on

@@ -180,9 +180,12 @@ func (f *sqliteFile) examine(ctx context.Context, s *Store, out *SQLiteFacts, de
 	rows, err := db.QueryContext(ctx, "PRAGMA integrity_check")
 	if err != nil {
 		out.Corrupt = []string{err.Error()}
-		return nil //nolint:nilerr // it is what was looked for
+		return nil
 	}
-	found, err := collect(rows, func(r *sql.Rows) (line string, err error) { return line, r.Scan(&line) })
+	found, err := collect(rows, func(r *sql.Rows) (line string, err error) {
+		err = r.Scan(&line)
+		return line, err
+	})
 	if err != nil {
 		found = append(found, err.Error())
 	}

@@ -77,7 +77,10 @@ func (s *Store) examinePostgres(ctx context.Context, f *PostgresFacts) error {
 	if err != nil {
 		return err
 	}
-	if f.Standbys, err = collect(rows, func(r *sql.Rows) (x Standby, err error) { return x, r.Scan(&x.Name, &x.State, &x.Sync) }); err != nil {
+	if f.Standbys, err = collect(rows, func(r *sql.Rows) (x Standby, err error) {
+		err = r.Scan(&x.Name, &x.State, &x.Sync)
+		return x, err
+	}); err != nil {
 		return err
 	}
 	if rows, err = s.readDB.QueryContext(ctx, selectSessions); err != nil {

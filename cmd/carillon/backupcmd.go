@@ -40,7 +40,7 @@ func newBackupCommand(c *cli) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&to, "to", "", "the file to write; - is the standard output")
-	cmd.AddCommand(&cobra.Command{Use: "verify FILE", Short: "Check that a backup is whole", Args: exactArgs(1),
+	cmd.AddCommand(&cobra.Command{Use: "verify FILE", Short: "Check that a backup is whole", Args: usage(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			sum, err := store.VerifyBackup(args[0])
 			if err != nil {
@@ -117,7 +117,7 @@ func (c *cli) showBackup(sum archive.Summary) error {
 
 func newRestoreCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
-		Use: "restore FILE", Short: "Restore a backup into an empty database", Args: exactArgs(1),
+		Use: "restore FILE", Short: "Restore a backup into an empty database", Args: usage(cobra.ExactArgs(1)),
 		Long: "Fills the database that is configured from a backup, of SQLite or PostgreSQL alike. It must be new or empty, and no\n" +
 			"server may run on it. The file is checked as a whole before anything is written, and what is interrupted leaves an\n" +
 			"empty database. The key ring that the backup was made with has to be configured.\n\n" +
