@@ -102,5 +102,5 @@ type endRecord struct {
 // decoding gives integers as int64, as databases do, and takes text as it is: a
 // database may hold what is no UTF-8.
 func decoding() (cbor.DecMode, error) {
-	return cbor.DecOptions{IntDec: cbor.IntDecConvertSignedOrError, UTF8: cbor.UTF8DecodeInvalid}.DecMode()
+	return cbor.DecOptions{IntDec: cbor.IntDecConvertSignedOrFail, UTF8: cbor.UTF8DecodeInvalid}.DecMode()
 }
