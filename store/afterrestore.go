@@ -249,9 +249,15 @@ func (s *Store) moveStale(ctx context.Context, batch []stale, to delivery.State)
 		return 0, nil
 	}
 	err = s.do(ctx, len(batch), func(t *tx) error {
+		now, rest := millis(s.now()), batch
 		moved = 0
-		now := millis(s.now())
-		for _, x := range batch {
+		if s.onPostgres() { // where every statement costs a trip
+			var err error
+			if moved, rest, err = t.moveWaiting(batch, to, now); err != nil {
+				return err
+			}
+		}
+		for _, x := range rest {
 			key := []any{x.tenant, x.notification, x.target}
 			set := "UPDATE deliveries SET state=?, reason=?, due_at=0, hold_id=0, claim=?, updated_at=?"
 			args := append([]any{to, delivery.Stale, int64(s.opts.IDs.Next()), now}, key...)
@@ -285,6 +291,28 @@ func (s *Store) moveStale(ctx context.Context, batch []stale, to delivery.State)
 		return 0, fmt.Errorf("move what is too old: %w", err)
 	}
 	return moved, nil
+}
+
+const moveShared = `UPDATE deliveries d SET state=$5, reason=$6, due_at=0, hold_id=0, claim=$7, updated_at=$8
+ FROM unnest($1::bigint[],$2::bigint[],$3::bigint[],$4::bigint[]) AS v(tenant,notification,target,claim)
+ WHERE d.tenant_id=v.tenant AND d.notification_id=v.notification AND d.target_id=v.target AND d.claim=v.claim AND d.state IN (1,3)`
+
+// moveWaiting settles those that nobody has in hand, together, and gives the rest.
+func (t *tx) moveWaiting(batch []stale, to delivery.State, now int64) (moved int, rest []stale, err error) {
+	var tenants, notifications, targets, claims []int64
+	for _, x := range batch {
+		if x.state == delivery.Sending {
+			rest = append(rest, x)
+			continue
+		}
+		tenants, notifications = append(tenants, int64(x.tenant)), append(notifications, int64(x.notification))
+		targets, claims = append(targets, int64(x.target)), append(claims, x.claim)
+	}
+	if len(tenants) == 0 {
+		return 0, rest, nil
+	}
+	n, err := t.affect(moveShared, tenants, notifications, targets, claims, to, delivery.Stale, int64(t.s.opts.IDs.Next()), now)
+	return int(n), rest, err
 }
 
 // keepNewest moves the newest attempt out of a row that is settled.
