@@ -198,7 +198,8 @@ type CommandStore interface {
 	RecoverCredential(ctx context.Context, tenant, id ids.ID) error
 	// Restore makes devices suspect again that a version retired since.
 	Restore(ctx context.Context, credential ids.ID, version int, since, now time.Time) (int, error)
-	// Purge removes up to limit rows of each table that are past their time.
+	// Purge removes up to limit rows of each table that are past their time: the
+	// tenant's own where its settings name one, r otherwise.
 	Purge(ctx context.Context, r Retention, now time.Time, limit int) (int, error)
 }
 
@@ -224,6 +225,20 @@ type Retention struct {
 	SentPayload time.Duration // content of notifications with nothing unfinished or dead
 	DeadPayload time.Duration // content of dead letters
 	Rows        time.Duration // notifications and all that belongs to them
+}
+
+// For is the retention of a tenant with these settings: what they leave out is
+// the server's.
+func (r Retention) For(own tenants.Retention) Retention {
+	replace := func(d *time.Duration, ms *int64) {
+		if ms != nil {
+			*d = time.Duration(*ms) * time.Millisecond
+		}
+	}
+	replace(&r.SentPayload, own.Sent)
+	replace(&r.DeadPayload, own.Dead)
+	replace(&r.Rows, own.Rows)
+	return r
 }
 
 // DefaultRetention is 24 h for content, 30 days for dead letters and rows.

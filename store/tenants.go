@@ -22,13 +22,15 @@ type tenantModel struct {
 	Keyset    []byte
 	CreatedAt int64
 	UpdatedAt int64
+	DeletedAt int64
 }
 
 // TableName implements gorm's Tabler.
 func (tenantModel) TableName() string { return "tenants" }
 
 func (m tenantModel) tenant() (tenants.Tenant, error) {
-	t := tenants.Tenant{ID: m.ID, Name: m.Name, Title: m.Title, CreatedAt: fromMillis(m.CreatedAt), UpdatedAt: fromMillis(m.UpdatedAt)}
+	t := tenants.Tenant{ID: m.ID, Name: m.Name, Title: m.Title, CreatedAt: fromMillis(m.CreatedAt), UpdatedAt: fromMillis(m.UpdatedAt),
+		DeletedAt: fromMillis(m.DeletedAt)}
 	if err := json.Unmarshal([]byte(m.Settings), &t.Settings); err != nil {
 		return t, fmt.Errorf("read a tenant's settings: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/channels/egress"
+	"github.com/carillonhq/carillon/tenants"
 )
 
 // setting is one member of Config: how it is spelled, what it means, and what it
@@ -78,7 +79,7 @@ func (c *Config) serverSettings() []setting {
 }
 
 func (c *Config) limitSettings() []setting {
-	const day, year = 24 * time.Hour, 366 * 24 * time.Hour
+	const day, year = tenants.MinRetention, tenants.MaxRetention
 	return []setting{
 		{key: "limits.body_bytes", into: &c.Limits.BodyBytes, check: within(&c.Limits.BodyBytes, 1<<10, 64<<20),
 			doc: "The longest request body in bytes."},
