@@ -19,6 +19,7 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/webhooks"
 )
@@ -35,6 +36,7 @@ const (
 	theCredential
 	theUserKey
 	theHold
+	theJob
 )
 
 var epoch = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
@@ -50,6 +52,7 @@ type world struct {
 	tenants   *fakeTenants
 	devices   *fakeDevices
 	endpoints *fakeEndpoints
+	jobs      *fakeJobs
 	log       *bytes.Buffer
 	now       time.Time
 
@@ -71,7 +74,8 @@ func setup(t testing.TB, change ...func(*Options)) *world {
 	w.tenants = &fakeTenants{w: w}
 	w.devices = &fakeDevices{w: w}
 	w.endpoints = &fakeEndpoints{w: w}
-	o := Options{Engine: w.engine, Ledger: w.ledger, Tenants: w.tenants, Devices: w.devices, Endpoints: w.endpoints,
+	w.jobs = &fakeJobs{w: w, kind: jobs.ReplayDeadLetters}
+	o := Options{Jobs: w.jobs, Engine: w.engine, Ledger: w.ledger, Tenants: w.tenants, Devices: w.devices, Endpoints: w.endpoints,
 		Log: slog.New(slog.NewTextHandler(w.log, nil)), Now: func() time.Time { return w.now }, MaxBody: 4096, Version: "test"}
 	for _, f := range change {
 		f(&o)
@@ -283,6 +287,43 @@ func (l *fakeLedger) Stored(_ context.Context, _ ids.ID, i delivery.Idempotency)
 		return delivery.Answer{}, false, nil
 	}
 	return l.stored(i)
+}
+
+type fakeJobs struct {
+	w     *world
+	query jobs.Query // of the last list
+	kind  jobs.Kind
+}
+
+var _ jobs.Register = (*fakeJobs)(nil)
+
+func (f *fakeJobs) aJob(state jobs.State) jobs.Job {
+	return jobs.Job{ID: theJob, Tenant: tenantA, Kind: f.kind, State: state, Spec: json.RawMessage(`{"per_second":100}`),
+		Cursor: json.RawMessage(`"cursor-never-shown"`), Total: 10, Done: 3, Skipped: 1, Actor: "key_x", CreatedAt: epoch, UpdatedAt: epoch}
+}
+
+func (f *fakeJobs) has(tenant, id ids.ID) bool { return id == theJob && tenant == tenantA }
+
+func (f *fakeJobs) Job(_ context.Context, tenant, id ids.ID) (jobs.Job, error) {
+	f.w.note("job")
+	if !f.has(tenant, id) {
+		return jobs.Job{}, absent()
+	}
+	return f.aJob(jobs.Running), nil
+}
+
+func (f *fakeJobs) Jobs(_ context.Context, tenant ids.ID, q jobs.Query) ([]jobs.Job, error) {
+	f.w.note("jobs of " + tenant.Format(ids.Tenant))
+	f.query = q
+	return []jobs.Job{f.aJob(jobs.Running), f.aJob(jobs.Done)}[:min(2, q.Limit)], nil
+}
+
+func (f *fakeJobs) CancelJob(_ context.Context, tenant, id ids.ID, _ string) (jobs.Job, error) {
+	f.w.note("cancel job")
+	if !f.has(tenant, id) {
+		return jobs.Job{}, absent()
+	}
+	return f.aJob(jobs.Canceled), nil
 }
 
 type fakeDevices struct {

@@ -67,7 +67,11 @@ func headersOf(r route) []*huma.Param {
 	text := &huma.Schema{Type: huma.TypeString}
 	var out []*huma.Param
 	if r.access.kind == byKey {
-		out = append(out, &huma.Param{Name: tenantHeader, In: "header", Schema: text, Description: "The tenant's name; needed with an operator's key"})
+		about := "The tenant's name; needed with an operator's key"
+		if r.access.installation {
+			about = "The tenant's name, with an operator's key; without it the key sees what belongs to no tenant"
+		}
+		out = append(out, &huma.Param{Name: tenantHeader, In: "header", Schema: text, Description: about})
 	}
 	if r.idempotent {
 		longest := maxIdempotencyKey

@@ -14,12 +14,14 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/problem"
 )
 
 // Options make an Engine. Zero values have the defaults named beside them.
 type Options struct {
 	Store    Store
+	Jobs     *jobs.Runner // takes the steps of replays; nil: another node does
 	Channels map[channels.Kind]channels.Channel
 	IDs      *ids.Generator
 	Log      *slog.Logger

@@ -43,6 +43,7 @@ func table() map[string]row {
 		"clients/js": {level: 0, why: "files for browsers"},
 
 		"channels":        {level: 1, imports: base, why: "the contract of all channels, so it knows none of them"},
+		"jobs":            {level: 1, imports: base, why: "durable background work of whatever kind; whoever has some registers its steps"},
 		"webhooks":        {level: 1, imports: base, why: "receivers import it to verify: it must stay small"},
 		"channels/egress": {level: 1, imports: []string{"problem"}, why: "outgoing HTTP, whoever sends"},
 
@@ -55,15 +56,15 @@ func table() map[string]row {
 		"tenants":              {level: 2, imports: with("channels", "webhooks"), why: "a register of tenants, keys and credentials"},
 		"simulator":            {level: 2, imports: with("webhooks"), why: "the providers' side: it may not share the channels' mistakes"},
 
-		"delivery": {level: 3, imports: with("channels", "devices", "tenants", "webhooks"),
+		"delivery": {level: 3, imports: with("channels", "devices", "jobs", "tenants", "webhooks"),
 			why: "the engine: it knows channels by their contract and the database by its own interface"},
 
-		"store": {level: 4, imports: with("channels", "delivery", "devices", "migrations", "tenants", "webhooks"),
+		"store": {level: 4, imports: with("channels", "delivery", "devices", "jobs", "migrations", "tenants", "webhooks"),
 			why: "the only package that talks to the database; it implements the interfaces of those below"},
-		"api": {level: 4, imports: with("channels", "clients/js", "delivery", "devices", "tenants", "webhooks"),
+		"api": {level: 4, imports: with("channels", "clients/js", "delivery", "devices", "jobs", "tenants", "webhooks"),
 			why: "the only package that knows HTTP as a server; it never sees the database or a concrete channel"},
 
-		"store/storetest": {level: 4, imports: with("channels", "delivery", "devices", "tenants", "webhooks"), test: true,
+		"store/storetest": {level: 4, imports: with("channels", "delivery", "devices", "jobs", "tenants", "webhooks"), test: true,
 			why: "the contract that every database passes"},
 
 		"cmd/carillon": {level: 5, why: "wires all of it; the only reader of files, flags and the environment"},

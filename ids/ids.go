@@ -31,6 +31,7 @@ const (
 	Credential   = "crd"
 	Hold         = "hld"
 	UserKey      = "usk"
+	Job          = "job"
 )
 
 const (

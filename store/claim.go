@@ -179,7 +179,10 @@ func (s *Store) LapseLeases(ctx context.Context) (int64, error) {
 	var n int64
 	err := s.do(ctx, maxBatch, func(t *tx) (err error) {
 		n, err = t.affect(`UPDATE deliveries INDEXED BY deliveries_due SET due_at=0 WHERE state<4 AND state=2 AND due_at>0`)
-		return err
+		if err != nil {
+			return err
+		}
+		return t.exec(`UPDATE jobs SET lease_until=0, claim=0 WHERE state<3 AND claim<>0`)
 	})
 	return n, err
 }

@@ -103,6 +103,7 @@ func newRootCommand(c *cli) *cobra.Command {
 		newSendCommand(c),
 		newDeadCommand(c),
 		newHoldsCommand(c),
+		newJobsCommand(c),
 		newSimulateCommand(c),
 		newBenchCommand(c),
 		newConfigCommand(c),

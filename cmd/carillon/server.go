@@ -25,6 +25,7 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/tenants"
 	"github.com/carillonhq/carillon/webhooks"
@@ -40,6 +41,7 @@ type server struct {
 	log     *slog.Logger
 	store   *store.Store
 	engine  *delivery.Engine
+	jobs    *jobs.Runner
 	tenants *tenants.Service
 	metrics *api.Metrics
 	http    *http.Server
@@ -88,7 +90,8 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 	if err != nil {
 		return nil, err
 	}
-	o := delivery.Options{Store: s.store, Channels: kinds, IDs: generator, Log: p.log, Metrics: s.metrics.Registry(),
+	s.jobs = jobs.NewRunner(jobs.Options{Store: s.store, IDs: generator, Log: p.log})
+	o := delivery.Options{Store: s.store, Jobs: s.jobs, Channels: kinds, IDs: generator, Log: p.log, Metrics: s.metrics.Registry(),
 		Workers: cfg.Workers, MaxBacklog: cfg.Limits.Backlog,
 		Retention: delivery.Retention{SentPayload: cfg.Retention.Sent, DeadPayload: cfg.Retention.Dead, Rows: cfg.Retention.Rows}}
 	if p.tune != nil {
@@ -134,7 +137,7 @@ func newChannels(cfg Config) (map[channels.Kind]channels.Channel, error) {
 func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *ids.Generator, p serverParts) error {
 	rules := s.cfg.Webhook.rules()
 	handler, err := api.New(api.Options{
-		Engine: s.engine, Ledger: s.store, Tenants: s.tenants,
+		Engine: s.engine, Ledger: s.store, Tenants: s.tenants, Jobs: s.store,
 		Devices: devices.NewRegistry(devices.Options{Store: s.store, Channels: kinds, IDs: generator, Now: time.Now}),
 		Endpoints: webhooks.NewRegister(webhooks.Options{Store: s.store, IDs: generator, Now: time.Now,
 			CheckURL: func(raw string) error { _, err := rules.CheckURL(raw); return err }}),
@@ -187,6 +190,7 @@ func (s *server) run(ctx context.Context) error {
 		s.release()
 		return err
 	}
+	s.jobs.Start()
 	s.log.Info("carillon serves", "url", s.url(), "version", versionText(), "database", s.cfg.SQLitePath())
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return ignoreClosed(s.http.Serve(s.listen)) })
@@ -213,6 +217,7 @@ func (s *server) shutdown() error {
 	defer cancel()
 	s.log.Info("carillon stops", "grace", s.cfg.ShutdownWait.String())
 	s.endRequests(grace)
+	s.jobs.Stop()
 	err := s.engine.Stop(grace)
 	if s.admin != nil {
 		err = errors.Join(err, s.admin.Close())
