@@ -21,7 +21,7 @@ import (
 // Options make an Engine. Zero values have the defaults named beside them.
 type Options struct {
 	Store    Store
-	Jobs     *jobs.Runner // takes the steps of replays; nil: another node does
+	Jobs     *jobs.Runner // takes the steps of jobs; nil: another node does
 	Channels map[channels.Kind]channels.Channel
 	IDs      *ids.Generator
 	Log      *slog.Logger
@@ -123,6 +123,10 @@ func New(o Options) *Engine {
 	e.sendCtx, e.stopSends = context.WithCancelCause(context.Background())
 	e.loopCtx, e.stopLoops = context.WithCancel(context.Background())
 	e.claimBeat.Store(o.Now().UnixMilli())
+	if o.Jobs != nil {
+		o.Jobs.Handle(jobs.EraseUser, o.Store.EraseStep)
+		o.Jobs.Handle(jobs.DeleteTenant, o.Store.DeleteTenantStep)
+	}
 	return e
 }
 
@@ -205,6 +209,9 @@ func (e *Engine) changed(tenant ids.ID) {
 	}
 	hint(e.moveHolds)
 	hint(e.wake)
+	if e.o.Jobs != nil {
+		e.o.Jobs.Wake()
+	}
 }
 
 // Cancel drops what has not been sent of a notification, and counts it.

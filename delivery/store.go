@@ -217,6 +217,7 @@ type Store interface {
 	AcceptStore
 	QueueStore
 	CommandStore
+	ErasureStore
 	DirectoryStore
 }
 

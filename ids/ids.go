@@ -32,6 +32,7 @@ const (
 	Hold         = "hld"
 	UserKey      = "usk"
 	Job          = "job"
+	Erasure      = "ers"
 )
 
 const (

@@ -25,6 +25,11 @@ const (
 	// ReplayDeadLetters sends the dead letters of a tenant again that a filter
 	// selects.
 	ReplayDeadLetters Kind = 1
+	// EraseUser removes what is stored of a user of a tenant.
+	EraseUser Kind = 2
+	// DeleteTenant removes the rows of a tenant. It is a job of the installation,
+	// since the tenant's own go with it.
+	DeleteTenant Kind = 3
 )
 
 // kinds has a row for each kind: its name, and whether it may be canceled, which
@@ -34,6 +39,8 @@ var kinds = [...]struct {
 	cancelable bool
 }{
 	ReplayDeadLetters: {"dead_letter_replay", true},
+	EraseUser:         {"user_erasure", false},
+	DeleteTenant:      {"tenant_deletion", false},
 }
 
 func (k Kind) String() string {

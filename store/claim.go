@@ -90,6 +90,9 @@ func (t *tx) tenantsDue(lane delivery.Lane, now time.Time) ([]ids.ID, error) {
 }
 
 func (t *tx) claimTenant(out []delivery.Claimed, tenant ids.ID, o delivery.ClaimOrder, limit int) ([]delivery.Claimed, error) {
+	if gone, err := t.deleting(tenant); err != nil || gone {
+		return out, err // what is left of it is being removed, and cannot be opened
+	}
 	rows, err := t.query(selectDue, o.Lane, tenant, millis(o.Now), limit)
 	if err != nil {
 		return out, err

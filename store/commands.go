@@ -19,7 +19,8 @@ var _ delivery.CommandStore = (*Store)(nil)
 // DueMarkers implements delivery.CommandStore.
 func (s *Store) DueMarkers(ctx context.Context, now time.Time, limit int) ([]delivery.Marker, error) {
 	rows, err := s.readDB.QueryContext(ctx, `SELECT f.tenant_id,f.notification_id,n.lane,n.send_at,n.flags,n.type FROM fanouts f
- JOIN notifications n ON n.tenant_id=f.tenant_id AND n.id=f.notification_id WHERE f.due_at<=? ORDER BY f.due_at LIMIT ?`, millis(now), limit)
+ JOIN notifications n ON n.tenant_id=f.tenant_id AND n.id=f.notification_id
+ JOIN tenants t ON t.id=f.tenant_id AND t.deleted_at=0 WHERE f.due_at<=? ORDER BY f.due_at LIMIT ?`, millis(now), limit)
 	if err != nil {
 		return nil, err
 	}
