@@ -174,7 +174,12 @@ func (t *tx) eraseTargets(e delivery.Erasure, user ids.ID) (more bool, err error
 		if err := t.endHolds("tenant_id=? AND scope=? AND subject_id=?", delivery.Resume, e.Tenant, delivery.HoldEndpoint, id); err != nil {
 			return false, err
 		}
+		held, err := t.affect("UPDATE holds SET detail='' WHERE tenant_id=? AND scope=? AND subject_id=? AND detail<>''", e.Tenant, delivery.HoldEndpoint, id)
+		if err != nil {
+			return false, err
+		}
 		e.Rows["endpoints"]++
+		e.Rows["holds"] += int(held)
 	}
 	return n == eraseLimit || len(list) == eraseLimit, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/jobs"
+	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/tenants"
 )
 
@@ -55,6 +56,14 @@ type erasing struct {
 
 // EraseStep implements delivery.ErasureStore.
 func (s *Store) EraseStep(ctx context.Context, j jobs.Job) (jobs.Progress, error) {
+	t, err := s.Tenant(ctx, j.Tenant)
+	if problem.CodeOf(err) == problem.NotFound || err == nil && t.Deleting() {
+		// All of the tenant goes, and nothing of it can be opened any more.
+		return s.step(ctx, j, 1, func(*tx) (jobs.Progress, error) { return jobs.Progress{End: true}, nil })
+	}
+	if err != nil {
+		return jobs.Progress{}, err
+	}
 	x := &erasing{s: s, j: j, now: s.now(), cursor: eraseCursor{Part: eraseDeliveries}}
 	if err := x.read(ctx); err != nil {
 		return jobs.Progress{}, err
