@@ -135,6 +135,9 @@ func (t *tx) takeOut(e delivery.Erasure, user ids.ID, waiting [][2]ids.ID) error
 	if user == 0 {
 		return nil
 	}
+	if err := t.lockTenant(e.Tenant, false); err != nil {
+		return err
+	}
 	now := millis(e.RequestedAt)
 	for _, k := range waiting {
 		n, err := t.affect(dropErased, e.ID, now, e.Tenant, k[0], k[1])

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -147,16 +148,24 @@ func (s *Store) purge(ctx context.Context, limit int, run func(t *tx, limit int)
 	return removed, err
 }
 
-// cuts lists the tenants that have something past its time. It asks each for its
-// oldest rows, so that those who have nothing cost no more.
+// oldest is asked for each tenant, so that those who have nothing to remove cost
+// no more than that.
+const oldest = `SELECT t.id,t.settings,coalesce((SELECT min(n.id) FROM notifications n WHERE n.tenant_id=t.id),0),
+ coalesce((SELECT min(p.notification_id) FROM payloads p INDEXED BY payloads_tenant WHERE p.tenant_id=t.id),0)
+ FROM tenants t WHERE t.deleted_at=0 ORDER BY t.id`
+
+// cuts lists the tenants that have something past its time.
 func (s *Store) cuts(ctx context.Context, r delivery.Retention, now time.Time) ([]cut, error) {
-	rows, err := s.listDB.QueryContext(ctx, "SELECT id,settings FROM tenants WHERE deleted_at=0 ORDER BY id")
+	rows, err := s.listDB.QueryContext(ctx, oldest)
 	if err != nil {
-		return nil, fmt.Errorf("read the tenants: %w", err)
+		return nil, fmt.Errorf("look for what is past its time: %w", err)
 	}
 	all, err := collect(rows, func(rows *sql.Rows) (c cut, err error) {
-		var settings string
-		if err := rows.Scan(&c.tenant, &settings); err != nil {
+		var (
+			tenant, notification, payload ids.ID
+			settings                      string
+		)
+		if err := rows.Scan(&tenant, &settings, &notification, &payload); err != nil {
 			return c, err
 		}
 		own := r
@@ -167,29 +176,12 @@ func (s *Store) cuts(ctx context.Context, r delivery.Retention, now time.Time) (
 			}
 			own = r.For(set.Retention)
 		}
-		return newCut(c.tenant, own, now), nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	oldest, err := s.stmt(`SELECT coalesce((SELECT min(id) FROM notifications WHERE tenant_id=?),0),
- coalesce((SELECT min(notification_id) FROM payloads WHERE tenant_id=?),0)`)
-	if err != nil {
-		return nil, err
-	}
-	out := all[:0]
-	for _, c := range all {
-		var notification, payload ids.ID
-		if err := oldest.QueryRowContext(ctx, c.tenant, c.tenant).Scan(&notification, &payload); err != nil {
-			return nil, fmt.Errorf("look for what is past its time: %w", err)
-		}
+		c = newCut(tenant, own, now)
 		c.oldSent = payload != 0 && payload < c.sentID
 		c.oldRows = notification != 0 && notification < c.rowID || payload != 0 && payload < c.rowID
-		if c.oldSent || c.oldRows {
-			out = append(out, c)
-		}
-	}
-	return out, nil
+		return c, nil
+	})
+	return slices.DeleteFunc(all, func(c cut) bool { return !c.oldSent && !c.oldRows }), err
 }
 
 // purgeContent looks for notifications on the read pool first: what walks much

@@ -22,7 +22,7 @@ func TestSQLite(t *testing.T) {
 		t.Helper()
 		o := options(t)
 		s := open(t, o)
-		db, err := sql.Open("sqlite", o.Path+"?_pragma=busy_timeout(10000)")
+		db, err := sql.Open("sqlite", o.URL+"?_pragma=busy_timeout(10000)")
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = db.Close() })
 		return storetest.Opened{Store: s, Clock: o.clock, IDs: o.IDs,
@@ -37,7 +37,7 @@ func TestSQLite(t *testing.T) {
 			},
 			Files: func(t *testing.T) (all []byte) {
 				t.Helper()
-				names, err := filepath.Glob(o.Path + "*")
+				names, err := filepath.Glob(o.URL + "*")
 				require.NoError(t, err)
 				for _, name := range names {
 					b, err := os.ReadFile(name)
@@ -99,7 +99,7 @@ func options(t *testing.T) testOptions {
 	ring, _, err := store.NewKeyRing()
 	require.NoError(t, err)
 	clock := storetest.NewClock()
-	return testOptions{clock: clock, Options: store.Options{Path: filepath.Join(t.TempDir(), "c.db"), KeyRing: ring, Now: clock.Now,
+	return testOptions{clock: clock, Options: store.Options{URL: filepath.Join(t.TempDir(), "c.db"), KeyRing: ring, Now: clock.Now,
 		IDs: ids.NewGenerator(1, clock.Now), Migrate: true}}
 }
 

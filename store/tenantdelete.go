@@ -170,10 +170,3 @@ func (t *tx) removeOfTenant(tenant ids.ID, c *deletionCursor) (removed int, err 
 	})
 	return removed, err
 }
-
-// deleting tells whether a tenant is on its way out, or gone.
-func (t *tx) deleting(tenant ids.ID) (bool, error) {
-	var at int64
-	found, err := t.one("SELECT deleted_at FROM tenants WHERE id=?", []any{tenant}, &at)
-	return !found || at != 0, err
-}

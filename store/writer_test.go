@@ -20,7 +20,7 @@ func openStore(t *testing.T, edit func(*Options)) *Store {
 	t.Helper()
 	ring, _, err := NewKeyRing()
 	require.NoError(t, err)
-	o := Options{Path: filepath.Join(t.TempDir(), "c.db"), KeyRing: ring, Migrate: true}
+	o := Options{URL: filepath.Join(t.TempDir(), "c.db"), KeyRing: ring, Migrate: true}
 	if edit != nil {
 		edit(&o)
 	}
@@ -90,8 +90,8 @@ func TestOneFaultNeverFailsItsBatch(t *testing.T) {
 func TestATroubledDatabaseIsNoMembersFault(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, nil)
-	require.NoError(t, s.writer.tx.exec("PRAGMA busy_timeout=0"))
-	db, err := sql.Open("sqlite", "file:"+s.opts.Path)
+	require.NoError(t, s.writer.txs[0].exec("PRAGMA busy_timeout=0"))
+	db, err := sql.Open("sqlite", "file:"+s.opts.URL)
 	require.NoError(t, err)
 	defer func() { _ = db.Close() }()
 	db.SetMaxOpenConns(1)
@@ -153,7 +153,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 	queries := map[string]string{"tenants due": dueTenants, "due": selectDue, "resolve users": resolveUserDevices, "lease": lease, "finish": finishAttempt,
 		"keep": keepAttempt, "unknown": unknownAttempt, "idempotency": selectIdempotency}
 	queries["purge idempotency"], queries["find sensitive"], queries["find content"] = purgeIdempotency, findSensitive, findContent
-	queries["remove content"] = removeContent
+	queries["remove content"], queries["oldest"] = removeContent, oldest
 	for _, p := range purges {
 		queries["purge "+p.what] = p.query
 	}

@@ -1,6 +1,7 @@
 -- +goose Up
 -- Erasure of users, deletion of tenants, retention per tenant.
 ALTER TABLE tenants ADD COLUMN deleted_at BIGINT NOT NULL DEFAULT 0; -- since when it is being deleted
+CREATE INDEX tenants_deleting ON tenants (id) WHERE deleted_at <> 0;
 
 -- Content by tenant: each has its own retention.
 CREATE INDEX payloads_tenant ON payloads (tenant_id, notification_id);

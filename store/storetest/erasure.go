@@ -70,6 +70,7 @@ var noUserData = map[string]string{
 	"notifications":       "no content, and nobody's",
 	"audit":               "subjects are ids, never a user's",
 	"nodes":               "servers",
+	"duties":              "background work",
 	"schema_info":         "the schema",
 	"goose_db_version":    "the schema",
 	"sqlite_sequence":     "the schema",
