@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -199,12 +200,18 @@ func (s *Store) reapply(ctx context.Context, tenant ids.ID, subjects map[string]
 		return 0, err
 	}
 	erased := map[string]bool{}
-	erase := func(user string, since time.Time) error {
-		at, was := subjects[hash(user)]
+	erase := func(user string, since time.Time, known bool) error {
+		subject := hash(user)
+		at, was := subjects[subject]
 		if !was || since.After(at) || erased[user] {
 			return nil
 		}
 		erased[user] = true
+		if !known { // an erasure that is under way finds what only names the user
+			if open, err := s.erasureOpen(ctx, tenant, subject); err != nil || open {
+				return err
+			}
+		}
 		_, _, err := s.eraseUser(ctx, tenant, user, actorLog, delivery.ErasureRepeated)
 		if err == nil {
 			n++
@@ -228,7 +235,7 @@ func (s *Store) reapply(ctx context.Context, tenant ids.ID, subjects map[string]
 			return n, err
 		}
 		for _, u := range list {
-			if err := erase(u.name, u.id.Time()); err != nil {
+			if err := erase(u.name, u.id.Time(), true); err != nil {
 				return n, err
 			}
 			after = u.name
@@ -240,13 +247,23 @@ func (s *Store) reapply(ctx context.Context, tenant ids.ID, subjects map[string]
 	// Users who are named in what is scheduled need not be known yet.
 	err = s.scheduled(ctx, tenant, func(id ids.ID, to delivery.To) error {
 		for _, name := range to.Users {
-			if err := erase(name, id.Time()); err != nil {
+			if err := erase(name, id.Time(), false); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	return n, err
+}
+
+func (s *Store) erasureOpen(ctx context.Context, tenant ids.ID, subject string) (open bool, err error) {
+	raw, err := hex.DecodeString(subject)
+	if err != nil {
+		return false, err
+	}
+	n := 0
+	err = s.listDB.QueryRowContext(ctx, "SELECT count(*) FROM erasures WHERE tenant_id=? AND finished_at=0 AND subject=?", tenant, raw).Scan(&n)
+	return n > 0, err
 }
 
 // scheduled calls for every notification of a tenant whose targets are still to

@@ -50,6 +50,16 @@ func TestSQLite(t *testing.T) {
 	})
 }
 
+// exec runs a statement behind the store.
+func exec(t *testing.T, path, query string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path+"?_pragma=busy_timeout(10000)")
+	require.NoError(t, err)
+	defer func() { _ = db.Close() }()
+	_, err = db.Exec(query)
+	require.NoError(t, err)
+}
+
 // dump reads all tables that a query names.
 func dump(t *testing.T, db *sql.DB, tables string) storetest.Dump {
 	t.Helper()
