@@ -123,6 +123,9 @@ func New(o Options) *Engine {
 	e.sendCtx, e.stopSends = context.WithCancelCause(context.Background())
 	e.loopCtx, e.stopLoops = context.WithCancel(context.Background())
 	e.claimBeat.Store(o.Now().UnixMilli())
+	if o.Jobs != nil {
+		o.Jobs.Handle(jobs.ReplayDeadLetters, e.replayStep)
+	}
 	return e
 }
 
@@ -231,7 +234,7 @@ func (e *Engine) Replay(ctx context.Context, tenant, notification, target ids.ID
 		return err
 	}
 	err = e.o.Store.Replay(ctx, tenant, notification, target, e.o.Now(), func(r Request, k channels.Kind) time.Duration {
-		return ttlOf(k, r.TTL, pic.settings)
+		return life(ttlOf(k, r.TTL, pic.settings))
 	}, actor)
 	if err == nil {
 		e.backlog.Add(1)

@@ -216,6 +216,7 @@ type Store interface {
 	AcceptStore
 	QueueStore
 	CommandStore
+	ReplayStore
 	DirectoryStore
 }
 

@@ -63,6 +63,7 @@ func purges(r delivery.Retention, now time.Time) []expired {
 			perTenant + `notifications n ON n.tenant_id=t.id AND n.id<? WHERE n.send_at<? AND n.flags&8=0
  AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id=n.tenant_id AND d.notification_id=n.id)
  AND NOT EXISTS (SELECT 1 FROM skips k WHERE k.tenant_id=n.tenant_id AND k.notification_id=n.id) LIMIT ?)`, []any{rowID, rowAt}, ""},
+		{"jobs", `DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state>2 AND finished_at<? LIMIT ?)`, []any{rowAt}, ""},
 		{"orphaned content", `DELETE FROM payloads WHERE notification_id IN (SELECT p.notification_id FROM payloads p WHERE p.notification_id<?
  AND NOT EXISTS (SELECT 1 FROM notifications n WHERE n.tenant_id=p.tenant_id AND n.id=p.notification_id) LIMIT ?)`, []any{rowID}, ""},
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/tenants"
 	"github.com/carillonhq/carillon/webhooks"
@@ -28,6 +29,8 @@ type Store interface {
 	devices.Store
 	tenants.Store
 	webhooks.Store
+	jobs.Store
+	jobs.Register
 }
 
 // Opened is an empty store. It must tell the time by Clock and take its ids from
@@ -68,7 +71,7 @@ func (c *Clock) Advance(d time.Duration) {
 func Run(t *testing.T, open func(t *testing.T) Opened) {
 	for _, group := range []map[string]func(*kit){
 		acceptTests(), claimTests(), finishTests(), holdTests(), commandTests(), purgeTests(), ledgerTests(),
-		deviceTests(), endpointTests(), tenantTests(), credentialTests(), tenancyTests(), modelTests(),
+		deviceTests(), endpointTests(), tenantTests(), credentialTests(), tenancyTests(), modelTests(), jobTests(), replayTests(),
 	} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {
