@@ -17,6 +17,7 @@ import (
 const (
 	DefaultReplayRate = 100  // letters in a second
 	MaxReplayRate     = 1000 // letters in a second
+	MaxReplays        = 20   // unfinished ones of a tenant: jobs have their turns, whosever they are
 	replayStep        = 500  // letters in one step: each may change two rows
 	deadWindow        = 5000 // letters that one step looks at, whether the filter wants them or not
 	countTime         = 2 * time.Second
@@ -157,7 +158,8 @@ type ReplayStore interface {
 	WalkDead(ctx context.Context, tenant ids.ID, w DeadWalk) (DeadPage, error)
 	// CreateReplay stores a job with its audit, and the answer with the idempotency
 	// key, in one transaction. When the key is taken, nothing is stored and the
-	// stored answer comes back, or problem.IdempotencyMismatch.
+	// stored answer comes back, or problem.IdempotencyMismatch. A tenant with
+	// MaxReplays unfinished ones is problem.Throttled.
 	CreateReplay(ctx context.Context, j jobs.Job, i *Idempotency, a Answer, expires time.Time) (stored *Answer, err error)
 	// ReplayDead is a step of a job: it replays the letters that are still as they
 	// were found, and moves the job as progress says.
@@ -286,7 +288,7 @@ func (e *Engine) replayStep(ctx context.Context, j jobs.Job) (jobs.Progress, err
 		result replayResult
 	)
 	if err := errors.Join(readJSON(j.Spec, &spec), readJSON(j.Cursor, &place), readJSON(j.Result, &result)); err != nil || spec.PerSecond < 1 {
-		return jobs.Progress{}, jobs.Permanent(errors.New("the job cannot be read; make a new one"))
+		return jobs.Progress{}, jobs.Permanent(problem.New(problem.Invalid, "The job cannot be read; make a new one."))
 	}
 	now := e.o.Now()
 	room := e.o.MaxBacklog - int(e.backlog.Load())
@@ -334,7 +336,7 @@ func (e *Engine) revive(ctx context.Context, tenant ids.ID, found []DeadLetter, 
 	}
 	pic, err := e.directory.of(ctx, tenant)
 	if problem.CodeOf(err) == problem.NotFound {
-		err = jobs.Permanent(errors.New("the tenant does not exist any more"))
+		err = jobs.Permanent(problem.New(problem.NotFound, "The tenant does not exist any more."))
 	}
 	if err != nil {
 		return nil, 0, 0, err

@@ -11,6 +11,7 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/jobs"
+	"github.com/carillonhq/carillon/problem"
 )
 
 var _ delivery.ReplayStore = (*Store)(nil)
@@ -44,6 +45,14 @@ func (s *Store) CreateReplay(ctx context.Context, j jobs.Job, i *delivery.Idempo
 			if stored, err = t.reserve(b, now); stored != nil || err != nil {
 				return err
 			}
+		}
+		open := 0
+		if _, err := t.one("SELECT count(*) FROM jobs WHERE tenant_id=? AND kind=? AND state<3", []any{j.Tenant, j.Kind}, &open); err != nil {
+			return err
+		}
+		if open >= delivery.MaxReplays {
+			return &problem.Error{Code: problem.Throttled, RetryAfter: time.Minute,
+				Detail: fmt.Sprintf("There are %d unfinished replays already; wait until one has ended, or cancel one.", open)}
 		}
 		return t.createJob(j, j.ID.Format(ids.Job))
 	})

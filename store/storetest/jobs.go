@@ -23,12 +23,15 @@ func jobTests() map[string]func(*kit) {
 		"Jobs/AStepThatFailsDoesNothing":    jobsFailedStep,
 		"Jobs/AreReturnedAndFailByTheirOwn": jobsReturned,
 		"Jobs/CanceledDoNothingMore":        jobsCanceled,
+		"Jobs/OfATenantAreLimited":          jobsLimited,
 		"Jobs/AreListedByTenant":            jobsListed,
 		"Jobs/ArePurged":                    jobsPurged,
 	}
 }
 
-func spec() json.RawMessage { return json.RawMessage(`{"filter":{"reason":"rejected"},"per_second":7}`) }
+func spec() json.RawMessage {
+	return json.RawMessage(`{"filter":{"reason":"rejected"},"per_second":7}`)
+}
 
 // newJob makes a job of a tenant; 0 is the installation.
 func (k *kit) newJob(tenant ids.ID) jobs.Job {
@@ -311,6 +314,26 @@ func jobsCanceled(k *kit) {
 	_, err = k.Store.CancelJob(k.ctx, k.tenant, odd.ID, "key_me")
 	k.code(problem.Conflict, err)
 	require.Equal(k, jobs.Queued, k.job(odd).State, "a kind that must not stop half way")
+}
+
+func jobsLimited(k *kit) {
+	var last jobs.Job
+	for range delivery.MaxReplays {
+		last = k.newJob(k.tenant)
+	}
+	create := func(tenant ids.ID) error {
+		j := jobs.Job{ID: k.IDs.Next(), Tenant: tenant, Kind: jobs.ReplayDeadLetters, Spec: spec(), CreatedAt: k.Clock.Now()}
+		_, err := k.Store.CreateReplay(k.ctx, j, &delivery.Idempotency{Principal: 1, Route: "r", Key: "k"}, delivery.Answer{}, k.Clock.Now().Add(time.Hour))
+		return err
+	}
+	k.code(problem.Throttled, create(k.tenant))
+	k.ok(create(k.newTenant("other")))
+	_, err := k.Store.CancelJob(k.ctx, k.tenant, last.ID, "x")
+	k.ok(err)
+	k.ok(create(k.tenant)) // and the key was not taken by the one that was refused
+	list, err := k.Store.Jobs(k.ctx, k.tenant, jobs.Query{State: jobs.Queued, Limit: 100})
+	k.ok(err)
+	require.Len(k, list, delivery.MaxReplays)
 }
 
 func jobsListed(k *kit) {
