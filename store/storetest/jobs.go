@@ -323,7 +323,8 @@ func jobsLimited(k *kit) {
 	}
 	create := func(tenant ids.ID) error {
 		j := jobs.Job{ID: k.IDs.Next(), Tenant: tenant, Kind: jobs.ReplayDeadLetters, Spec: spec(), CreatedAt: k.Clock.Now()}
-		_, err := k.Store.CreateReplay(k.ctx, j, &delivery.Idempotency{Principal: 1, Route: "r", Key: "k"}, delivery.Answer{}, k.Clock.Now().Add(time.Hour))
+		_, err := k.Store.CreateReplay(k.ctx, j, &delivery.Idempotency{Principal: 1, Route: "r", Key: "k"},
+			delivery.Answer{Status: 202, Body: []byte("{}")}, k.Clock.Now().Add(time.Hour))
 		return err
 	}
 	k.code(problem.Throttled, create(k.tenant))
