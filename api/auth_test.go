@@ -16,6 +16,7 @@ import (
 var bodies = map[string]string{
 	"sendNotification":   `{"to":{"users":["u1"]},"title":"t"}`,
 	"sendNotifications":  `{"notifications":[{"to":{"users":["u1"]},"title":"t"}]}`,
+	"replayDeadLetters":  `{"filter":{"reason":"exhausted"}}`,
 	"putDevice":          `{"user":"u1","channel":"fcm","token":"tok"}`,
 	"putMyDevice":        `{"channel":"fcm","token":"tok"}`,
 	"unregisterMyDevice": `{"address":"tok"}`,

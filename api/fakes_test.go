@@ -149,6 +149,8 @@ type fakeEngine struct {
 	w      *world
 	accept func(delivery.Submission) (delivery.Answer, error)
 	ready  error
+	order  delivery.ReplayOrder // of the last replay or count
+	exact  bool                 // what counting says of itself
 }
 
 var _ Engine = (*fakeEngine)(nil)
@@ -206,6 +208,19 @@ func (e *fakeEngine) Replay(_ context.Context, tenant, n, target ids.ID, _ strin
 		return problem.New(problem.Conflict, "The delivery is sent, not dead.")
 	}
 	return nil
+}
+
+func (e *fakeEngine) ReplayAll(_ context.Context, o delivery.ReplayOrder) (delivery.Answer, error) {
+	e.w.note("replay all")
+	e.order = o
+	status, body, err := o.Render(e.w.jobs.aJob(jobs.Queued))
+	return delivery.Answer{Status: status, Body: body}, err
+}
+
+func (e *fakeEngine) CountDead(_ context.Context, o delivery.ReplayOrder) (int, bool, error) {
+	e.w.note("count dead")
+	e.order = o
+	return 7, e.exact, nil
 }
 
 func (e *fakeEngine) Ready() error { return e.ready }

@@ -123,9 +123,9 @@ func (s *Server) document(r route) {
 		delete(answer.Headers, "Content-Type")
 		answer.Content = map[string]*huma.MediaType{jsonType: {Schema: schemas.Schema(t, true, r.id+"Answer")}}
 	}
-	if r.id == "sendNotification" {
-		op.Responses["200"] = &huma.Response{Description: "With dry_run: what would be sent",
-			Content: map[string]*huma.MediaType{jsonType: {Schema: schemas.Schema(reflect.TypeFor[Preview](), true, "")}}}
+	if t := r.preview; t != nil {
+		op.Responses["200"] = &huma.Response{Description: "With dry_run: what would be done",
+			Content: map[string]*huma.MediaType{jsonType: {Schema: schemas.Schema(t, true, "")}}}
 	}
 }
 

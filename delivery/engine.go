@@ -129,6 +129,7 @@ func New(o Options) *Engine {
 	e.loopCtx, e.stopLoops = context.WithCancel(context.Background())
 	e.claimBeat.Store(o.Now().UnixMilli())
 	if o.Jobs != nil {
+		o.Jobs.Handle(jobs.ReplayDeadLetters, e.replayStep)
 		o.Jobs.Handle(jobs.EraseUser, o.Store.EraseStep)
 		o.Jobs.Handle(jobs.DeleteTenant, o.Store.DeleteTenantStep)
 	}
@@ -293,7 +294,7 @@ func (e *Engine) Replay(ctx context.Context, tenant, notification, target ids.ID
 		return err
 	}
 	err = e.o.Store.Replay(ctx, tenant, notification, target, e.o.Now(), func(r Request, k channels.Kind) time.Duration {
-		return ttlOf(k, r.TTL, pic.settings)
+		return life(ttlOf(k, r.TTL, pic.settings))
 	}, actor)
 	if err == nil {
 		e.backlog.Add(1)

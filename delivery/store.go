@@ -232,6 +232,7 @@ type Store interface {
 	QueueStore
 	CommandStore
 	ErasureStore
+	ReplayStore
 	DirectoryStore
 }
 

@@ -34,6 +34,10 @@ const findContent = `SELECT p.notification_id FROM payloads p INDEXED BY payload
 const purgeIdempotency = `DELETE FROM idempotency WHERE (tenant_id,principal_id,route,key) IN
  (SELECT tenant_id,principal_id,route,key FROM idempotency WHERE expires_at<=? LIMIT ?)`
 
+// Jobs are kept as long as rows are by default: those of the installation are no
+// tenant's.
+const purgeJobs = `DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state>2 AND finished_at<? LIMIT ?)`
+
 // purges lists what is removed of a tenant, in this order. Each takes the tenant,
 // the arguments of its cut, and how many rows it may remove. They walk tables by
 // ranges of a key that begins with the tenant, so that a purge costs what it
@@ -132,6 +136,10 @@ func (s *Store) Purge(ctx context.Context, r delivery.Retention, now time.Time, 
 		if err := add(q.what, n, err); err != nil {
 			return total, err
 		}
+	}
+	n, err = s.purge(ctx, limit, func(t *tx, limit int) (int64, error) { return t.affect(purgeJobs, millis(now.Add(-r.Rows)), limit) })
+	if err := add("jobs", n, err); err != nil {
+		return total, err
 	}
 	n, err = s.purgeHolds(ctx, now, limit)
 	return total, add("holds", n, err)

@@ -112,7 +112,7 @@ func TestCommandsSayWhatIsWrong(t *testing.T) {
 		{"send --key k --url ftp://x --title x", exitUsage, "https://"},
 		{"send --key k --url http://127.0.0.1:1 --title x", exitFailed, "cannot be reached"},
 		{"send --key k --data {", exitUsage, "--data"},
-		{"dead replay", exitUsage, "1 arg"},
+		{"dead replay", exitUsage, "give a delivery"},
 	} {
 		code, _, errs := i.command(strings.Fields(x.args)...)
 		require.Equal(t, x.code, code, "%s: %s", x.args, errs)

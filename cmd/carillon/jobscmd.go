@@ -23,11 +23,6 @@ type jobAnswer struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
-// final tells whether a job has come to its end.
-func (j jobAnswer) final() bool {
-	return j.State == "done" || j.State == "canceled" || j.State == "failed"
-}
-
 // progress is how far a job is, such as 120 of 300 (40%).
 func (j jobAnswer) progress() string {
 	n := j.Done + j.Skipped + j.Failed

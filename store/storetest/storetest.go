@@ -86,7 +86,7 @@ func (c *Clock) Advance(d time.Duration) {
 func Run(t *testing.T, open func(t *testing.T) Opened) {
 	for _, group := range []map[string]func(*kit){
 		acceptTests(), claimTests(), finishTests(), holdTests(), commandTests(), purgeTests(), ledgerTests(),
-		deviceTests(), endpointTests(), tenantTests(), credentialTests(), tenancyTests(), modelTests(),
+		deviceTests(), endpointTests(), tenantTests(), credentialTests(), tenancyTests(), modelTests(), jobTests(), replayTests(),
 		erasureTests(),
 	} {
 		for name, test := range group {
