@@ -44,6 +44,12 @@ type Options struct {
 	PurgeEvery  time.Duration // 1 min
 	CountEvery  time.Duration // between two counts of the backlog; 10 s
 	ProbeEvery  time.Duration // of refused credentials; 15 min
+	// StaleAfter is after how long without a sign of life a device is retired, where
+	// the tenant does not say; 0: never.
+	StaleAfter time.Duration
+	// OldCredentials is how long the secret of a replaced credential is kept; 0: 30 days.
+	OldCredentials time.Duration
+	UpkeepEvery    time.Duration // between two rounds of the slow loop; 1 h
 }
 
 func (o *Options) defaults() {
@@ -58,6 +64,8 @@ func (o *Options) defaults() {
 	set(&o.PurgeEvery, time.Minute)
 	set(&o.CountEvery, 10*time.Second)
 	set(&o.ProbeEvery, 15*time.Minute)
+	set(&o.OldCredentials, 30*24*time.Hour)
+	set(&o.UpkeepEvery, time.Hour)
 	if o.Retention == (Retention{}) {
 		o.Retention = DefaultRetention()
 	}
@@ -152,6 +160,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	e.loops.Go(e.leaseLoop)
 	e.loops.Go(e.holdLoop)
 	e.loops.Go(e.purgeLoop)
+	e.loops.Go(e.upkeepLoop)
 	return nil
 }
 

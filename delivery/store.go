@@ -210,6 +210,22 @@ type CommandStore interface {
 	Purge(ctx context.Context, r Retention, now time.Time, limit int) (int, error)
 }
 
+// UpkeepStore is what the slow loop needs.
+type UpkeepStore interface {
+	// RetireStale retires devices, as stale, of which nothing was heard for so long,
+	// or for as long as the tenant's settings say: no registration, and no success
+	// among the deliveries that are kept. 0 is never.
+	RetireStale(ctx context.Context, after time.Duration, now time.Time) (int, error)
+	// DropExpiredSecrets removes the secrets of endpoints that do not count any more.
+	DropExpiredSecrets(ctx context.Context, now time.Time) (int, error)
+	// DropReplacedCredentials removes the secrets of up to limit credential versions
+	// that were replaced before a time.
+	DropReplacedCredentials(ctx context.Context, before time.Time, limit int) (int, error)
+	// DropOldKeys removes up to limit API keys that were revoked or expired before
+	// a time.
+	DropOldKeys(ctx context.Context, before time.Time, limit int) (int, error)
+}
+
 // DirectoryStore reads what the engine keeps in memory of a tenant.
 type DirectoryStore interface {
 	Tenant(context.Context, ids.ID) (tenants.Tenant, error)
@@ -231,6 +247,7 @@ type Store interface {
 	AcceptStore
 	QueueStore
 	CommandStore
+	UpkeepStore
 	ErasureStore
 	ReplayStore
 	DirectoryStore
