@@ -154,7 +154,7 @@ func (o *Options) check() error {
 func (s *Server) routes() []route {
 	var all []route
 	for _, part := range [][]route{
-		s.notificationRoutes(), s.deliveryRoutes(), s.holdRoutes(), s.jobRoutes(), s.userRoutes(),
+		s.notificationRoutes(), s.deliveryRoutes(), s.holdRoutes(), s.jobRoutes(), s.userRoutes(), s.erasureRoutes(),
 		s.deviceRoutes(), s.meRoutes(), s.endpointRoutes(),
 		s.credentialRoutes(), s.appRoutes(), s.keyRoutes(), s.userKeyRoutes(), s.tenantRoutes(),
 	} {

@@ -96,6 +96,9 @@ func (s *Server) tenantOf(ctx context.Context, p tenants.Principal, name string)
 	if err != nil || (p.Tenant != 0 && p.Tenant != t.ID) {
 		return 0, problem.New(problem.NotFound, "There is no tenant with the name in %s.", tenantHeader)
 	}
+	if t.Deleting() {
+		return 0, problem.New(problem.Conflict, "The tenant in %s is being deleted.", tenantHeader)
+	}
 	return t.ID, nil
 }
 

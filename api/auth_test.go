@@ -48,6 +48,8 @@ func sampleRequest(r route) request {
 		id = theCredential.Format(ids.Credential)
 	case strings.HasPrefix(r.path, "/v1/jobs"):
 		id = theJob.Format(ids.Job)
+	case strings.HasPrefix(r.path, "/v1/erasures"):
+		id = theErasure.Format(ids.Erasure)
 	case strings.HasPrefix(r.path, "/v1/user-keys"):
 		id = theUserKey.Format(ids.UserKey)
 	case strings.HasPrefix(r.path, "/v1/keys"):

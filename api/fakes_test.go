@@ -37,6 +37,7 @@ const (
 	theUserKey
 	theHold
 	theJob
+	theErasure
 )
 
 var epoch = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
@@ -223,6 +224,11 @@ func (e *fakeEngine) CountDead(_ context.Context, o delivery.ReplayOrder) (int, 
 	return 7, e.exact, nil
 }
 
+func (e *fakeEngine) EraseUser(_ context.Context, _ ids.ID, user, actor string) (delivery.Erasure, error) {
+	e.w.note("erase " + user + " by " + actor)
+	return anErasure(), nil
+}
+
 func (e *fakeEngine) Ready() error { return e.ready }
 func (e *fakeEngine) EndpointsChanged(_, which ids.ID) {
 	e.w.note("changed " + which.Format(ids.Endpoint))
@@ -285,6 +291,27 @@ func (l *fakeLedger) DeadLetters(_ context.Context, _ ids.ID, q delivery.Query) 
 func (l *fakeLedger) Holds(context.Context, ids.ID) ([]delivery.Hold, error) {
 	l.w.note("holds")
 	return l.holds, nil
+}
+
+func anErasure() delivery.Erasure {
+	return delivery.Erasure{ID: theErasure, Tenant: tenantA, Subject: "00ff", Job: theJob, Actor: "key_1", Origin: delivery.ErasureAsked, RequestedAt: epoch,
+		Rows: map[string]int{"devices": 2}}
+}
+
+func (l *fakeLedger) Erasures(_ context.Context, _, after ids.ID, _ int) ([]delivery.Erasure, error) {
+	l.w.note("erasures")
+	if after != 0 {
+		return nil, nil
+	}
+	return []delivery.Erasure{anErasure()}, nil
+}
+
+func (l *fakeLedger) Erasure(_ context.Context, tenant, id ids.ID) (delivery.Erasure, error) {
+	l.w.note("erasure")
+	if tenant != tenantA || id != theErasure {
+		return delivery.Erasure{}, absent()
+	}
+	return anErasure(), nil
 }
 
 func (l *fakeLedger) UserNotifications(_ context.Context, _ ids.ID, user string, after ids.ID, limit int) ([]delivery.NotificationView, error) {

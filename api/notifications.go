@@ -25,6 +25,9 @@ type Engine interface {
 	ReplayAll(ctx context.Context, o delivery.ReplayOrder) (delivery.Answer, error)
 	// CountDead counts them. exact is false where counting took too long.
 	CountDead(ctx context.Context, o delivery.ReplayOrder) (n int, exact bool, err error)
+	// EraseUser takes a user out of use at once, and has the rest removed in the
+	// background.
+	EraseUser(ctx context.Context, tenant ids.ID, user, actor string) (delivery.Erasure, error)
 	// Ready is nil while the engine works. The sentence of its error is shown at /readyz.
 	Ready() error
 	// EndpointsChanged tells that an endpoint was made, changed or deleted.

@@ -59,9 +59,6 @@ type ErasureStore interface {
 	// jobs.DeleteTenant.
 	EraseStep(ctx context.Context, j jobs.Job) (jobs.Progress, error)
 	DeleteTenantStep(ctx context.Context, j jobs.Job) (jobs.Progress, error)
-	Erasure(ctx context.Context, tenant, id ids.ID) (Erasure, error)
-	// Erasures lists the receipts of a tenant, newest first.
-	Erasures(ctx context.Context, tenant, after ids.ID, limit int) ([]Erasure, error)
 }
 
 // EraseUser erases a user of a tenant. When it returns, nothing more is sent to

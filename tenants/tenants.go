@@ -82,12 +82,13 @@ const (
 	Read        Scope = "read"        // read notifications, deliveries, dead letters, holds
 	Webhooks    Scope = "webhooks"    // endpoints
 	Credentials Scope = "credentials" // apps, credentials, user keys, pause and resume
+	Erase       Scope = "erase"       // erase users, and read the receipts
 	Admin       Scope = "admin"       // the tenant's own settings and keys, and all of the above
 	Operator    Scope = "operator"    // tenants
 )
 
 // Scopes lists what a tenant's key may hold.
-func Scopes() []Scope { return []Scope{Send, Devices, Read, Webhooks, Credentials, Admin} }
+func Scopes() []Scope { return []Scope{Send, Devices, Read, Webhooks, Credentials, Erase, Admin} }
 
 // Key is an API key. Its secret is shown once, when it is made.
 type Key struct {

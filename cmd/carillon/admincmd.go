@@ -148,7 +148,7 @@ func newKeyCreateCommand(c *cli) *cobra.Command {
 	f.StringVar(&tenant, "tenant", "", "the tenant whose key it is")
 	f.BoolVar(&operator, "operator", false, "a key that manages tenants and acts for any of them")
 	f.StringVar(&name, "name", "cli", "what it is for")
-	f.StringSliceVar(&scopes, "scopes", nil, "what it may do: send, devices, read, webhooks, credentials, admin")
+	f.StringSliceVar(&scopes, "scopes", nil, "what it may do: send, devices, read, webhooks, credentials, erase, admin")
 	f.DurationVar(&expires, "expires", 0, "how long it works, such as 720h; without it, until it is revoked")
 	return cmd
 }
