@@ -104,6 +104,7 @@ func newRootCommand(c *cli) *cobra.Command {
 		newDeadCommand(c),
 		newHoldsCommand(c),
 		newJobsCommand(c),
+		newErasuresCommand(c),
 		newSimulateCommand(c),
 		newBenchCommand(c),
 		newConfigCommand(c),

@@ -64,7 +64,7 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 		}
 	}()
 	s.store, err = store.Open(ctx, store.Options{URL: cfg.DatabaseURL, KeyRing: p.keyRing, Log: p.log, QueueSize: cfg.Limits.Queue,
-		Connections: cfg.Connections, Migrate: cfg.Migrate == migrateAuto, Unchecked: cfg.Migrate == migrateOff})
+		Connections: cfg.Connections, Migrate: cfg.Migrate == migrateAuto, Unchecked: cfg.Migrate == migrateOff, ErasureLog: cfg.ErasureLogPath()})
 	if err != nil {
 		return nil, err
 	}
@@ -73,6 +73,9 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 	}
 	if err := s.store.CheckKeyRing(ctx); err != nil {
 		return nil, err
+	}
+	if cfg.ErasureLogPath() == "" && cfg.ErasureLog != erasureLogOff {
+		p.log.Warn("there is no erasure log: users who are erased come back when a backup is restored; see the setting erasure_log")
 	}
 	if err := s.join(ctx); err != nil {
 		return nil, err
@@ -85,7 +88,8 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 	s.jobs = jobs.NewRunner(jobs.Options{Store: s.store, IDs: generator, Now: now, Log: p.log})
 	o := delivery.Options{Store: s.store, Jobs: s.jobs, Channels: kinds, IDs: generator, Now: now, Role: cfg.Role, Log: p.log, Metrics: s.metrics.Registry(),
 		Workers: cfg.Workers, MaxBacklog: cfg.Limits.Backlog,
-		Retention: delivery.Retention{SentPayload: cfg.Retention.Sent, DeadPayload: cfg.Retention.Dead, Rows: cfg.Retention.Rows}}
+		Retention:  delivery.Retention{SentPayload: cfg.Retention.Sent, DeadPayload: cfg.Retention.Dead, Rows: cfg.Retention.Rows},
+		StaleAfter: cfg.StaleAfter, OldCredentials: cfg.Retention.Credentials}
 	if p.tune != nil {
 		p.tune(&o)
 	}
