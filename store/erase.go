@@ -97,12 +97,10 @@ func (s *Store) eraseUser(ctx context.Context, tenant ids.ID, user, actor string
 	defer s.bound.changed(tenant)
 	err = s.change(ctx, func(t *tx) error {
 		e.Rows = map[string]int{}
-		return t.overwriting(func() error {
-			if err := t.takeOut(e, id, waiting); err != nil {
-				return fmt.Errorf("erase a user: %w", err)
-			}
-			return t.openErasure(e, id, sealed)
-		})
+		if err := t.takeOut(e, id, waiting); err != nil {
+			return fmt.Errorf("erase a user: %w", err)
+		}
+		return t.openErasure(e, id, sealed)
 	})
 	return e, id, err
 }

@@ -44,14 +44,17 @@ type eraseCursor struct {
 
 // erasing is one step.
 type erasing struct {
-	s      *Store
-	j      jobs.Job
-	e      delivery.Erasure
-	user   ids.ID
-	look   sought
-	cursor eraseCursor
-	now    time.Time
-	more   bool // there is more of this part
+	s    *Store
+	j    jobs.Job
+	e    delivery.Erasure
+	user ids.ID
+	// passing is the row that a request which was on its way has made for the user
+	// again, without any device: 0 if there is none.
+	passing ids.ID
+	look    sought
+	cursor  eraseCursor
+	now     time.Time
+	more    bool // there is more of this part
 }
 
 // EraseStep implements delivery.ErasureStore.
@@ -109,15 +112,28 @@ func (x *erasing) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return json.Unmarshal(plain, &x.look)
+	if err := json.Unmarshal(plain, &x.look); err != nil || !x.cursor.Second {
+		return err
+	}
+	err = x.s.queryRow(ctx, "SELECT u.id FROM users u WHERE u.tenant_id=? AND u.external_id=? AND u.id<?"+targetless,
+		x.j.Tenant, x.look.User, ids.Before(x.j.CreatedAt.Add(delivery.EraseSettle))).Scan(&x.passing)
+	if isNoRows(err) {
+		err = nil
+	}
+	return err
 }
+
+// targetless is true of a user with neither device nor endpoint: nobody has
+// registered.
+const targetless = ` AND NOT EXISTS (SELECT 1 FROM devices d WHERE d.tenant_id=u.tenant_id AND d.user_id=u.id)
+ AND NOT EXISTS (SELECT 1 FROM endpoints e WHERE e.tenant_id=u.tenant_id AND e.user_id=u.id AND e.user_id<>0)`
 
 // write runs the writing half of a step.
 func (x *erasing) write(ctx context.Context, next string, run func(*tx) error) (jobs.Progress, error) {
 	return x.s.step(ctx, x.j, maxBatch, func(t *tx) (p jobs.Progress, err error) {
 		x.e.Rows = map[string]int{}
 		if run != nil {
-			if err := t.overwriting(func() error { return run(t) }); err != nil {
+			if err := run(t); err != nil {
 				return p, err
 			}
 			if err := t.countErased(x.e); err != nil {
@@ -223,7 +239,7 @@ func targetsOf(list [][2]ids.ID, notification ids.ID) (out []ids.ID) {
 
 func (x *erasing) skips(ctx context.Context) (jobs.Progress, error) {
 	rows, err := x.s.listDB.QueryContext(ctx, `SELECT notification_id,n FROM skips INDEXED BY skips_user
- WHERE tenant_id=? AND user_id=? AND user_id IS NOT NULL ORDER BY notification_id LIMIT ?`, x.j.Tenant, x.user, eraseLimit)
+ WHERE tenant_id=? AND user_id IN (?,?) AND user_id IS NOT NULL ORDER BY notification_id LIMIT ?`, x.j.Tenant, x.user, x.passing, eraseLimit)
 	if err != nil {
 		return jobs.Progress{}, fmt.Errorf("read skips: %w", err)
 	}
@@ -537,13 +553,27 @@ func (x *erasing) rest(ctx context.Context) (jobs.Progress, error) {
 			}
 			x.e.Rows["jobs"]++
 		}
-		if x.user == 0 {
-			return nil
+		if err := x.removePassing(t); err != nil || x.user == 0 {
+			return err
 		}
 		more, err := t.eraseTargets(x.e, x.user)
 		x.more = x.more || more
 		return err
 	})
+}
+
+func (x *erasing) removePassing(t *tx) error {
+	if x.passing == 0 {
+		return nil
+	}
+	if t.s.onPostgres() { // behind whoever registers a device at this moment
+		if err := t.exec("SELECT 1 FROM users WHERE tenant_id=? AND id=? FOR UPDATE", x.j.Tenant, x.passing); err != nil {
+			return err
+		}
+	}
+	n, err := t.affect("DELETE FROM users AS u WHERE u.tenant_id=? AND u.id=?"+targetless, x.j.Tenant, x.passing)
+	x.e.Rows["users"] += int(n)
+	return err
 }
 
 // fileTries is how often a reader may keep the write-ahead log from being emptied

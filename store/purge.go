@@ -122,16 +122,19 @@ func (s *Store) Purge(ctx context.Context, r delivery.Retention, now time.Time, 
 	}
 	for _, q := range purges {
 		n, err := s.purge(ctx, limit, func(t *tx, limit int) (n int64, err error) {
-			for i := 0; i < len(cuts) && n < int64(limit); i++ {
-				if !cuts[i].oldRows {
-					continue
+			err = t.withoutOverwriting(func() error {
+				for i := 0; i < len(cuts) && n < int64(limit); i++ {
+					if !cuts[i].oldRows {
+						continue
+					}
+					of, err := t.affect(q.query, append(q.args(cuts[i]), int64(limit)-n)...)
+					if n += of; err != nil {
+						return err
+					}
 				}
-				of, err := t.affect(q.query, append(q.args(cuts[i]), int64(limit)-n)...)
-				if n += of; err != nil {
-					return n, err
-				}
-			}
-			return n, nil
+				return nil
+			})
+			return n, err
 		})
 		if err := add(q.what, n, err); err != nil {
 			return total, err
@@ -204,13 +207,21 @@ func (s *Store) purgeContent(ctx context.Context, limit int, find string, args .
 		return 0, err
 	}
 	return s.purge(ctx, len(found), func(t *tx, _ int) (n int64, err error) {
-		for _, id := range found {
-			one, err := t.affect(removeContent, id)
-			if n += one; err != nil {
-				return n, err
+		remove := func() error {
+			for _, id := range found {
+				one, err := t.affect(removeContent, id)
+				if n += one; err != nil {
+					return err
+				}
 			}
+			return nil
 		}
-		return n, nil
+		if find == findSensitive {
+			err = remove()
+		} else {
+			err = t.withoutOverwriting(remove)
+		}
+		return n, err
 	})
 }
 

@@ -24,10 +24,9 @@ type sqliteFile struct{ path string }
 // The pragmas, with their reasons: WAL lets readers work beside the writer;
 // synchronous=FULL makes a commit survive a power cut, which is what a 202
 // promises; busy_timeout covers the CLI beside a running server; secure_delete
-// overwrites what is removed within a page, where that costs no write of its own:
-// see overwriting for the rest.
+// overwrites what is removed, so that it cannot be read from the file.
 const pragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)" +
-	"&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)&_pragma=secure_delete(FAST)"
+	"&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)&_pragma=secure_delete(ON)"
 
 const sqliteReaders = 4
 

@@ -65,30 +65,28 @@ func (s *Store) deleteTenant(ctx context.Context, id ids.ID, c tenants.Change) (
 	now := s.now().UTC()
 	job := s.opts.IDs.Next()
 	err := s.change(ctx, func(t *tx) error {
-		return t.overwriting(func() error {
-			n, err := t.affect("UPDATE tenants SET deleted_at=?, updated_at=?, keyset=? WHERE id=? AND deleted_at=0", millis(now), millis(now), []byte{}, id)
-			if err != nil || n == 0 {
-				return err // somebody else did it at the same moment
-			}
-			var name string
-			if _, err := t.one("SELECT name FROM tenants WHERE id=?", []any{id}, &name); err != nil {
-				return err
-			}
-			if err := t.exec("UPDATE api_keys SET revoked_at=? WHERE tenant_id=? AND revoked_at=0", millis(now), id); err != nil {
-				return err
-			}
-			if err := t.exec("DELETE FROM user_keys WHERE tenant_id=?", id); err != nil {
-				return err
-			}
-			spec, err := json.Marshal(deletionSpec{Tenant: id.Format(ids.Tenant), Name: name})
-			if err != nil {
-				return err
-			}
-			if err := t.createJob(jobs.Job{ID: job, Kind: jobs.DeleteTenant, Spec: spec, Actor: c.Actor, CreatedAt: now}, name); err != nil {
-				return err
-			}
-			return t.audit(0, c.Actor, c.Action, name)
-		})
+		n, err := t.affect("UPDATE tenants SET deleted_at=?, updated_at=?, keyset=? WHERE id=? AND deleted_at=0", millis(now), millis(now), []byte{}, id)
+		if err != nil || n == 0 {
+			return err // somebody else did it at the same moment
+		}
+		var name string
+		if _, err := t.one("SELECT name FROM tenants WHERE id=?", []any{id}, &name); err != nil {
+			return err
+		}
+		if err := t.exec("UPDATE api_keys SET revoked_at=? WHERE tenant_id=? AND revoked_at=0", millis(now), id); err != nil {
+			return err
+		}
+		if err := t.exec("DELETE FROM user_keys WHERE tenant_id=?", id); err != nil {
+			return err
+		}
+		spec, err := json.Marshal(deletionSpec{Tenant: id.Format(ids.Tenant), Name: name})
+		if err != nil {
+			return err
+		}
+		if err := t.createJob(jobs.Job{ID: job, Kind: jobs.DeleteTenant, Spec: spec, Actor: c.Actor, CreatedAt: now}, name); err != nil {
+			return err
+		}
+		return t.audit(0, c.Actor, c.Action, name)
 	})
 	if err != nil {
 		return tenants.Tenant{}, fmt.Errorf("delete a tenant: %w", err)
@@ -149,24 +147,21 @@ func (s *Store) DeleteTenantStep(ctx context.Context, j jobs.Job) (jobs.Progress
 // removeOfTenant removes up to maxBatch rows, from the table on that the cursor
 // names.
 func (t *tx) removeOfTenant(tenant ids.ID, c *deletionCursor) (removed int, err error) {
-	err = t.overwriting(func() error {
-		for c.Table < len(tenantTables) && removed < maxBatch {
-			table := tenantTables[c.Table]
-			if table.name == "credentials" {
-				if err := t.exec("DELETE FROM credential_versions WHERE credential_id IN (SELECT id FROM credentials WHERE tenant_id=?)", tenant); err != nil {
-					return err
-				}
-			}
-			left := maxBatch - removed
-			n, err := t.affect("DELETE FROM "+table.name+" WHERE ("+table.key+") IN (SELECT "+table.key+" FROM "+table.name+" WHERE tenant_id=? LIMIT ?)", tenant, left)
-			if err != nil {
-				return fmt.Errorf("remove %s of a tenant: %w", table.name, err)
-			}
-			if removed += int(n); n < int64(left) {
-				c.Table++
+	for c.Table < len(tenantTables) && removed < maxBatch {
+		table := tenantTables[c.Table]
+		if table.name == "credentials" {
+			if err := t.exec("DELETE FROM credential_versions WHERE credential_id IN (SELECT id FROM credentials WHERE tenant_id=?)", tenant); err != nil {
+				return removed, err
 			}
 		}
-		return nil
-	})
-	return removed, err
+		left := maxBatch - removed
+		n, err := t.affect("DELETE FROM "+table.name+" WHERE ("+table.key+") IN (SELECT "+table.key+" FROM "+table.name+" WHERE tenant_id=? LIMIT ?)", tenant, left)
+		if err != nil {
+			return removed, fmt.Errorf("remove %s of a tenant: %w", table.name, err)
+		}
+		if removed += int(n); n < int64(left) {
+			c.Table++
+		}
+	}
+	return removed, nil
 }

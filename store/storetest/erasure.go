@@ -418,6 +418,10 @@ func erasureLooksTwice(k *kit) {
 	k.ok(err)
 	require.True(k, open.FinishedAt.IsZero())
 	late := k.send(requestTo(marker), p.phone)
+	both := k.notification(p.bob.ID)
+	k.fill(&both, requestTo("bob", marker))
+	both.Skips = []delivery.Skip{{User: marker, Channel: channels.APNs, Reason: delivery.SkipNoDevice}}
+	k.accept(both)
 	require.NotEmpty(k, k.find(k.dump(), p.id))
 	k.work()
 	k.ended(1000)
