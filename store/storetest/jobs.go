@@ -275,7 +275,7 @@ func jobsReturned(k *kit) {
 
 func jobsCanceled(k *kit) {
 	row := k.dead(1)[0]
-	queued, running := k.newJob(k.tenant), jobs.Job{}
+	queued := k.newJob(k.tenant)
 	got, err := k.Store.CancelJob(k.ctx, k.tenant, queued.ID, "key_me")
 	k.ok(err)
 	require.Equal(k, jobs.Canceled, got.State)
@@ -284,7 +284,7 @@ func jobsCanceled(k *kit) {
 	require.Zero(k, none.ID)
 
 	k.newJob(k.tenant)
-	running, _ = k.claimJob()
+	running, _ := k.claimJob()
 	_, err = k.Store.CancelJob(k.ctx, k.newTenant("other"), running.ID, "key_me")
 	k.code(problem.NotFound, err)
 	_, err = k.Store.CancelJob(k.ctx, 0, running.ID, "key_me")
