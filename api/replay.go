@@ -86,10 +86,10 @@ func (b *ReplayRequest) order() (delivery.ReplayOrder, error) {
 			faults.Add(x.path, "must be at most %d bytes", x.most)
 		}
 	}
-	if err := faults.Err(); err != nil { // otherwise a filter of faults only would be called empty
-		return o, err
+	if err = faults.Err(); err == nil { // otherwise a filter of faults only would be called empty
+		err = o.Check()
 	}
-	return o, o.Check()
+	return o, err
 }
 
 func (s *Server) replayDeadLetters(ctx context.Context, c *call) (*answer, error) {
