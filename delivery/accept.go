@@ -162,6 +162,9 @@ func (e *Engine) plan(ctx context.Context, tenant ids.ID, r *Request, id ids.ID,
 	if err != nil {
 		return plan{}, err
 	}
+	if pic.deleting {
+		return plan{}, errDeleting()
+	}
 	p := plan{lane: Regular, receipt: Receipt{Notification: id}}
 	if r.Urgent {
 		p.lane = Urgent

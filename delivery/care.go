@@ -297,7 +297,7 @@ func (e *Engine) probe(h Hold) {
 	ctx, cancel := context.WithTimeout(e.loopCtx, e.o.SendTimeout)
 	defer cancel()
 	pic, err := e.directory.of(ctx, h.Tenant)
-	if err != nil || pic.byID[h.Subject] == nil {
+	if err != nil || pic.deleting || pic.byID[h.Subject] == nil {
 		return
 	}
 	c := pic.byID[h.Subject]

@@ -137,6 +137,8 @@ func obstacle(it *item, pic *picture, now time.Time) (Finish, bool) {
 	}
 	t := &it.now
 	switch {
+	case pic.deleting:
+		return drop(Erased)
 	case !t.Exists:
 		return drop(Gone)
 	case it.Channel == channels.Webhook:

@@ -41,7 +41,7 @@ func formerLife(tables []archive.Table) []former {
 	for _, t := range tables {
 		if slices.Contains(t.Columns, "lease_until") {
 			// The rows are few: what is being worked at.
-			out = append(out, former{query: "UPDATE " + quoted([]string{t.Name}) + " SET lease_until=0 WHERE lease_until>0 AND ?>0"})
+			out = append(out, former{query: "UPDATE " + identifiers([]string{t.Name}) + " SET lease_until=0 WHERE lease_until>0 AND ?>0"})
 		}
 	}
 	return out

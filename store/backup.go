@@ -132,14 +132,14 @@ func (s *Store) kind() string {
 	return "sqlite"
 }
 
-// quoted lists names for SQL.
-func quoted(names []string) string { return `"` + strings.Join(names, `","`) + `"` }
+// identifiers lists names for SQL.
+func identifiers(names []string) string { return `"` + strings.Join(names, `","`) + `"` }
 
 func copyOut(ctx context.Context, db queryer, t archive.Table, a *archive.Writer) error {
 	if err := a.Table(t); err != nil {
 		return err
 	}
-	rows, err := db.QueryContext(ctx, "SELECT "+quoted(t.Columns)+" FROM "+quoted([]string{t.Name}))
+	rows, err := db.QueryContext(ctx, "SELECT "+identifiers(t.Columns)+" FROM "+identifiers([]string{t.Name}))
 	if err != nil {
 		return err
 	}

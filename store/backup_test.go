@@ -62,8 +62,8 @@ func another(t *testing.T, o testOptions, kind string) testOptions {
 	return o
 }
 
-// dump is all that a database holds, by table, as text.
-func dump(t *testing.T, o testOptions) map[string][]string {
+// contents is all that a database holds, by table, as text.
+func contents(t *testing.T, o testOptions) map[string][]string {
 	t.Helper()
 	s, err := store.Peek(context.Background(), o.Options)
 	require.NoError(t, err)
@@ -121,7 +121,7 @@ func restoredIsTheSame(t *testing.T, from, to string) {
 	o := optionsOf(t, from)
 	s := open(t, o)
 	rows := furnished(t, o, s)
-	before := dump(t, o)
+	before := contents(t, o)
 	file, sum := backup(t, o)
 	require.Equal(t, o.clock.Now(), sum.Header.SnapshotAt)
 	require.NoError(t, s.RecordBackup(context.Background(), sum, "cli"))
@@ -138,7 +138,7 @@ func restoredIsTheSame(t *testing.T, from, to string) {
 		require.NoError(t, err)
 		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "it holds device tokens")
 	}
-	after := dump(t, target)
+	after := contents(t, target)
 	for table := range before {
 		if table == "installation" || table == "audit" || table == "deliveries" {
 			continue
@@ -180,7 +180,7 @@ func TestEveryTableIsArchived(t *testing.T) {
 	open(t, o)
 	rows, err := rawDB(t, o).Query("SELECT name FROM sqlite_schema WHERE type='table' AND name NOT LIKE 'sqlite_%'")
 	require.NoError(t, err)
-	have := dump(t, o)
+	have := contents(t, o)
 	n := 0
 	for rows.Next() {
 		var name string
@@ -306,7 +306,7 @@ func interrupted(t *testing.T, kind string) {
 	_, err = store.Restore(context.Background(), other, file, "cli")
 	require.ErrorContains(t, err, "another key ring")
 
-	for table, content := range dump(t, target) {
+	for table, content := range contents(t, target) {
 		if table != "schema_info" {
 			require.Len(t, content, 1, "%s is empty", table)
 		}

@@ -26,7 +26,8 @@ const grace = int64(time.Minute / time.Millisecond)
 
 // Invariants lists what must hold. ?1 is now, ?2 is a minute ago.
 func Invariants() []Invariant {
-	const from = " FROM deliveries d INDEXED BY deliveries_due WHERE d.state<4 AND "
+	// What is left of a tenant that is being deleted is owed to nobody.
+	const from = " FROM deliveries d INDEXED BY deliveries_due WHERE d.state<4 AND NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id=d.tenant_id AND t.deleted_at<>0) AND "
 	return []Invariant{
 		{Name: "pending_overdue", Late: true, Means: "pending and due for more than a minute",
 			query: "SELECT count(*)" + from + "d.state=1 AND d.due_at<?2"},
@@ -49,7 +50,7 @@ func Invariants() []Invariant {
  AND NOT EXISTS (SELECT 1 FROM fanouts f WHERE f.tenant_id=n.tenant_id AND f.notification_id=n.id)`},
 		{Name: "marker_unserved", Means: "a scheduled notification is due for more than a minute",
 			query: `SELECT count(*) FROM fanouts f JOIN notifications n ON n.tenant_id=f.tenant_id AND n.id=f.notification_id
- WHERE f.due_at<?2 OR n.send_at<?2`},
+ WHERE (f.due_at<?2 OR n.send_at<?2) AND NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id=f.tenant_id AND t.deleted_at<>0)`},
 		{Name: "content_missing", Means: "unfinished, but its content is gone",
 			query: "SELECT count(*)" + from + "NOT EXISTS (SELECT 1 FROM payloads p WHERE p.notification_id=d.notification_id)"},
 	}

@@ -35,6 +35,9 @@ type Options struct {
 	// unless Unchecked.
 	Migrate   bool
 	Unchecked bool
+	// ErasureLog is the file, apart from the database, that every erasure is written
+	// to before it happens. Empty: none.
+	ErasureLog string
 	// QueueSize bounds the writes that wait; more are refused (accept) or wait
 	// (finish). Default 4,096.
 	QueueSize int
@@ -57,6 +60,7 @@ type Store struct {
 	ring    *KeyRing
 	seals   sealers
 	lock    *flock.Flock
+	erased  erasureLog
 
 	prepared sync.Map // SQL text -> *sql.Stmt on the read pool
 	bound    boundTenants
@@ -121,7 +125,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, db: db, ring: o.KeyRing}
+	s := &Store{opts: o, db: db, ring: o.KeyRing, erased: erasureLog{path: o.ErasureLog}}
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.closePools())
 	}

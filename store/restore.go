@@ -182,7 +182,7 @@ func (l *load) inside(ctx context.Context) error {
 	for _, t := range tables {
 		l.have[t.Name] = t.Columns
 		// Migrations put rows into some; those of the backup take their place.
-		if _, err := l.exec(ctx, "DELETE FROM "+quoted([]string{t.Name})); err != nil {
+		if _, err := l.exec(ctx, "DELETE FROM "+identifiers([]string{t.Name})); err != nil {
 			return err
 		}
 	}
@@ -279,7 +279,7 @@ func (l *load) begin(ctx context.Context, t archive.Table) (err error) {
 		_ = l.stmt.Close()
 	}
 	l.stmt, err = l.conn.PrepareContext(ctx, //nolint:gosec // the names are the database's own
-		"INSERT INTO "+quoted([]string{t.Name})+" ("+quoted(t.Columns)+") VALUES (?"+strings.Repeat(",?", len(t.Columns)-1)+")")
+		"INSERT INTO "+identifiers([]string{t.Name})+" ("+identifiers(t.Columns)+") VALUES (?"+strings.Repeat(",?", len(t.Columns)-1)+")")
 	return err
 }
 

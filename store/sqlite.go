@@ -27,9 +27,10 @@ type sqliteFile struct {
 
 // The pragmas, with their reasons: WAL lets readers work beside the writer;
 // synchronous=FULL makes a commit survive a power cut, which is what a 202
-// promises; busy_timeout covers the CLI beside a running server.
+// promises; busy_timeout covers the CLI beside a running server; secure_delete
+// overwrites what is removed, so that it cannot be read from the file.
 const pragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&" + durable +
-	"&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)"
+	"&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)&_pragma=secure_delete(ON)"
 
 const durable = "_pragma=synchronous(FULL)"
 

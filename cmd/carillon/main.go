@@ -111,6 +111,8 @@ func newRootCommand(c *cli) *cobra.Command {
 		newRestoreCommand(c),
 		newAfterRestoreCommand(c),
 		newDoctorCommand(c),
+		newJobsCommand(c),
+		newErasuresCommand(c),
 		newSimulateCommand(c),
 		newBenchCommand(c),
 		newConfigCommand(c),
