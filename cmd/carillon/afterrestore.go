@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/store"
@@ -85,14 +89,33 @@ func waitingRows(groups []store.WaitingGroup) [][]string {
 	return rows
 }
 
-func (c *cli) resumeAfterRestore(ctx context.Context, s *store.Store, age time.Duration, rest string) error {
+// restoredOnly refuses what is only for a database that was restored.
+func restoredOnly(ctx context.Context, s *store.Store) error {
 	p, err := s.SendingPaused(ctx)
-	if err != nil {
-		return err
-	}
-	if p.Restored.IsZero() {
+	if err == nil && p.Restored.IsZero() {
 		return errors.New("the database is not marked as restored: nothing was changed. After a restore by other means than `carillon restore`, run `carillon after-restore begin` first; an ordinary pause is ended by `carillon sending resume`")
 	}
+	return err
+}
+
+// eraseAgain erases whom the backup has brought back. It comes before anything is
+// sent: nothing may go to somebody who was erased.
+func (c *cli) eraseAgain(cmd *cobra.Command, s *store.Store, cfg Config) error {
+	path := cfg.ErasureLogPath()
+	if path != "" {
+		_, err := os.Stat(path)
+		if err == nil {
+			return c.applyErasures(cmd, s, path)
+		}
+		if cfg.ErasureLog != "" || !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("the erasure log cannot be read: %w. Bring it back, or name another by --erasure-log; --erasure-log off goes on without one, and whoever was erased since the backup is there again", err)
+		}
+	}
+	_, err := fmt.Fprintln(c.err, "carillon: there is no erasure log here. If users or tenants were erased after the backup, they are there again: `carillon erasures apply FILE` erases them.")
+	return err
+}
+
+func (c *cli) resumeAfterRestore(ctx context.Context, s *store.Store, age time.Duration, rest string) error {
 	cut := store.Cut{State: delivery.Dead, Progress: func(n int) { _, _ = fmt.Fprintf(c.err, "%d deliveries are %s\n", n, rest) }}
 	if age > 0 {
 		cut.Before = s.Now().Add(-age)

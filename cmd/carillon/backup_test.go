@@ -163,3 +163,42 @@ func TestABackupReplacesAFileOnlyWhenItIsWhole(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, list, 1, "nothing else is left")
 }
+
+// TestWhoWasErasedGetsNothingFromABackup: the log is applied before anything is sent.
+func TestWhoWasErasedGetsNothingFromABackup(t *testing.T) {
+	t.Parallel()
+	k := startServer(t)
+	k.phone("alice", "alices-phone")
+	k.phone("bob", "bobs-phone")
+	k.must("sending", "pause")
+	eventually(t, func() bool { _, body := get(t, k.server.url+"/readyz"); return strings.Contains(body, "paused") }, "the pause is seen")
+	k.must("send", "--user", "alice", "--title", "Hello")
+	k.must("send", "--user", "bob", "--title", "Hello")
+	file, log := filepath.Join(k.dir, "backup"), filepath.Join(k.dir, "carillon.db.erasures")
+	k.must("backup", "--to", file)
+	k.do("DELETE", "/v1/users/alice", nil, nil)
+	require.FileExists(t, log)
+	require.Zero(t, k.server.stop())
+
+	k.environ = append(k.environ, "CARILLON_DATABASE_URL="+filepath.Join(k.dir, "restored.db"))
+	k.must("restore", file)
+	code, _, errs := k.command("after-restore", "resume", "--all", "--erasure-log", filepath.Join(k.dir, "missing"))
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "erasure log")
+	require.Contains(t, k.must("sending", "status"), "is paused", "and nothing is resumed without it")
+	require.Contains(t, k.must("after-restore", "resume", "--all", "--erasure-log", log), "1 users erased again")
+	k.at(k.serve())
+	eventually(t, func() bool {
+		sent := 0
+		for _, d := range k.deliveries() {
+			require.NotEqual(t, "alice", d.User)
+			if d.State == "sent" {
+				require.Equal(t, "bob", d.User)
+				sent++
+			}
+		}
+		return sent == 1
+	}, "bob gets his")
+	_, metrics := get(t, k.server.admin)
+	require.Contains(t, metrics, `carillon_attempts_total{channel="fcm",code="fcm.accepted",outcome="accepted"} 1`+"\n")
+}

@@ -186,7 +186,8 @@ func newAfterRestoreResumeCommand(c *cli) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "resume", Short: "Say what becomes of what waits, and send again", Args: noArgs,
-		Long: "Ends the pause after a restore. --all sends whatever is not past its deadline. --younger-than sends what is younger\n" +
+		Long: "Ends the pause after a restore. First whoever was erased since the backup is erased again, as the erasure log says\n" +
+			"(erasure_log, --erasure-log). --all sends whatever is not past its deadline. --younger-than sends what is younger\n" +
 			"than that, and makes the rest dead letters with the reason stale, which can be looked at and replayed, or with\n" +
 			"--rest dropped ends it for good. What is past its deadline ends as expired, either way.\n\n" +
 			"The age counts from when a notification was accepted, was to be sent, or was replayed. If it is interrupted nothing\n" +
@@ -207,7 +208,19 @@ func newAfterRestoreResumeCommand(c *cli) *cobra.Command {
 					return usageError{fmt.Errorf("--younger-than is %q; use a number with its unit, such as 30m, 12h or 7d", younger)}
 				}
 			}
-			return c.besideStore(cmd.Context(), func(s *store.Store) error { return c.resumeAfterRestore(cmd.Context(), s, age, rest) })
+			cfg, err := c.config()
+			if err != nil {
+				return err
+			}
+			return c.besideStore(cmd.Context(), func(s *store.Store) error {
+				if err := restoredOnly(cmd.Context(), s); err != nil {
+					return err
+				}
+				if err := c.eraseAgain(cmd, s, cfg); err != nil {
+					return err
+				}
+				return c.resumeAfterRestore(cmd.Context(), s, age, rest)
+			})
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "send all of it")
