@@ -25,6 +25,7 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/tenants"
 	"github.com/carillonhq/carillon/webhooks"
@@ -36,6 +37,7 @@ type server struct {
 	log     *slog.Logger
 	store   *store.Store
 	engine  *delivery.Engine
+	jobs    *jobs.Runner
 	tenants *tenants.Service
 	metrics *api.Metrics
 	http    *http.Server
@@ -62,7 +64,7 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 		}
 	}()
 	s.store, err = store.Open(ctx, store.Options{URL: cfg.DatabaseURL, KeyRing: p.keyRing, Log: p.log, QueueSize: cfg.Limits.Queue,
-		Connections: cfg.Connections, Migrate: cfg.Migrate == migrateAuto, Unchecked: cfg.Migrate == migrateOff})
+		Connections: cfg.Connections, Migrate: cfg.Migrate == migrateAuto, Unchecked: cfg.Migrate == migrateOff, ErasureLog: cfg.ErasureLogPath()})
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +74,9 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 	if err := s.store.CheckKeyRing(ctx); err != nil {
 		return nil, err
 	}
+	if cfg.ErasureLogPath() == "" && cfg.ErasureLog != erasureLogOff {
+		p.log.Warn("there is no erasure log: users who are erased come back when a backup is restored; see the setting erasure_log")
+	}
 	if err := s.join(ctx); err != nil {
 		return nil, err
 	}
@@ -80,9 +85,11 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 	if err != nil {
 		return nil, err
 	}
-	o := delivery.Options{Store: s.store, Channels: kinds, IDs: generator, Now: now, Role: cfg.Role, Log: p.log, Metrics: s.metrics.Registry(),
+	s.jobs = jobs.NewRunner(jobs.Options{Store: s.store, IDs: generator, Now: now, Log: p.log})
+	o := delivery.Options{Store: s.store, Jobs: s.jobs, Channels: kinds, IDs: generator, Now: now, Role: cfg.Role, Log: p.log, Metrics: s.metrics.Registry(),
 		Workers: cfg.Workers, MaxBacklog: cfg.Limits.Backlog,
-		Retention: delivery.Retention{SentPayload: cfg.Retention.Sent, DeadPayload: cfg.Retention.Dead, Rows: cfg.Retention.Rows}}
+		Retention:  delivery.Retention{SentPayload: cfg.Retention.Sent, DeadPayload: cfg.Retention.Dead, Rows: cfg.Retention.Rows},
+		StaleAfter: cfg.StaleAfter, OldCredentials: cfg.Retention.Credentials}
 	if p.tune != nil {
 		p.tune(&o)
 	}
@@ -143,7 +150,7 @@ func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *
 	now := s.store.Now
 	rules := s.cfg.Webhook.rules()
 	handler, err := api.New(api.Options{
-		Engine: s.engine, Ledger: s.store, Tenants: s.tenants,
+		Engine: s.engine, Ledger: s.store, Tenants: s.tenants, Jobs: s.store,
 		Devices: devices.NewRegistry(devices.Options{Store: s.store, Channels: kinds, IDs: generator, Now: now}),
 		Endpoints: webhooks.NewRegister(webhooks.Options{Store: s.store, IDs: generator, Now: now,
 			CheckURL: func(raw string) error { _, err := rules.CheckURL(raw); return err }}),
@@ -203,6 +210,7 @@ func (s *server) run(ctx context.Context) error {
 		s.release()
 		return err
 	}
+	s.jobs.Start()
 	s.log.Info("carillon serves", "url", s.url(), "version", versionText(), "database", s.store.Database(), "role", s.cfg.Role, "number", s.store.IDs().Node())
 	g, gctx := errgroup.WithContext(ctx)
 	if s.listen != nil {
@@ -231,6 +239,7 @@ func (s *server) shutdown() error {
 	defer cancel()
 	s.log.Info("carillon stops", "grace", s.cfg.ShutdownWait.String())
 	s.endRequests(grace)
+	s.jobs.Stop()
 	err := s.engine.Stop(grace)
 	if s.admin != nil {
 		err = errors.Join(err, s.admin.Close())
