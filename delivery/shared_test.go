@@ -87,7 +87,7 @@ func TestSuccessesOfOtherNodesKeepTheBreakerClosed(t *testing.T) {
 	require.Empty(t, b.share(a.news(at)))
 	require.Len(t, b.news(at), 1, "now they do")
 	a.share(b.news(at))
-	for range 50 {
+	for range 49 {
 		require.False(t, a.verdict(k, gone, true, false, at).BreakerOpen)
 	}
 	require.True(t, a.verdict(k, gone, true, false, at).opened, "51 of 251")

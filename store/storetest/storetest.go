@@ -36,6 +36,8 @@ type Opened struct {
 	Store Store
 	Clock *Clock
 	IDs   *ids.Generator
+	// Join opens the same database once more, as another node, until it leaves.
+	Join func(role string) (s Store, leave func())
 }
 
 // Clock is a clock that tests move.
@@ -69,6 +71,7 @@ func Run(t *testing.T, open func(t *testing.T) Opened) {
 	for _, group := range []map[string]func(*kit){
 		acceptTests(), claimTests(), finishTests(), holdTests(), commandTests(), purgeTests(), ledgerTests(),
 		deviceTests(), endpointTests(), tenantTests(), credentialTests(), tenancyTests(), modelTests(),
+		sharedTests(),
 	} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {
