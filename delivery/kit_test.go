@@ -145,6 +145,7 @@ type kit struct {
 	tenant   ids.ID
 	ids      *ids.Generator
 	opts     delivery.Options
+	joins    bool // it is one of several nodes
 }
 
 func newKit(t *testing.T, change func(*delivery.Options)) *kit {
@@ -179,6 +180,9 @@ func (k *kit) open() {
 	k.store, err = store.Open(k.ctx, store.Options{URL: k.url, KeyRing: k.ring, IDs: k.ids, Migrate: true, Connections: 8})
 	require.NoError(k.t, err)
 	require.NoError(k.t, k.store.LockEngine())
+	if k.joins {
+		require.NoError(k.t, k.store.Join(k.ctx, store.Node{Role: delivery.RoleAll}))
+	}
 	_, err = k.store.LapseLeases(k.ctx)
 	require.NoError(k.t, err)
 	o := k.opts
