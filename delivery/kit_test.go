@@ -187,6 +187,9 @@ func (k *kit) open() {
 	require.NoError(k.t, err)
 	o := k.opts
 	o.Store = k.store
+	if k.joins && o.Now == nil {
+		o.Now = k.store.Now // as on a server: nodes go by the database's clock
+	}
 	k.engine = delivery.New(o)
 	require.NoError(k.t, k.engine.Start(k.ctx))
 }
