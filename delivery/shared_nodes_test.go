@@ -27,8 +27,7 @@ func newPair(t *testing.T, change func(*delivery.Options)) (a, b *kit) {
 			change(o)
 		}
 	})
-	require.NoError(t, a.engine.Stop(a.ctx))
-	require.NoError(t, a.store.Close())
+	a.close()
 	a.joins = true
 	a.open()
 	b = &kit{t: t, ctx: a.ctx, ring: a.ring, url: a.url, tenant: a.tenant, joins: true,

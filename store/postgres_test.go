@@ -16,7 +16,7 @@ func TestPostgres(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Opened {
 		t.Helper()
 		o := onPostgres(t, options(t))
-		return opened(t, o)
+		return storetest.Opened{Store: open(t, o), Clock: o.clock, IDs: o.IDs, Join: joins(t, o)}
 	})
 }
 

@@ -8,15 +8,48 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/storetest"
 )
 
-// Nodes on SQLite do not beat, so that a test can let one be silent.
+// joins opens the database as one more node.
+func joins(t *testing.T, o testOptions) func(role string) (storetest.Store, func()) {
+	t.Helper()
+	return func(role string) (storetest.Store, func()) {
+		o := o
+		o.IDs = ids.NewGenerator(0, o.Now)
+		s := open(t, o)
+		if store.IsPostgres(o.URL) {
+			require.NoError(t, s.Join(t.Context(), store.Node{Role: role}))
+		} else { // where no second server can join, but commands can
+			require.NoError(t, s.Join(t.Context(), store.Node{Role: store.RoleCommand}))
+			_, err := onFile(t, o).ExecContext(t.Context(), "UPDATE nodes SET role=? WHERE id=?", role, o.IDs.Node())
+			require.NoError(t, err)
+		}
+		return s, func() { require.NoError(t, s.Close()) }
+	}
+}
+
+// onFile opens the file of an SQLite database, and skips a test that is not on one:
+// its nodes do not beat, so that the test can let one be silent.
+func onFile(t *testing.T, o testOptions) *sql.DB {
+	t.Helper()
+	if store.IsPostgres(o.URL) {
+		t.Skip("nodes on PostgreSQL beat by themselves")
+	}
+	db, err := sql.Open("sqlite", "file:"+o.URL+"?_pragma=busy_timeout(10000)")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return db
+}
+
 func TestWhatASilentNodeToldDoesNotCount(t *testing.T) {
 	t.Parallel()
 	o := options(t)
-	k := opened(t, o)
-	a, _ := k.Join(delivery.RoleAll)
-	b, _ := k.Join(delivery.RoleAll)
+	join, db := joins(t, o), onFile(t, o)
+	a, _ := join(delivery.RoleAll)
+	b, _ := join(delivery.RoleAll)
 	now := o.clock.Now()
 	verdicts := []delivery.Verdicts{{Credential: 1, Version: 1, Seen: 1, Gone: 1, Since: now, Newest: now}}
 	_, err := a.Exchange(t.Context(), delivery.NodeState{Verdicts: verdicts})
@@ -26,7 +59,8 @@ func TestWhatASilentNodeToldDoesNotCount(t *testing.T) {
 		want  int
 	}{{6 * time.Second, 1}, {time.Millisecond, 0}} {
 		o.clock.Advance(x.after)
-		raw(t, o, "UPDATE nodes SET beat_at=? WHERE beat_at>0 AND id=(SELECT max(id) FROM nodes)", o.clock.Now().UnixMilli())
+		_, err := db.ExecContext(t.Context(), "UPDATE nodes SET beat_at=? WHERE id=(SELECT max(id) FROM nodes)", o.clock.Now().UnixMilli())
+		require.NoError(t, err)
 		got, err := b.Exchange(t.Context(), delivery.NodeState{Uses: []delivery.Use{{Kind: 1, Subject: 1, PerSecond: 1}}})
 		require.NoError(t, err)
 		require.Len(t, got.Verdicts, x.want)
@@ -37,9 +71,9 @@ func TestWhatASilentNodeToldDoesNotCount(t *testing.T) {
 func TestWhatNobodyReadsIsForgotten(t *testing.T) {
 	t.Parallel()
 	o := options(t)
-	k := opened(t, o)
-	a, leave := k.Join(delivery.RoleAll)
-	b, _ := k.Join(delivery.RoleAll)
+	join, db := joins(t, o), onFile(t, o)
+	a, leave := join(delivery.RoleAll)
+	b, _ := join(delivery.RoleAll)
 	now := o.clock.Now()
 	_, err := b.Exchange(t.Context(), delivery.NodeState{}) // looks for what there is to forget
 	require.NoError(t, err)
@@ -50,9 +84,6 @@ func TestWhatNobodyReadsIsForgotten(t *testing.T) {
 	})
 	require.NoError(t, err)
 	count := func() (n [3]int) {
-		db, err := sql.Open("sqlite", "file:"+o.URL)
-		require.NoError(t, err)
-		defer func() { require.NoError(t, db.Close()) }()
 		require.NoError(t, db.QueryRowContext(t.Context(), `SELECT (SELECT count(*) FROM shared_gates), (SELECT count(*) FROM shared_verdicts),
  (SELECT count(*) FROM shared_uses)`).Scan(&n[0], &n[1], &n[2]))
 		return n

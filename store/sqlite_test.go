@@ -19,24 +19,8 @@ func TestSQLite(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Opened {
 		t.Helper()
 		o := options(t)
-		return opened(t, o)
+		return storetest.Opened{Store: open(t, o), Clock: o.clock, IDs: o.IDs, Join: joins(t, o)}
 	})
-}
-
-func opened(t *testing.T, o testOptions) storetest.Opened {
-	t.Helper()
-	return storetest.Opened{Store: open(t, o), Clock: o.clock, IDs: o.IDs, Join: func(role string) (storetest.Store, func()) {
-		o := o
-		o.IDs = ids.NewGenerator(0, o.Now)
-		s := open(t, o)
-		if store.IsPostgres(o.URL) {
-			require.NoError(t, s.Join(t.Context(), store.Node{Role: role}))
-		} else { // where no second server can join, but commands can
-			require.NoError(t, s.Join(t.Context(), store.Node{Role: store.RoleCommand}))
-			raw(t, o, "UPDATE nodes SET role=? WHERE id=?", role, o.IDs.Node())
-		}
-		return s, func() { require.NoError(t, s.Close()) }
-	}}
 }
 
 // testOptions are the options of a store in a folder of the test.
