@@ -161,6 +161,9 @@ func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *
 	if err != nil {
 		return err
 	}
+	if b := handler.Requests(); b != nil {
+		s.engine.Share(b)
+	}
 	if s.cfg.Role != delivery.RoleWorker {
 		if s.listen, err = net.Listen("tcp", s.cfg.Listen); err != nil {
 			return fmt.Errorf("the API cannot listen; see the setting listen: %w", err)
