@@ -178,7 +178,7 @@ func newKitAt(t *testing.T, clock func() time.Time, change func(*delivery.Option
 func (k *kit) open() {
 	k.t.Helper()
 	var err error
-	k.store, err = store.Open(k.ctx, store.Options{Path: k.path, KeyRing: k.ring, IDs: k.ids, Now: k.clock, Migrate: true})
+	k.store, err = store.Open(k.ctx, store.Options{URL: k.path, KeyRing: k.ring, IDs: k.ids, Now: k.clock, Migrate: true})
 	require.NoError(k.t, err)
 	require.NoError(k.t, k.store.LockEngine())
 	_, err = k.store.LapseLeases(k.ctx)

@@ -67,8 +67,11 @@ func table() map[string]row {
 		"store/storetest": {level: 4, imports: with("channels", "delivery", "devices", "jobs", "tenants", "webhooks"), test: true,
 			why: "the contract that every database passes"},
 
+		"store/pgtest": {level: 0, test: true, why: "PostgreSQL for tests: it knows servers and databases, and nothing of what is in them"},
+
 		"cmd/carillon": {level: 5, why: "wires all of it; the only reader of files, flags and the environment"},
 		"e2e/firefox":  {level: 5, test: true, why: "remote control of a browser"},
+		"e2e/toxic":    {level: 0, test: true, why: "faults of a network, whatever speaks over it"},
 	}
 }
 

@@ -18,12 +18,29 @@ var _ delivery.CommandStore = (*Store)(nil)
 
 // DueMarkers implements delivery.CommandStore.
 func (s *Store) DueMarkers(ctx context.Context, now time.Time, limit int) ([]delivery.Marker, error) {
-	rows, err := s.readDB.QueryContext(ctx, `SELECT f.tenant_id,f.notification_id,n.lane,n.send_at,n.flags,n.type FROM fanouts f
- JOIN notifications n ON n.tenant_id=f.tenant_id AND n.id=f.notification_id WHERE f.due_at<=? ORDER BY f.due_at LIMIT ?`, millis(now), limit)
+	var due bool
+	if err := s.queryRow(ctx, "SELECT EXISTS (SELECT 1 FROM fanouts WHERE due_at<=?)", millis(now)).Scan(&due); err != nil || !due {
+		return nil, err
+	}
+	var out []delivery.Marker
+	err := s.do(context.WithoutCancel(ctx), limit, func(t *tx) (err error) {
+		out, err = t.leaseMarkers(now, limit)
+		return err
+	})
+	return out, err
+}
+
+// markerLease is how long a marker is one node's; what could not be resolved is
+// tried again after it. Two that resolve the same one do no harm: one is stored.
+const markerLease = 3 * time.Second
+
+func (t *tx) leaseMarkers(now time.Time, limit int) ([]delivery.Marker, error) {
+	rows, err := t.query(t.skipLocked(`SELECT f.tenant_id,f.notification_id,n.lane,n.send_at,n.flags,n.type FROM fanouts f
+ JOIN notifications n ON n.tenant_id=f.tenant_id AND n.id=f.notification_id WHERE f.due_at<=? ORDER BY f.due_at LIMIT ?`, "f"), millis(now), limit)
 	if err != nil {
 		return nil, err
 	}
-	return collect(rows, func(r *sql.Rows) (m delivery.Marker, err error) {
+	list, err := collect(rows, func(r *sql.Rows) (m delivery.Marker, err error) {
 		var (
 			flags int
 			at    int64
@@ -32,6 +49,16 @@ func (s *Store) DueMarkers(ctx context.Context, now time.Time, limit int) ([]del
 		m.SendAt, m.AtMostOnce = fromMillis(at), flags&flagAtMostOnce != 0
 		return m, err
 	})
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range list {
+		if err := t.exec("UPDATE fanouts SET due_at=? WHERE tenant_id=? AND notification_id=?",
+			millis(now.Add(markerLease)), m.Tenant, m.Notification); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
 }
 
 // Unfold implements delivery.CommandStore.
@@ -128,6 +155,13 @@ func (s *Store) Replay(ctx context.Context, tenant, notification, target ids.ID,
 func (s *Store) EndHold(ctx context.Context, hold ids.ID, e delivery.Ending) (bool, error) {
 	ended := false
 	err := s.do(context.WithoutCancel(ctx), 1, func(t *tx) error {
+		var tenant ids.ID
+		if found, err := t.one("SELECT tenant_id FROM holds WHERE id=?", []any{hold}, &tenant); err != nil || !found {
+			return err
+		}
+		if err := t.lockTenant(tenant, false); err != nil {
+			return err
+		}
 		n, err := t.affect("UPDATE holds SET ending=? WHERE id=? AND ending=0", e, hold)
 		ended = n == 1
 		return err
@@ -185,7 +219,7 @@ func (t *tx) moveHeld(h delivery.Hold, limit int, now time.Time) (int, error) {
 		if x.kind == channels.Webhook {
 			x.expires += max(millis(now)-x.updated, 0) // the time on hold was not its own
 		}
-		if err := t.exec(`UPDATE deliveries SET state=?, reason=?, due_at=?, expires_at=?, hold_id=0, spent=max(spent-?,0), updated_at=?
+		if err := t.exec(`UPDATE deliveries SET state=?, reason=?, due_at=?, expires_at=?, hold_id=0, spent=CASE WHEN spent>0 THEN spent-? ELSE 0 END, updated_at=?
  WHERE tenant_id=? AND notification_id=? AND target_id=? AND state=3`,
 			append([]any{state, reason, due, x.expires, unspent, millis(now)}, x.key[:]...)...); err != nil {
 			return 0, err

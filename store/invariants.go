@@ -45,7 +45,8 @@ func Invariants() []Invariant {
  AND NOT EXISTS (SELECT 1 FROM skips k WHERE k.tenant_id=n.tenant_id AND k.notification_id=n.id)
  AND NOT EXISTS (SELECT 1 FROM fanouts f WHERE f.tenant_id=n.tenant_id AND f.notification_id=n.id)`},
 		{Name: "marker_unserved", Means: "a scheduled notification is due for more than a minute",
-			query: "SELECT count(*) FROM fanouts WHERE due_at<?2"},
+			query: `SELECT count(*) FROM fanouts f JOIN notifications n ON n.tenant_id=f.tenant_id AND n.id=f.notification_id
+ WHERE f.due_at<?2 OR n.send_at<?2`},
 		{Name: "content_missing", Means: "unfinished, but its content is gone",
 			query: "SELECT count(*)" + from + "NOT EXISTS (SELECT 1 FROM payloads p WHERE p.notification_id=d.notification_id)"},
 	}
@@ -67,7 +68,7 @@ func (s *Store) Check(ctx context.Context, all bool) ([]Violation, error) {
 		}
 		n := 0
 		// The parameters are bound by number, so each query takes what it needs.
-		if err := s.listDB.QueryRowContext(ctx, "WITH args(a,b) AS (SELECT ?1,?2) "+i.query, now, now-grace).Scan(&n); err != nil {
+		if err := s.listDB.QueryRowContext(ctx, "WITH args(a,b) AS (SELECT CAST(?1 AS BIGINT),CAST(?2 AS BIGINT)) "+i.query, now, now-grace).Scan(&n); err != nil {
 			return out, fmt.Errorf("check %s: %w", i.Name, err)
 		}
 		if n > 0 {

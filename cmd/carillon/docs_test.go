@@ -124,7 +124,7 @@ func commandFault(root *cobra.Command, words []string) string {
 	return ""
 }
 
-// TestDocumentedMetricsExist: docs/operations.md has a row for every metric in
+// TestDocumentedMetricsExist: docs/operations/README.md has a row for every metric in
 // the source, and for no other.
 func TestDocumentedMetricsExist(t *testing.T) {
 	t.Parallel()
@@ -144,7 +144,7 @@ func TestDocumentedMetricsExist(t *testing.T) {
 			}
 		}
 	}
-	page, err := os.ReadFile(repository + "/docs/operations.md")
+	page, err := os.ReadFile(repository + "/docs/operations/README.md")
 	require.NoError(t, err)
 	documented := map[string]bool{}
 	for _, m := range regexp.MustCompile("(?m)^\\| `(carillon_[a-z_]+)` ").FindAllStringSubmatch(string(page), -1) {
