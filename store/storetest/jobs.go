@@ -2,6 +2,8 @@ package storetest
 
 import (
 	"encoding/json"
+	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -23,6 +25,7 @@ func jobTests() map[string]func(*kit) {
 		"Jobs/AStepThatFailsDoesNothing":    jobsFailedStep,
 		"Jobs/AreReturnedAndFailByTheirOwn": jobsReturned,
 		"Jobs/CanceledDoNothingMore":        jobsCanceled,
+		"Jobs/ManyNodesRepeatNothing":       jobsManyNodes,
 		"Jobs/OfATenantAreLimited":          jobsLimited,
 		"Jobs/AreListedByTenant":            jobsListed,
 		"Jobs/ArePurged":                    jobsPurged,
@@ -314,6 +317,70 @@ func jobsCanceled(k *kit) {
 	_, err = k.Store.CancelJob(k.ctx, k.tenant, odd.ID, "key_me")
 	k.code(problem.Conflict, err)
 	require.Equal(k, jobs.Queued, k.job(odd).State, "a kind that must not stop half way")
+}
+
+// jobsManyNodes lets nodes take the job from each other in the middle of their
+// steps, as fast as they can.
+func jobsManyNodes(k *kit) {
+	const nodes, letters = 4, 60
+	rows := k.dead(letters)
+	k.Clock.Advance(time.Second)
+	j := k.newJob(k.tenant)
+	var lost atomic.Int64
+	node := func() error {
+		for {
+			// The lease is over at once, so that others take the job in the middle of
+			// every step.
+			now := k.Clock.Now()
+			mine, _, err := k.Store.ClaimJob(k.ctx, jobs.ClaimOrder{Kinds: jobs.Kinds(), Now: now, Lease: now, Claim: int64(k.IDs.Next())})
+			if err != nil || mine.ID == 0 {
+				got, jerr := k.Store.Job(k.ctx, k.tenant, j.ID)
+				if err = errors.Join(err, jerr); err != nil || !got.State.Unfinished() {
+					return err
+				}
+				continue
+			}
+			var after delivery.Cursor
+			if mine.Cursor != nil {
+				if err := json.Unmarshal(mine.Cursor, &after); err != nil {
+					return err
+				}
+			}
+			page, err := k.Store.WalkDead(k.ctx, k.tenant, delivery.DeadWalk{After: after, Before: j.CreatedAt, Look: 100, Want: 3})
+			if err != nil {
+				return err
+			}
+			list := make([]delivery.Replayed, len(page.Letters))
+			for i, d := range page.Letters {
+				list[i] = delivery.Replayed{DeadLetter: d, ExpiresAt: now.Add(time.Hour)}
+			}
+			cursor, err := json.Marshal(page.Next)
+			if err != nil {
+				return err
+			}
+			_, err = k.Store.ReplayDead(k.ctx, mine, list, now, func(c delivery.ReplayCounts) jobs.Progress {
+				return jobs.Progress{Done: c.Replayed, Skipped: c.NotDead + c.Erased, Cursor: cursor, End: page.End}
+			})
+			if errors.Is(err, jobs.ErrLost) {
+				lost.Add(1)
+			} else if err != nil {
+				return err
+			}
+		}
+	}
+	results := make(chan error, nodes)
+	for range nodes {
+		go func() { results <- node() }()
+	}
+	for range nodes {
+		k.ok(<-results)
+	}
+	got := k.job(j)
+	require.Equal(k, jobs.Done, got.State)
+	require.Equal(k, []int{letters, 0}, []int{got.Done, got.Skipped}, "%d steps were lost to others", lost.Load())
+	for _, r := range rows {
+		require.Equal(k, 2, k.is(r, delivery.Pending, delivery.NoReason).Round)
+	}
 }
 
 func jobsLimited(k *kit) {
