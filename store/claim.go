@@ -227,11 +227,12 @@ func (s *Store) Renew(ctx context.Context, rows []delivery.Row, until time.Time)
 func (s *Store) LapseLeases(ctx context.Context) (int64, error) {
 	var n int64
 	err := s.do(ctx, maxBatch, func(t *tx) (err error) {
-		n, err = t.affect(`UPDATE deliveries INDEXED BY deliveries_due SET due_at=0 WHERE state<4 AND state=2 AND due_at>0`)
+		now := millis(s.now())
+		n, err = t.affect(`UPDATE deliveries INDEXED BY deliveries_due SET due_at=? WHERE state<4 AND state=2 AND due_at>?`, now, now)
 		if err != nil {
 			return err
 		}
-		return t.exec(`UPDATE jobs SET lease_until=0, claim=0 WHERE state<3 AND claim<>0`)
+		return t.exec(`UPDATE jobs SET lease_until=?, claim=0 WHERE state<3 AND claim<>0`, now)
 	})
 	return n, err
 }
