@@ -213,7 +213,9 @@ func (s *server) run(ctx context.Context) error {
 		s.release()
 		return err
 	}
-	s.jobs.Start()
+	if s.cfg.Role != delivery.RoleAPI { // steps of jobs are work, as sending is
+		s.jobs.Start()
+	}
 	s.log.Info("carillon serves", "url", s.url(), "version", versionText(), "database", s.store.Database(), "role", s.cfg.Role, "number", s.store.IDs().Node())
 	g, gctx := errgroup.WithContext(ctx)
 	if s.listen != nil {
