@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 )
@@ -71,6 +72,7 @@ func (s *Store) Accept(ctx context.Context, b delivery.Batch) (*delivery.Answer,
 				return err
 			}
 		}
+		failpoint.Hit("accept.written")
 		return nil
 	})
 	if err == nil && stored != nil && stored.Status == mismatch {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 )
 
@@ -72,6 +73,9 @@ func (s *Store) Claim(ctx context.Context, o delivery.ClaimOrder) ([]delivery.Cl
 				return err
 			}
 			t.served[o.Lane] = tenant
+		}
+		if len(out) > 0 {
+			failpoint.Hit("claim.written")
 		}
 		return nil
 	})
