@@ -67,6 +67,8 @@ func table() map[string]row {
 		"store/storetest": {level: 4, imports: with("channels", "delivery", "devices", "tenants", "webhooks"), test: true,
 			why: "the contract that every database passes"},
 
+		"store/pgtest": {level: 0, test: true, why: "PostgreSQL for tests: it knows servers and databases, and nothing of what is in them"},
+
 		"cmd/carillon": {level: 5, why: "wires all of it; the only reader of files, flags and the environment"},
 		"e2e/firefox":  {level: 5, test: true, why: "remote control of a browser"},
 	}
