@@ -1,0 +1,223 @@
+package torture_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/carillonhq/carillon/simulator"
+)
+
+// scenario is what happens to a fleet in a round.
+type scenario struct {
+	kind string // for the table
+	play func(*arena)
+}
+
+// killing kills random nodes at random moments under load, several times.
+func killing(times int) scenario {
+	return scenario{"kill", func(a *arena) {
+		for range 1 + a.rng.IntN(times) {
+			l := a.load(nil)
+			l.begin()
+			a.wait(l, 1+a.rng.IntN(120))
+			for _, n := range a.some() {
+				n.kill(a.t)
+				a.report.kills++
+			}
+			l.end()
+			a.revive()
+		}
+	}}
+}
+
+// some are between one and all of the nodes that live.
+func (a *arena) some() []*node {
+	alive := a.fleet.living()
+	a.rng.Shuffle(len(alive), func(i, j int) { alive[i], alive[j] = alive[j], alive[i] })
+	return alive[:min(len(alive), 1+a.rng.IntN(max(len(alive), 1)))]
+}
+
+// wait returns when so many notifications were accepted, or after a while.
+func (a *arena) wait(l *load, want int) {
+	deadline := time.Now().Add(5 * time.Second)
+	for l.got.Load() < int64(want) && time.Now().Before(deadline) {
+		pause(context.Background(), time.Millisecond)
+	}
+}
+
+// stopping ends a node in order under load: not a single delivery may be lost to
+// that either.
+func stopping() scenario {
+	return scenario{"stop", func(a *arena) {
+		l := a.load(nil)
+		l.begin()
+		a.wait(l, 20+a.rng.IntN(100))
+		for _, n := range a.some() {
+			n.signal(a.t, syscall.SIGTERM)
+		}
+		l.end()
+	}}
+}
+
+// pointed lets a node kill itself at a fail point under a load that leads there.
+func pointed(point string) scenario {
+	return scenario{"fail point", func(a *arena) {
+		mix, rare := leading(point)
+		at := 1 + a.rng.IntN(30)
+		if rare {
+			at = 1 + a.rng.IntN(2)
+		}
+		victim := a.fleet.nodes[a.rng.IntN(len(a.fleet.nodes))]
+		victim.kill(a.t)
+		switch {
+		case strings.HasPrefix(point, "hold."):
+			a.sim.SetFault("fcm", simulator.Fault{Status: http.StatusForbidden, Reason: "PERMISSION_DENIED"})
+		case strings.HasPrefix(point, "claim."):
+			a.sim.SetFault("webhook", simulator.Fault{Status: http.StatusServiceUnavailable, Times: 200})
+		case point == "resume.between":
+			victim.start(a.t, "")
+			a.holdMany()
+			victim.kill(a.t)
+			at = 1
+		}
+		if victim.start(a.t, fmt.Sprintf("%s=kill@%d", point, at)) {
+			l := a.load(mix)
+			l.begin()
+			if point == "resume.between" {
+				_, _ = a.call(context.Background(), "POST", a.pausable[0]+"/resume", "", nil) // its answer may never come
+			}
+			select {
+			case <-victim.gone():
+			case <-time.After(8 * time.Second):
+			}
+			l.end()
+		}
+		if victim.killedAt() == point {
+			a.report.points[point]++
+		}
+		victim.kill(a.t) // it may still be waiting for the point
+	}}
+}
+
+// leading is a mix that leads to a point, and whether the point is rare.
+func leading(point string) (mix func(*[wishes]int), rare bool) {
+	more := func(w wish, n int) func(*[wishes]int) {
+		return func(m *[wishes]int) { m[w] += n }
+	}
+	part, _, _ := strings.Cut(point, ".")
+	switch part {
+	case "unfold":
+		return more(postAhead, 60), true
+	case "begin":
+		return more(postAtMostOnce, 60), false
+	case "hold":
+		return nil, true
+	case "resume":
+		return more(pauseOrResume, 60), true
+	case "replay":
+		return more(replay, 60), true
+	case "cancel":
+		return more(cancel, 60), true
+	}
+	return nil, false
+}
+
+// holdMany puts more deliveries on hold than one transaction moves.
+func (a *arena) holdMany() {
+	path := a.pausable[0] // FCM's credential
+	a.must(a.t, "POST", path+"/pause", nil, nil)
+	l := a.load(nil)
+	for range 3 {
+		list := make([]map[string]any, 400)
+		for i := range list {
+			list[i] = map[string]any{"to": map[string]any{"users": a.users[:1]}, "title": "n", "channels": []string{"fcm"}}
+		}
+		l.batchOf(context.Background(), list)
+	}
+	deadline := time.Now().Add(patience)
+	for time.Now().Before(deadline) {
+		var list struct {
+			Data []struct {
+				Held int `json:"held"`
+			} `json:"data"`
+		}
+		a.must(a.t, "GET", "/v1/holds", nil, &list)
+		for _, h := range list.Data {
+			if h.Held > 1000 {
+				return
+			}
+		}
+		pause(context.Background(), 20*time.Millisecond)
+	}
+}
+
+// cutting hurts links under load, and sometimes kills as well.
+func cutting() scenario {
+	return scenario{"links", func(a *arena) {
+		l := a.load(nil)
+		l.begin()
+		names := slices.Sorted(maps.Keys(a.fleet.wires))
+		for range 2 + a.rng.IntN(3) {
+			link := a.fleet.doors[a.rng.IntN(len(a.fleet.doors))]
+			if k := a.rng.IntN(len(names) + 1); k < len(names) {
+				link = a.fleet.wires[names[k]]
+			}
+			wait := time.Duration(50+a.rng.IntN(400)) * time.Millisecond
+			switch a.rng.IntN(4) {
+			case 0:
+				link.hurt(a.t, "latency", 0.7, map[string]any{"latency": 20 + a.rng.IntN(300), "jitter": 20})
+			case 1:
+				link.hurt(a.t, "reset_peer", 0.5, map[string]any{"timeout": a.rng.IntN(100)})
+			case 2:
+				link.hurt(a.t, "limit_data", 0.5, map[string]any{"bytes": 100 + a.rng.IntN(5000)})
+			default:
+				link.cut()
+			}
+			pause(context.Background(), wait)
+			link.heal(a.t)
+		}
+		if a.rng.IntN(3) == 0 {
+			for _, n := range a.some() {
+				n.kill(a.t)
+				a.report.kills++
+			}
+		}
+		l.end()
+	}}
+}
+
+// settling waits until nothing is scheduled any more, so that the last round of
+// an arena judges all that is left.
+func settling() scenario {
+	return scenario{"settle", func(a *arena) {
+		var last time.Time
+		a.ledger.with(func() {
+			for _, p := range a.ledger.open {
+				if p.Scheduled && p.SendAt.After(last) {
+					last = p.SendAt
+				}
+			}
+		})
+		pause(context.Background(), time.Until(last))
+		l := a.load(nil)
+		l.send(context.Background(), l.body(0), time.Time{})
+	}}
+}
+
+// hurting does to the database itself what its kind allows.
+func hurting(h hurt) scenario {
+	return scenario{h.name, func(a *arena) {
+		l := a.load(nil)
+		l.begin()
+		a.wait(l, 20+a.rng.IntN(100))
+		h.do(a.t)
+		pause(context.Background(), time.Duration(a.rng.IntN(500))*time.Millisecond)
+		l.end()
+	}}
+}

@@ -1,0 +1,112 @@
+// Package torture_test hurts the real program, again and again, and looks for
+// what it lost. docs/operations/proof.md tells how to read it.
+package torture_test
+
+import (
+	"flag"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/carillonhq/carillon/failpoint"
+)
+
+var (
+	duration = flag.Duration("duration", 0, "how long TestTorture goes on; 0: a few rounds")
+	kind     = flag.String("database", "sqlite", "what TestTorture runs on: sqlite")
+	nodes    = flag.Int("nodes", 1, "how many servers share the database; SQLite has one")
+	seed     = flag.Uint64("seed", 0, "of the random choices of TestTorture; 0: a new one")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code := m.Run()
+	if path, err := build(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+// TestTorture is the promise put to the test: whatever is killed, cut or broken,
+// and whenever, every notification that was answered with 202 comes to an end
+// that is explained, and nobody gets it twice without that being said.
+func TestTorture(t *testing.T) {
+	t.Parallel()
+	open := databases(t)
+	s := *seed
+	if s == 0 {
+		s = rand.Uint64()
+	}
+	t.Logf("-seed %d", s)
+	rng := rand.New(rand.NewPCG(s, 0))
+	r := newReport(*kind, *nodes)
+	defer func() { t.Logf("\n%s", r) }()
+	var serial atomic.Int64
+	if *duration == 0 {
+		a := newArena(t, open, *nodes, rng, r, &serial)
+		points := failpoint.Names()
+		rng.Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
+		list := []scenario{killing(8), cutting(), stopping()}
+		for _, p := range points[:6] {
+			list = append(list, pointed(p))
+		}
+		play(t, a, list)
+		return
+	}
+	end := time.Now().Add(*duration)
+	for time.Now().Before(end) && !t.Failed() {
+		t.Run("arena", func(t *testing.T) {
+			a := newArena(t, open, *nodes, rng, r, &serial)
+			play(t, a, plan(a, rng))
+		})
+		t.Logf("%s to go\n%s", time.Until(end).Round(time.Second), r)
+	}
+	if missed := r.missed(); len(missed) > 0 {
+		t.Logf("fail points that were NOT reached: %v", missed)
+	}
+}
+
+// databases opens what the flags ask for.
+func databases(t *testing.T) func(t *testing.T, dir string) database {
+	t.Helper()
+	if *kind != "sqlite" || *nodes != 1 {
+		t.Fatalf("-database %s -nodes %d: TestTorture knows sqlite with one node", *kind, *nodes)
+	}
+	return func(_ *testing.T, dir string) database { return newSQLite(dir) }
+}
+
+// plan is what an arena goes through: every fail point once, and of everything
+// else as much again, in a random order.
+func plan(a *arena, rng *rand.Rand) (list []scenario) {
+	for _, name := range failpoint.Names() {
+		list = append(list, pointed(name))
+	}
+	for range 10 {
+		list = append(list, killing(4), cutting(), stopping())
+		for _, h := range a.fleet.db.hurts() {
+			list = append(list, hurting(h))
+		}
+	}
+	rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	return list
+}
+
+// play plays rounds until one finds something.
+func play(t *testing.T, a *arena, list []scenario) {
+	t.Helper()
+	for i, s := range append(list, settling()) {
+		v := a.round(s)
+		for _, f := range v.findings {
+			t.Errorf("round %d (%s): %s: %s", i, s.kind, f.Kind, f.Detail)
+		}
+		if t.Failed() {
+			for _, n := range a.fleet.nodes {
+				t.Logf("the log of node %d ends:\n%s", n.number, n.tail())
+			}
+			return
+		}
+	}
+}
