@@ -168,7 +168,7 @@ func newKit(t *testing.T, change func(*delivery.Options)) *kit {
 func (k *kit) open() {
 	k.t.Helper()
 	var err error
-	k.store, err = store.Open(k.ctx, store.Options{Path: k.path, KeyRing: k.ring, IDs: k.ids, Migrate: true})
+	k.store, err = store.Open(k.ctx, store.Options{URL: k.path, KeyRing: k.ring, IDs: k.ids, Migrate: true})
 	require.NoError(k.t, err)
 	require.NoError(k.t, k.store.LockEngine())
 	_, err = k.store.LapseLeases(k.ctx)

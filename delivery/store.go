@@ -231,3 +231,21 @@ func DefaultRetention() Retention {
 	const day = 24 * time.Hour
 	return Retention{SentPayload: day, DeadPayload: 30 * day, Rows: 30 * day}
 }
+
+// Hint tells another node to look at something at once. It may be lost: the next
+// poll finds what it was about.
+type Hint struct {
+	Kind                 HintKind
+	Tenant, Notification ids.ID // as the kind needs them
+}
+
+// HintKind says what to look at.
+type HintKind uint8
+
+// The kinds, as nodes of different versions send them to each other.
+const (
+	HintDue      HintKind = 1 // deliveries that are due
+	HintHolds    HintKind = 2 // holds that end
+	HintTenant   HintKind = 3 // a tenant whose settings, credentials or holds changed
+	HintCanceled HintKind = 4 // a notification that was canceled
+)

@@ -199,7 +199,7 @@ func judge(t *testing.T, b *binary, sim *simulator.Simulator, accepted []accepte
 	b.kill()
 	ring, err := store.ReadKeyRing(filepath.Join(b.dir, "keyring"))
 	require.NoError(t, err)
-	s, err := store.Open(context.Background(), store.Options{Path: filepath.Join(b.dir, "c.db"), KeyRing: ring})
+	s, err := store.Open(context.Background(), store.Options{URL: filepath.Join(b.dir, "c.db"), KeyRing: ring})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
 	broken, err := s.Check(context.Background(), true)

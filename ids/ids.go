@@ -60,6 +60,24 @@ func NewGenerator(node int, now func() time.Time) *Generator {
 	return &Generator{node: int64(node & MaxNode), now: now}
 }
 
+// Node is the number that ids are made with.
+func (g *Generator) Node() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return int(g.node)
+}
+
+// Assign gives the generator another node number. Its ids are for later than
+// after, until when another holder of the number may have made some.
+func (g *Generator) Assign(node int, after time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.node = int64(node & MaxNode)
+	if at := (after.UnixMilli() - epochMillis + 1) << seqBits; !after.IsZero() && at > g.last {
+		g.last = at
+	}
+}
+
 // Next makes an id. More than 4,096 in one millisecond borrow from the next one.
 func (g *Generator) Next() ID {
 	at := (g.now().UnixMilli() - epochMillis) << seqBits
@@ -68,14 +86,18 @@ func (g *Generator) Next() ID {
 		at = g.last + 1
 	}
 	g.last = at
+	node := g.node
 	g.mu.Unlock()
-	return ID((at>>seqBits)<<(nodeBits+seqBits) | g.node<<seqBits | at&(1<<seqBits-1))
+	return ID((at>>seqBits)<<(nodeBits+seqBits) | node<<seqBits | at&(1<<seqBits-1))
 }
 
 // Time is when the id was made, to the millisecond.
 func (i ID) Time() time.Time {
 	return time.UnixMilli(int64(i)>>(nodeBits+seqBits) + epochMillis).UTC()
 }
+
+// Node is the number of the node that made the id.
+func (i ID) Node() int { return int(i>>seqBits) & MaxNode }
 
 // Before is the smallest id that could have been made at t: a bound for range scans.
 func Before(t time.Time) ID {

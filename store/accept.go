@@ -8,8 +8,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/carillonhq/carillon/delivery"
-	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 )
@@ -46,39 +47,54 @@ const deleteIdempotency = `DELETE FROM idempotency WHERE tenant_id=? AND princip
 
 var _ delivery.AcceptStore = (*Store)(nil)
 
+// accepting is a submission on its way into the database.
+type accepting struct {
+	batch  delivery.Batch
+	sealed [][]byte // the content of each notification
+	now    time.Time
+	stored *delivery.Answer // of an idempotency key that was taken
+	// maybe: it may be stored already, since the connection broke during a commit.
+	maybe bool
+}
+
 // Accept implements delivery.AcceptStore.
 func (s *Store) Accept(ctx context.Context, b delivery.Batch) (*delivery.Answer, error) {
-	sealed, weight := make([][]byte, len(b.Accepted)), 1
-	for i, a := range b.Accepted {
-		body, err := s.seal(sealPayload, a.Tenant, a.ID, a.Body)
+	a := &accepting{batch: b, sealed: make([][]byte, len(b.Accepted)), now: s.now()}
+	weight := 1
+	for i, n := range b.Accepted {
+		body, err := s.seal(sealPayload, n.Tenant, n.ID, n.Body)
 		if err != nil {
 			return nil, err
 		}
-		sealed[i] = body
-		weight += 2 + len(a.Rows) + len(a.Skips)
+		a.sealed[i] = body
+		weight += 2 + len(n.Rows) + len(n.Skips)
 	}
-	now := s.now()
-	var stored *delivery.Answer
-	err := s.do(ctx, weight, func(t *tx) error {
-		stored = nil
-		if b.Idempotency != nil {
-			var err error
-			if stored, err = t.reserve(b, now); stored != nil || err != nil {
-				return err
-			}
-		}
-		for i := range b.Accepted {
-			if err := t.accept(&b.Accepted[i], sealed[i]); err != nil {
-				return err
-			}
-		}
-		failpoint.Hit("accept.written")
-		return nil
-	})
-	if err == nil && stored != nil && stored.Status == mismatch {
+	err := s.writer.wait(ctx, op{weight: weight, accept: a, run: a.run})
+	if err == nil && a.stored != nil && a.stored.Status == mismatch {
 		return nil, errMismatch()
 	}
-	return stored, err
+	return a.stored, err
+}
+
+func (a *accepting) run(t *tx) (err error) {
+	a.stored = nil
+	if a.maybe && len(a.batch.Accepted) > 0 {
+		first := &a.batch.Accepted[0]
+		if n, err := t.count("SELECT count(*) FROM notifications WHERE tenant_id=? AND id=?", first.Tenant, first.ID); err != nil || n > 0 {
+			return err // nobody else makes this id
+		}
+	}
+	if a.batch.Idempotency != nil {
+		if a.stored, err = t.reserve(a.batch, a.now); a.stored != nil || err != nil {
+			return err
+		}
+	}
+	for i := range a.batch.Accepted {
+		if err := t.accept(&a.batch.Accepted[i], a.sealed[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mismatch marks a stored answer to another body. It is not an error inside the
@@ -122,8 +138,7 @@ func (t *tx) reserve(b delivery.Batch, now time.Time) (*delivery.Answer, error) 
 	}
 }
 
-func (t *tx) accept(a *delivery.Accepted, sealed []byte) error {
-	flags := 0
+func flagsOf(a *delivery.Accepted) (flags int) {
 	if a.Sensitive {
 		flags |= flagSensitive
 	}
@@ -133,8 +148,12 @@ func (t *tx) accept(a *delivery.Accepted, sealed []byte) error {
 	if a.Scheduled {
 		flags |= flagScheduled
 	}
+	return flags
+}
+
+func (t *tx) accept(a *delivery.Accepted, sealed []byte) error {
 	if err := t.exec(insertNotification, a.Tenant, a.ID, a.Lane, a.Type, millis(a.CreatedAt), millis(a.SendAt),
-		flags, len(a.Rows)); err != nil {
+		flagsOf(a), len(a.Rows)); err != nil {
 		return fmt.Errorf("store the notification: %w", err)
 	}
 	if len(a.Rows) > 0 || a.Scheduled {
@@ -150,12 +169,8 @@ func (t *tx) accept(a *delivery.Accepted, sealed []byte) error {
 
 // targets stores the deliveries and skips of a notification.
 func (t *tx) targets(a *delivery.Accepted) error {
-	for i := range a.Rows {
-		r := &a.Rows[i]
-		if err := t.exec(insertDelivery, r.Tenant, r.Notification, r.Target, r.Channel, r.Lane, r.State,
-			orNull(r.UserID), r.Epoch, r.Credential, millis(r.DueAt), millis(r.ExpiresAt), r.Claim, millis(a.CreatedAt)); err != nil {
-			return fmt.Errorf("store a delivery: %w", err)
-		}
+	if err := t.insertDeliveries(a); err != nil {
+		return fmt.Errorf("store deliveries: %w", err)
 	}
 	for n, k := range a.Skips {
 		user := ids.ID(0)
@@ -172,29 +187,44 @@ func (t *tx) targets(a *delivery.Accepted) error {
 	return nil
 }
 
+func (t *tx) insertDeliveries(a *delivery.Accepted) error {
+	if t.s.onPostgres() && len(a.Rows) > 1 {
+		return t.pipeline(func(b *pgx.Batch) { deliveryColumns{}.add(a).queue(b) })
+	}
+	for i := range a.Rows {
+		r := &a.Rows[i]
+		if err := t.exec(insertDelivery, r.Tenant, r.Notification, r.Target, r.Channel, r.Lane, r.State,
+			orNull(r.UserID), r.Epoch, r.Credential, millis(r.DueAt), millis(r.ExpiresAt), r.Claim, millis(a.CreatedAt)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // user finds or makes the row of a user: users exist from first sight.
 func (t *tx) user(tenant ids.ID, external string) (ids.ID, error) {
-	var id ids.ID
-	found, err := t.one("SELECT id FROM users WHERE tenant_id=? AND external_id=?", []any{tenant, external}, &id)
-	if err != nil || found {
-		return id, err
+	for {
+		var id ids.ID
+		found, err := t.one("SELECT id FROM users WHERE tenant_id=? AND external_id=?", []any{tenant, external}, &id)
+		if err != nil || found {
+			return id, err
+		}
+		id = t.s.opts.IDs.Next()
+		n, err := t.affect("INSERT INTO users (tenant_id,id,external_id) VALUES (?,?,?) ON CONFLICT DO NOTHING", tenant, id, external)
+		if err != nil || n == 1 {
+			return id, err
+		} // another node was faster: its row is there now
 	}
-	id = t.s.opts.IDs.Next()
-	return id, t.exec("INSERT INTO users (tenant_id,id,external_id) VALUES (?,?,?)", tenant, id, external)
 }
 
 // Stored implements delivery.Ledger.
 func (s *Store) Stored(ctx context.Context, tenant ids.ID, i delivery.Idempotency) (delivery.Answer, bool, error) {
-	st, err := s.stmt(selectIdempotency)
-	if err != nil {
-		return delivery.Answer{}, false, err
-	}
 	var (
 		hash    []byte
 		expires int64
 		a       = delivery.Answer{Replayed: true}
 	)
-	err = st.QueryRowContext(ctx, tenant, i.Principal, i.Route, i.Key).Scan(&hash, &a.Status, &a.Body, &expires)
+	err := s.queryRow(ctx, selectIdempotency, tenant, i.Principal, i.Route, i.Key).Scan(&hash, &a.Status, &a.Body, &expires)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return delivery.Answer{}, false, nil

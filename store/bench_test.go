@@ -23,7 +23,7 @@ func benchStore(b *testing.B) (*store.Store, store.Options, ids.ID) {
 	b.Helper()
 	ring, _, err := store.NewKeyRing()
 	require.NoError(b, err)
-	o := store.Options{Path: b.TempDir() + "/c.db", KeyRing: ring, IDs: ids.NewGenerator(1, time.Now), Migrate: true}
+	o := store.Options{URL: b.TempDir() + "/c.db", KeyRing: ring, IDs: ids.NewGenerator(1, time.Now), Migrate: true}
 	s, err := store.Open(context.Background(), o)
 	require.NoError(b, err)
 	b.Cleanup(func() { _ = s.Close() })
@@ -133,7 +133,7 @@ func BenchmarkWithHistory(b *testing.B) {
 // older attempt, in the way that is fastest.
 func fill(b *testing.B, o store.Options, tenant ids.ID, n int) {
 	b.Helper()
-	db, err := sql.Open("sqlite", "file:"+o.Path+"?_pragma=synchronous(OFF)")
+	db, err := sql.Open("sqlite", "file:"+o.URL+"?_pragma=synchronous(OFF)")
 	require.NoError(b, err)
 	defer func() { require.NoError(b, db.Close()) }()
 	first := ids.Before(time.Now().Add(-10 * time.Hour))

@@ -119,7 +119,7 @@ func (s *Store) Replay(ctx context.Context, tenant, notification, target ids.ID,
 			append([]any{millis(now), millis(now.Add(ttl(req, kind))), millis(now)}, key...)...); err != nil {
 			return err
 		}
-		if err := t.exec("UPDATE notifications SET flags=flags & ~4 WHERE tenant_id=? AND id=? AND flags&4", tenant, notification); err != nil {
+		if err := t.exec("UPDATE notifications SET flags=flags & ~4 WHERE tenant_id=? AND id=? AND flags&4<>0", tenant, notification); err != nil {
 			return err
 		}
 		failpoint.Hit("replay.written")
@@ -131,6 +131,13 @@ func (s *Store) Replay(ctx context.Context, tenant, notification, target ids.ID,
 func (s *Store) EndHold(ctx context.Context, hold ids.ID, e delivery.Ending) (bool, error) {
 	ended := false
 	err := s.do(context.WithoutCancel(ctx), 1, func(t *tx) error {
+		var tenant ids.ID
+		if found, err := t.one("SELECT tenant_id FROM holds WHERE id=?", []any{hold}, &tenant); err != nil || !found {
+			return err
+		}
+		if err := t.lockTenant(tenant, false); err != nil {
+			return err
+		}
 		n, err := t.affect("UPDATE holds SET ending=? WHERE id=? AND ending=0", e, hold)
 		ended = n == 1
 		return err
@@ -188,7 +195,7 @@ func (t *tx) moveHeld(h delivery.Hold, limit int, now time.Time) (int, error) {
 		if x.kind == channels.Webhook {
 			x.expires += max(millis(now)-x.updated, 0) // the time on hold was not its own
 		}
-		if err := t.exec(`UPDATE deliveries SET state=?, reason=?, due_at=?, expires_at=?, hold_id=0, spent=max(spent-?,0), updated_at=?
+		if err := t.exec(`UPDATE deliveries SET state=?, reason=?, due_at=?, expires_at=?, hold_id=0, spent=CASE WHEN spent>0 THEN spent-? ELSE 0 END, updated_at=?
  WHERE tenant_id=? AND notification_id=? AND target_id=? AND state=3`,
 			append([]any{state, reason, due, x.expires, unspent, millis(now)}, x.key[:]...)...); err != nil {
 			return 0, err

@@ -98,6 +98,9 @@ func (s *Store) PutCredential(ctx context.Context, c tenants.Credential, secret 
 		return c, err
 	}
 	err = s.change(ctx, func(t *tx) error {
+		if err := t.lockTenant(c.Tenant, false); err != nil {
+			return err
+		}
 		if err := t.putApp(tenants.App{Tenant: c.Tenant, Name: c.App, CreatedAt: now}, ch); err != nil {
 			return err
 		}
@@ -194,6 +197,9 @@ func (s *Store) OpenCredential(ctx context.Context, tenant, id ids.ID) (channels
 // DeleteCredential implements tenants.CredentialStore.
 func (s *Store) DeleteCredential(ctx context.Context, tenant, id ids.ID, c tenants.Change) error {
 	return s.change(ctx, func(t *tx) error {
+		if err := t.lockTenant(tenant, false); err != nil {
+			return err
+		}
 		n, err := t.affect("DELETE FROM credentials WHERE id=? AND tenant_id=?", id, tenant)
 		if err != nil {
 			return err
@@ -243,6 +249,9 @@ func (s *Store) ResumeCredential(ctx context.Context, tenant, id ids.ID, c tenan
 
 func (s *Store) switchCredential(ctx context.Context, tenant, id ids.ID, run func(*tx, time.Time) error) (tenants.Credential, error) {
 	err := s.change(ctx, func(t *tx) error {
+		if err := t.lockTenant(tenant, false); err != nil {
+			return err
+		}
 		there, err := t.count("SELECT count(*) FROM credentials WHERE id=? AND tenant_id=?", id, tenant)
 		if err != nil {
 			return err

@@ -47,11 +47,19 @@ func (s *Store) UpsertDevice(ctx context.Context, d devices.Device, own bool) (d
 }
 
 func (t *tx) upsertDevice(d devices.Device, own bool, tags string, res *devices.Registered) error {
+	hash := sha256.Sum256([]byte(d.Target.Address))
+	place := fmt.Sprintf(":%d:%s:", d.Channel, d.App)
+	locks := []string{"address" + place + string(hash[:])}
+	if d.InstallationID != "" {
+		locks = append(locks, "installation"+place+d.InstallationID)
+	}
+	if err := t.lock(d.Tenant, locks...); err != nil {
+		return err
+	}
 	user, err := t.user(d.Tenant, d.User)
 	if err != nil {
 		return err
 	}
-	hash := sha256.Sum256([]byte(d.Target.Address))
 	old, found, err := t.sameDevice(d, own, user, hash[:], res)
 	if err != nil {
 		return err
@@ -96,8 +104,8 @@ func (t *tx) sameDevice(d devices.Device, own bool, user ids.ID, hash []byte, re
 	if err != nil || d.InstallationID == "" {
 		return byAddress, found, err
 	}
-	byInstallation, other, err := t.device(d.Tenant, `d.tenant_id=? AND d.app=? AND d.installation_id=? AND d.installation_id<>'' AND d.channel=? AND (NOT ? OR d.user_id=?)`,
-		d.Tenant, d.App, d.InstallationID, d.Channel, own, user)
+	byInstallation, other, err := t.device(d.Tenant, `d.tenant_id=? AND d.app=? AND d.installation_id=? AND d.installation_id<>'' AND d.channel=? AND (?=0 OR d.user_id=?)`,
+		d.Tenant, d.App, d.InstallationID, d.Channel, number01(own), user)
 	switch {
 	case err != nil || !other:
 		return byAddress, found, err
@@ -112,11 +120,7 @@ func (t *tx) sameDevice(d devices.Device, own bool, user ids.ID, hash []byte, re
 }
 
 func (t *tx) device(tenant ids.ID, where string, args ...any) (devices.Device, bool, error) {
-	st, err := t.prepare(selectDevice + where + " LIMIT 1")
-	if err != nil {
-		return devices.Device{}, false, err
-	}
-	d, err := scanDevice(st.QueryRowContext(t.ctx, args...), tenant)
+	d, err := scanDevice(t.queryRow(selectDevice+where+" LIMIT 1", args...), tenant)
 	if isNoRows(err) {
 		return d, false, nil
 	}

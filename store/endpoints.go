@@ -97,6 +97,9 @@ func (s *Store) UpdateEndpoint(ctx context.Context, e webhooks.Endpoint, was tim
 	}
 	defer s.bound.changed(e.Tenant)
 	return s.change(ctx, func(t *tx) error {
+		if err := t.lockTenant(e.Tenant, false); err != nil {
+			return err
+		}
 		user, err := t.userOrNone(e.Tenant, e.User)
 		if err != nil {
 			return err
@@ -178,6 +181,9 @@ func (s *Store) Endpoints(ctx context.Context, tenant, after ids.ID, limit int) 
 // target when their turn comes and are dropped as gone.
 func (s *Store) DeleteEndpoint(ctx context.Context, tenant, id ids.ID, actor string) error {
 	return s.change(ctx, func(t *tx) error {
+		if err := t.lockTenant(tenant, false); err != nil {
+			return err
+		}
 		n, err := t.affect("DELETE FROM endpoints WHERE id=? AND tenant_id=?", id, tenant)
 		if err != nil {
 			return err

@@ -24,13 +24,19 @@ const finishAttempt = `UPDATE deliveries SET state=?, reason=?, due_at=?, expire
 
 const finishOnly = `UPDATE deliveries SET state=?, reason=?, due_at=?, expires_at=?, hold_id=?, spent=?, renewed=?, updated_at=?` + fence
 
+// finishing is an outcome on its way into the database.
+type finishing struct {
+	f   delivery.Finish
+	res delivery.FinishResult
+}
+
 // Finish implements delivery.QueueStore.
 func (s *Store) Finish(f delivery.Finish, done func(delivery.FinishResult)) {
-	var res delivery.FinishResult
+	x := &finishing{f: f}
 	o := op{
-		weight: 1, patient: true,
-		run:  func(t *tx) (err error) { res, err = t.finish(&f); return err },
-		done: func(err error) { res.Err = err; done(res) },
+		weight: 1, patient: true, finish: x,
+		run:  func(t *tx) (err error) { x.res, err = t.finish(&x.f); return err },
+		done: func(err error) { x.res.Err = err; done(x.res) },
 	}
 	if err := s.writer.offer(context.Background(), o); err != nil {
 		done(delivery.FinishResult{Err: err})
@@ -72,7 +78,6 @@ func (t *tx) finish(f *delivery.Finish) (res delivery.FinishResult, err error) {
 	if err != nil {
 		return res, fmt.Errorf("finish a delivery: %w", err)
 	}
-	failpoint.Hit("finish.written")
 	if changed == 0 {
 		res.Lost = true // another node has taken it over: its word counts
 	}
@@ -97,7 +102,7 @@ func (t *tx) settled(f *delivery.Finish, n delivery.Transition, hold ids.ID) (de
 		return n, nil
 	}
 	flags := 0
-	if _, err := t.one("SELECT flags FROM notifications WHERE tenant_id=? AND id=?", []any{f.Row.Tenant, f.Row.Notification}, &flags); err != nil {
+	if _, err := t.one(t.share("SELECT flags FROM notifications WHERE tenant_id=? AND id=?"), []any{f.Row.Tenant, f.Row.Notification}, &flags); err != nil {
 		return n, err
 	}
 	switch {
@@ -166,8 +171,9 @@ func (t *tx) mark(f *delivery.Finish, to, atMost devices.Status, code string) er
 // disable ends an endpoint that said it is gone, unless it was changed after the
 // attempt began; what else waits for it is held.
 func (t *tx) disable(f *delivery.Finish, code string) error {
-	n, err := t.affect(`UPDATE endpoints SET status=?, reason=?, updated_at=max(?,updated_at+1) WHERE id=? AND tenant_id=? AND status<>? AND updated_at<=?`,
-		webhooks.Disabled, code, millis(f.Now), f.Row.Target, f.Row.Tenant, webhooks.Disabled, millis(f.StartedAt))
+	n, err := t.affect(`UPDATE endpoints SET status=?, reason=?, updated_at=CASE WHEN updated_at>=? THEN updated_at+1 ELSE ? END
+ WHERE id=? AND tenant_id=? AND status<>? AND updated_at<=?`,
+		webhooks.Disabled, code, millis(f.Now), millis(f.Now), f.Row.Target, f.Row.Tenant, webhooks.Disabled, millis(f.StartedAt))
 	if err != nil || n == 0 {
 		return err
 	}
@@ -183,6 +189,9 @@ func (t *tx) disable(f *delivery.Finish, code string) error {
 // credential opens one; a delivery that was put off without an attempt joins a
 // hold that stands, and need not wait when it has ended since.
 func (t *tx) hold(f *delivery.Finish) (ids.ID, bool, error) {
+	if err := t.lockTenant(f.Row.Tenant, true); err != nil {
+		return 0, false, err
+	}
 	h := f.Hold
 	h.Tenant, h.Scope, h.Reason, h.Since = f.Row.Tenant, f.Transition.Hold, f.Transition.Reason, f.Now
 	if f.Attempt == nil && f.Transition.Reason != delivery.CredentialMissing {
@@ -223,9 +232,13 @@ func (t *tx) openHold(h delivery.Hold) (id ids.ID, opened bool, err error) {
 		return id, false, err
 	}
 	id = t.s.opts.IDs.Next()
-	return id, true, t.exec(`INSERT INTO holds (id,tenant_id,scope,subject_id,version,app,channel,qualifier,reason,detail,since,ending)
- VALUES (?,?,?,?,?,?,?,?,?,?,?,0)`,
+	n, err := t.affect(`INSERT INTO holds (id,tenant_id,scope,subject_id,version,app,channel,qualifier,reason,detail,since,ending)
+ VALUES (?,?,?,?,?,?,?,?,?,?,?,0) ON CONFLICT DO NOTHING`,
 		id, h.Tenant, h.Scope, h.Subject, h.Version, h.App, h.Channel, h.Qualifier, h.Reason, h.Detail, millis(h.Since))
+	if err == nil && n == 0 { // another node opened it at the same moment
+		id, err = t.findHold(h)
+	}
+	return id, n == 1, err
 }
 
 func (t *tx) pauseCredential(tenant, id ids.ID, why, actor string, now time.Time) error {
@@ -234,6 +247,14 @@ func (t *tx) pauseCredential(tenant, id ids.ID, why, actor string, now time.Time
 		return err
 	}
 	return t.audit(tenant, actor, "credential.pause", id.Format(ids.Credential))
+}
+
+// share keeps the rows that a query reads from being changed until the commit.
+func (t *tx) share(query string) string {
+	if t.s.onPostgres() {
+		query += " FOR SHARE"
+	}
+	return query
 }
 
 func (t *tx) count(query string, args ...any) (n int64, err error) {

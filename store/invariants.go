@@ -67,7 +67,7 @@ func (s *Store) Check(ctx context.Context, all bool) ([]Violation, error) {
 		}
 		n := 0
 		// The parameters are bound by number, so each query takes what it needs.
-		if err := s.listDB.QueryRowContext(ctx, "WITH args(a,b) AS (SELECT ?1,?2) "+i.query, now, now-grace).Scan(&n); err != nil {
+		if err := s.listDB.QueryRowContext(ctx, "WITH args(a,b) AS (SELECT CAST(?1 AS BIGINT),CAST(?2 AS BIGINT)) "+i.query, now, now-grace).Scan(&n); err != nil {
 			return out, fmt.Errorf("check %s: %w", i.Name, err)
 		}
 		if n > 0 {

@@ -17,7 +17,7 @@ import (
 // raw changes the database behind the store's back.
 func raw(t *testing.T, o testOptions, query string, args ...any) {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+o.Path+"?_pragma=busy_timeout(10000)")
+	db, err := sql.Open("sqlite", "file:"+o.URL+"?_pragma=busy_timeout(10000)")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, db.Close()) }()
 	r, err := db.Exec(query, args...)

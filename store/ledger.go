@@ -99,7 +99,7 @@ func (s *Store) UserNotifications(ctx context.Context, tenant ids.ID, user strin
 	}
 	rows, err := s.listDB.QueryContext(ctx, `SELECT DISTINCT notification_id FROM (
  SELECT notification_id FROM deliveries WHERE tenant_id=?1 AND user_id=(SELECT id FROM users WHERE tenant_id=?1 AND external_id=?2) AND notification_id<?3
- UNION SELECT notification_id FROM skips WHERE tenant_id=?1 AND user_id=(SELECT id FROM users WHERE tenant_id=?1 AND external_id=?2) AND notification_id<?3)
+ UNION SELECT notification_id FROM skips WHERE tenant_id=?1 AND user_id=(SELECT id FROM users WHERE tenant_id=?1 AND external_id=?2) AND notification_id<?3) AS seen
  ORDER BY notification_id DESC LIMIT ?4`, tenant, user, after, limit)
 	if err != nil {
 		return nil, err
@@ -108,11 +108,14 @@ func (s *Store) UserNotifications(ctx context.Context, tenant ids.ID, user strin
 	if err != nil {
 		return nil, err
 	}
+	if len(list) == 0 {
+		return nil, nil
+	}
 	in, err := json.Marshal(list)
 	if err != nil {
 		return nil, err
 	}
-	views, err := s.notifications(ctx, tenant, "n.id IN (SELECT value FROM json_each(?))", string(in), limit)
+	views, err := s.notifications(ctx, tenant, "n.id IN (SELECT CAST(x.value AS BIGINT) FROM json_each(?) x)", string(in), limit)
 	if err != nil {
 		return nil, err
 	}

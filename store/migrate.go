@@ -5,40 +5,81 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
 
 	"github.com/carillonhq/carillon/migrations"
 )
 
-func (s *Store) provider() (*goose.Provider, error) { return provider(s.writeDB, s.opts.Log) }
+// migrator opens what migrations run on: a connection that waits as long as a
+// statement takes, and a lock, so that of nodes that start at once only one
+// migrates.
+func (f *sqliteFile) migrator(log *slog.Logger) (*sql.DB, *goose.Provider, error) {
+	db, err := f.openWriter()
+	if err != nil {
+		return nil, nil, err
+	}
+	return provide(db, goose.DialectSQLite3, migrations.SQLite(), log)
+}
 
-func provider(db *sql.DB, log *slog.Logger) (*goose.Provider, error) {
-	return goose.NewProvider(goose.DialectSQLite3, db, migrations.SQLite(),
-		goose.WithDisableGlobalRegistry(true), goose.WithSlog(log))
+func (p *postgres) migrator(log *slog.Logger) (*sql.DB, *goose.Provider, error) {
+	c := p.config.Copy() // no statement of ours, and no limit on how long one may take
+	db := stdlib.OpenDB(*c)
+	var option goose.ProviderOption
+	if p.pooled { // which keeps no session, and so no lock of one
+		l, err := lock.NewPostgresTableLocker()
+		if err != nil {
+			return nil, nil, errors.Join(err, db.Close())
+		}
+		option = goose.WithLocker(l)
+	} else {
+		l, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 600)) // seconds
+		if err != nil {
+			return nil, nil, errors.Join(err, db.Close())
+		}
+		option = goose.WithSessionLocker(l)
+	}
+	return provide(db, goose.DialectPostgres, migrations.Postgres(), log, option)
+}
+
+func provide(db *sql.DB, d goose.Dialect, files fs.FS, log *slog.Logger, more ...goose.ProviderOption) (*sql.DB, *goose.Provider, error) {
+	p, err := goose.NewProvider(d, db, files, append(more, goose.WithDisableGlobalRegistry(true), goose.WithSlog(log))...)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("read the migrations: %w", err), db.Close())
+	}
+	return db, p, nil
 }
 
 // Migrate applies every migration that is missing.
 func (s *Store) Migrate(ctx context.Context) error {
-	p, err := s.provider()
+	return s.migrations(func(p *goose.Provider, db *sql.DB) error {
+		if _, err := p.Up(ctx); err != nil {
+			return fmt.Errorf("migrate the database: %w", err)
+		}
+		return check(ctx, p, db)
+	})
+}
+
+func (s *Store) migrations(use func(*goose.Provider, *sql.DB) error) error {
+	db, p, err := s.db.migrator(s.opts.Log)
 	if err != nil {
-		return fmt.Errorf("read the migrations: %w", err)
+		return err
 	}
-	if _, err := p.Up(ctx); err != nil {
-		return fmt.Errorf("migrate the database: %w", err)
-	}
-	return s.checkSchema(ctx)
+	return errors.Join(use(p, db), db.Close())
 }
 
 // checkSchema refuses a schema that this binary cannot work with: one that lacks
 // migrations, or one that a newer version has closed to it (min_reader).
 func (s *Store) checkSchema(ctx context.Context) error {
-	p, err := s.provider()
-	if err != nil {
-		return fmt.Errorf("read the migrations: %w", err)
-	}
+	return s.migrations(func(p *goose.Provider, db *sql.DB) error { return check(ctx, p, db) })
+}
+
+func check(ctx context.Context, p *goose.Provider, db *sql.DB) error {
 	have, want, err := p.GetVersions(ctx)
 	if err != nil {
 		return fmt.Errorf("read the schema version: %w", err)
@@ -47,7 +88,7 @@ func (s *Store) checkSchema(ctx context.Context) error {
 		return fmt.Errorf("the database has schema %d, this version needs %d: run `carillon migrate up`", have, want)
 	}
 	var minReader int64
-	if err := s.writeDB.QueryRowContext(ctx, "SELECT min_reader FROM schema_info").Scan(&minReader); err != nil {
+	if err := db.QueryRowContext(ctx, "SELECT min_reader FROM schema_info").Scan(&minReader); err != nil {
 		return fmt.Errorf("read the schema version: %w", err)
 	}
 	if want < minReader {
@@ -65,20 +106,22 @@ type MigrationStatus struct {
 
 // Migrations lists all migrations that this version knows, and first applies
 // those that are missing if up is set. It needs no key ring.
-func Migrations(ctx context.Context, path string, up bool) (_ []MigrationStatus, err error) {
-	if err := private(path); err != nil {
+func Migrations(ctx context.Context, url string, apply bool) (_ []MigrationStatus, err error) {
+	kind, err := databaseOf(Options{URL: url})
+	if err != nil {
 		return nil, err
 	}
-	db, err := sql.Open("sqlite", dsn(path)+"&_txlock=immediate")
+	if pg, ok := kind.(*postgres); ok {
+		if err := pg.look(ctx); err != nil {
+			return nil, err
+		}
+	}
+	db, p, err := kind.migrator(slog.New(slog.DiscardHandler))
 	if err != nil {
-		return nil, fmt.Errorf("open the database: %w", err)
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	p, err := provider(db, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return nil, fmt.Errorf("read the migrations: %w", err)
-	}
-	if up {
+	if apply {
 		if _, err := p.Up(ctx); err != nil {
 			return nil, fmt.Errorf("migrate the database: %w", err)
 		}

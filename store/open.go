@@ -6,45 +6,49 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/gofrs/flock"
-	"gorm.io/driver/sqlite"
+	"github.com/pressly/goose/v3"
 	"gorm.io/gorm"
 	"gorm.io/gorm/logger"
-	_ "modernc.org/sqlite" // the driver: pure Go, so the binary stays static
 
 	"github.com/carillonhq/carillon/ids"
 )
 
 // Options open a store.
 type Options struct {
-	Path    string   // of the SQLite file; it is created where it is missing
+	// URL of the database: postgres:// and what follows, or the path of the
+	// SQLite file, with or without sqlite: before it, which is created where it
+	// is missing.
+	URL     string
 	KeyRing *KeyRing // seals secrets and payloads
 	Log     *slog.Logger
-	Now     func() time.Time
-	IDs     *ids.Generator
+	// Now is the time that due rows and leases are compared with. By default it is
+	// the machine's on SQLite and the database's on PostgreSQL, so that nodes
+	// whose clocks differ agree.
+	Now func() time.Time
+	IDs *ids.Generator
 	// Migrate brings the schema up to date; otherwise Open fails when it is not.
 	Migrate bool
 	// QueueSize bounds the writes that wait; more are refused (accept) or wait
 	// (finish). Default 4,096.
 	QueueSize int
+	// Connections bounds the connections to PostgreSQL. Default 16, least 8.
+	Connections int
 }
 
 // Store is one open database.
 type Store struct {
 	opts    Options
+	db      database
 	writeDB *sql.DB
 	readDB  *sql.DB // short look-ups that accepts and workers wait for
 	listDB  *sql.DB // lists that people ask for, which may walk a history
 	read    *gorm.DB
-	write   *gorm.DB // for the statement builder only: the writer binds it to its connection
+	write   *gorm.DB // for the statement builder only: a writer binds it to its connection
 	writer  *writer
 	ring    *KeyRing
 	seals   sealers
@@ -52,26 +56,48 @@ type Store struct {
 
 	prepared sync.Map // SQL text -> *sql.Stmt on the read pool
 	bound    boundTenants
+	turns    turns
+	node     membership
 }
 
-// The pragmas, with their reasons: WAL lets readers work beside the writer;
-// synchronous=FULL makes a commit survive a power cut, which is what a 202
-// promises; busy_timeout covers the CLI beside a running server.
-const pragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)" +
-	"&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)"
+// database is what SQLite and PostgreSQL do differently, apart from the
+// statements that have a text for each.
+type database interface {
+	// open opens the pools.
+	open(ctx context.Context, s *Store) error
+	dialector(*sql.DB) gorm.Dialector
+	migrator(*slog.Logger) (*sql.DB, *goose.Provider, error)
+	// begin starts a transaction that will write.
+	begin() string
+	// writers is how many transactions run at a time.
+	writers() int
+	// unable: the database, not a statement, is at fault.
+	unable(error) bool
+	// again: the transaction was undone for the sake of another; it may be repeated.
+	again(error) bool
+	// taken: a unique key exists already.
+	taken(error) bool
+	// String names it without a password.
+	String() string
+}
 
-const readers = 4
+// IsPostgres tells whether a database URL names PostgreSQL.
+func IsPostgres(url string) bool {
+	return strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://")
+}
 
-func dsn(path string) string { return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + pragmas }
-
-// Open opens the database file. Any number of processes may have it open; only
-// one may run the engine: see LockEngine.
-func Open(ctx context.Context, o Options) (*Store, error) {
-	if o.Now == nil {
-		o.Now = time.Now
+func databaseOf(o Options) (database, error) {
+	if IsPostgres(o.URL) {
+		return newPostgres(o)
 	}
-	if o.IDs == nil {
-		o.IDs = ids.NewGenerator(0, o.Now)
+	return &sqliteFile{path: strings.TrimPrefix(o.URL, "sqlite:")}, nil
+}
+
+// Open opens the database. Any number of processes may have it open; of an SQLite
+// file only one may run the engine: see LockEngine.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if o.KeyRing == nil {
+		return nil, errors.New("a key ring is needed to open the store")
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -79,41 +105,33 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.QueueSize == 0 {
 		o.QueueSize = 4096
 	}
-	if o.KeyRing == nil {
-		return nil, errors.New("a key ring is needed to open the store")
-	}
-	if err := os.MkdirAll(filepath.Dir(o.Path), 0o700); err != nil {
-		return nil, fmt.Errorf("create the folder of the database: %w", err)
-	}
-	if err := private(o.Path); err != nil {
+	db, err := databaseOf(o)
+	if err != nil {
 		return nil, err
 	}
-	base := dsn(o.Path)
-	writeDB, err := sql.Open("sqlite", base+"&_txlock=immediate")
-	if err != nil {
-		return nil, fmt.Errorf("open the database: %w", err)
-	}
-	writeDB.SetMaxOpenConns(2) // the writer's own, and one for migrations and backups
-	readDB, err := sql.Open("sqlite", base+"&_pragma=query_only(1)")
-	if err != nil {
-		return nil, errors.Join(err, writeDB.Close())
-	}
-	listDB, err := sql.Open("sqlite", base+"&_pragma=query_only(1)")
-	if err != nil {
-		return nil, errors.Join(err, readDB.Close(), writeDB.Close())
-	}
-	for _, db := range []*sql.DB{readDB, listDB} {
-		db.SetMaxOpenConns(readers)
-		db.SetMaxIdleConns(readers)
-	}
-	s := &Store{opts: o, writeDB: writeDB, readDB: readDB, listDB: listDB, ring: o.KeyRing}
+	s := &Store{opts: o, db: db, ring: o.KeyRing}
 	if err := s.start(ctx); err != nil {
-		return nil, errors.Join(err, listDB.Close(), readDB.Close(), writeDB.Close())
+		return nil, errors.Join(err, s.closePools())
 	}
 	return s, nil
 }
 
 func (s *Store) start(ctx context.Context) (err error) {
+	if err := s.db.open(ctx, s); err != nil {
+		return err
+	}
+	if s.opts.Now == nil {
+		s.opts.Now = time.Now
+		if pg, ok := s.db.(*postgres); ok {
+			if err := pg.clock.set(ctx, s.readDB); err != nil {
+				return fmt.Errorf("read the database's clock: %w", err)
+			}
+			s.opts.Now = pg.clock.now
+		}
+	}
+	if s.opts.IDs == nil {
+		s.opts.IDs = ids.NewGenerator(0, s.opts.Now)
+	}
 	if s.opts.Migrate {
 		err = s.Migrate(ctx)
 	} else {
@@ -134,8 +152,9 @@ func (s *Store) start(ctx context.Context) (err error) {
 
 // gorm wraps a pool. Statements are logged without their values.
 func (s *Store) gorm(db *sql.DB) (*gorm.DB, error) {
-	return gorm.Open(sqlite.New(sqlite.Config{Conn: db}), &gorm.Config{
+	return gorm.Open(s.db.dialector(db), &gorm.Config{
 		SkipDefaultTransaction: true,
+		DisableAutomaticPing:   true,
 		NowFunc:                func() time.Time { return s.opts.Now().UTC() },
 		Logger: logger.NewSlogLogger(s.opts.Log, logger.Config{
 			LogLevel: logger.Error, IgnoreRecordNotFoundError: true, ParameterizedQueries: true,
@@ -143,49 +162,66 @@ func (s *Store) gorm(db *sql.DB) (*gorm.DB, error) {
 	})
 }
 
-// private creates the file readable by its owner alone: it holds device tokens.
-func private(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the operator chooses the path
-	if err != nil {
-		return fmt.Errorf("open the database: %w", err)
-	}
-	return f.Close()
-}
-
 // Close writes what waits, closes the database and gives up the engine lock.
 func (s *Store) Close() error {
+	s.leave()
 	s.writer.close()
 	s.prepared.Range(func(_, v any) bool { _ = v.(*sql.Stmt).Close(); return true })
-	err := errors.Join(s.listDB.Close(), s.readDB.Close(), s.writeDB.Close())
+	err := s.closePools()
 	if s.lock != nil {
 		err = errors.Join(err, s.lock.Unlock())
 	}
 	return err
 }
 
-// LockEngine makes this process the one that runs the engine on the file. While
-// it is held no other process can have leases, so those found are taken over at
-// once. The lock ends with the process, however it ends.
-func (s *Store) LockEngine() error {
-	path := s.opts.Path + ".engine.lock"
-	l := flock.New(path, flock.SetPermissions(0o600))
-	ok, err := l.TryLock()
-	if err != nil {
-		return fmt.Errorf("lock %s: %w", path, err)
-	}
-	if !ok {
-		holder, _ := os.ReadFile(path) //nolint:gosec // beside the database
-		pid := strings.TrimSpace(string(holder))
-		if pid == "" {
-			pid = "unknown"
+func (s *Store) closePools() (err error) {
+	for _, db := range []*sql.DB{s.listDB, s.readDB, s.writeDB} {
+		if db != nil {
+			err = errors.Join(err, db.Close())
 		}
-		return fmt.Errorf("another server (pid %s) runs on %s; stop it first, or give this one its own database", pid, s.opts.Path)
 	}
-	s.lock = l
-	return os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600)
+	return err
 }
 
-// stmt prepares a statement on the read pool once.
+// Database names the database, without its password.
+func (s *Store) Database() string { return s.db.String() }
+
+// Shared: other nodes may work on this database at the same time.
+func (s *Store) Shared() bool { return s.onPostgres() }
+
+func (s *Store) onPostgres() bool { _, ok := s.db.(*postgres); return ok }
+
+// queryer runs statements: a pool or a connection.
+type queryer interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// query runs a look-up on the read pool. SQLite prepares it once; the driver of
+// PostgreSQL does so by itself.
+func (s *Store) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if s.onPostgres() {
+		return s.readDB.QueryContext(ctx, query, args...)
+	}
+	st, err := s.stmt(query)
+	if err != nil {
+		return nil, err
+	}
+	return st.QueryContext(ctx, args...)
+}
+
+func (s *Store) queryRow(ctx context.Context, query string, args ...any) scanner {
+	if s.onPostgres() {
+		return s.readDB.QueryRowContext(ctx, query, args...)
+	}
+	st, err := s.stmt(query)
+	if err != nil {
+		return failed{err}
+	}
+	return st.QueryRowContext(ctx, args...)
+}
+
 func (s *Store) stmt(query string) (*sql.Stmt, error) {
 	if v, ok := s.prepared.Load(query); ok {
 		return v.(*sql.Stmt), nil
@@ -200,6 +236,9 @@ func (s *Store) stmt(query string) (*sql.Stmt, error) {
 	}
 	return st, nil
 }
+
+// Now is the time by the clock that the database's users share.
+func (s *Store) Now() time.Time { return s.opts.Now() }
 
 func (s *Store) now() time.Time { return s.opts.Now() }
 

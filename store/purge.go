@@ -30,7 +30,7 @@ const perTenant = ` FROM tenants t CROSS JOIN `
 const finished = `NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id=p.tenant_id AND d.notification_id=p.notification_id AND d.state<4)`
 
 // removeContent takes what was found, unless it has been replayed since.
-const removeContent = `DELETE FROM payloads AS p WHERE p.notification_id IN (SELECT value FROM json_each(?)) AND ` + finished
+const removeContent = `DELETE FROM payloads AS p WHERE p.notification_id IN (SELECT CAST(x.value AS BIGINT) FROM json_each(?) x) AND ` + finished
 
 // purges lists what is past its time. An id tells when a notification was
 // accepted; one that was scheduled counts from when it was to be sent.

@@ -31,16 +31,16 @@ const (
 	resolveUserDevices = `SELECT ` + resolvedColumns + ` FROM json_each(?2) x CROSS JOIN users u ON u.tenant_id=?1 AND u.external_id=x.value
  CROSS JOIN devices d INDEXED BY devices_user ON d.tenant_id=?1 AND d.user_id=u.id ORDER BY d.id`
 
-	resolveDevices = `SELECT ` + resolvedColumns + ` FROM json_each(?2) x CROSS JOIN devices d ON d.id=x.value AND d.tenant_id=?1
+	resolveDevices = `SELECT ` + resolvedColumns + ` FROM json_each(?2) x CROSS JOIN devices d ON d.id=CAST(x.value AS BIGINT) AND d.tenant_id=?1
  CROSS JOIN users u INDEXED BY users_id ON u.tenant_id=d.tenant_id AND u.id=d.user_id`
 
-	resolveEndpoints = `SELECT ` + endpointColumns + ` FROM json_each(?2) x CROSS JOIN endpoints e ON e.id=x.value AND e.tenant_id=?1
+	resolveEndpoints = `SELECT ` + endpointColumns + ` FROM json_each(?2) x CROSS JOIN endpoints e ON e.id=CAST(x.value AS BIGINT) AND e.tenant_id=?1
  LEFT JOIN users u INDEXED BY users_id ON u.tenant_id=e.tenant_id AND u.id=e.user_id`
 
 	resolveBound = `SELECT ` + endpointColumns + ` FROM json_each(?2) x CROSS JOIN users u ON u.tenant_id=?1 AND u.external_id=x.value
  CROSS JOIN endpoints e INDEXED BY endpoints_user ON e.tenant_id=?1 AND e.user_id=u.id AND e.user_id<>0`
 
-	resolveUnbound = `SELECT ` + endpointColumns + ` FROM endpoints e INDEXED BY endpoints_tenant LEFT JOIN users u ON 0 WHERE e.tenant_id=? AND e.user_id=0 ORDER BY e.id`
+	resolveUnbound = `SELECT ` + endpointColumns + ` FROM endpoints e INDEXED BY endpoints_tenant LEFT JOIN users u ON 1=0 WHERE e.tenant_id=? AND e.user_id=0 ORDER BY e.id`
 )
 
 // Resolve implements delivery.AcceptStore.
@@ -114,8 +114,8 @@ func (s *Store) resolveUsers(ctx context.Context, tenant ids.ID, names string, n
 }
 
 // boundTenants knows which tenants have endpoints that are bound to a user. Most
-// have none, and need not be asked for each notification: this process is the
-// only one that writes endpoints, and forgets what it knows when it does.
+// have none, and need not be asked for each notification: on SQLite this process
+// is the only one that writes endpoints, and forgets what it knows when it does.
 type boundTenants struct {
 	mu      sync.Mutex
 	known   map[ids.ID]bool
@@ -151,6 +151,9 @@ func (b *boundTenants) changed(tenant ids.ID) {
 
 func (s *Store) hasBound(ctx context.Context, tenant ids.ID) (bool, error) {
 	bound, known, changes := s.bound.get(tenant)
+	if s.onPostgres() {
+		return true, nil // another node may have made one just now
+	}
 	if known {
 		return bound, nil
 	}
@@ -188,11 +191,7 @@ func addEndpoint(r *delivery.Resolution, tenant ids.ID) func(*sql.Rows) error {
 
 // each runs a prepared query and hands over every row.
 func (s *Store) each(ctx context.Context, scan func(*sql.Rows) error, query string, args ...any) error {
-	st, err := s.stmt(query)
-	if err != nil {
-		return err
-	}
-	rows, err := st.QueryContext(ctx, args...)
+	rows, err := s.query(ctx, query, args...)
 	if err != nil {
 		return err
 	}

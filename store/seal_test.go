@@ -41,7 +41,7 @@ func TestSecretsAreNowhereInTheFiles(t *testing.T) {
 	require.NoError(t, err)
 
 	var all []byte
-	files, err := filepath.Glob(o.Path + "*")
+	files, err := filepath.Glob(o.URL + "*")
 	require.NoError(t, err)
 	for _, f := range files {
 		b, err := os.ReadFile(f)

@@ -34,7 +34,7 @@ func options(t *testing.T) testOptions {
 	ring, _, err := store.NewKeyRing()
 	require.NoError(t, err)
 	clock := storetest.NewClock()
-	return testOptions{clock: clock, Options: store.Options{Path: filepath.Join(t.TempDir(), "c.db"), KeyRing: ring, Now: clock.Now,
+	return testOptions{clock: clock, Options: store.Options{URL: filepath.Join(t.TempDir(), "c.db"), KeyRing: ring, Now: clock.Now,
 		IDs: ids.NewGenerator(1, clock.Now), Migrate: true}}
 }
 

@@ -3,8 +3,10 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strings"
 	"sync"
@@ -12,9 +14,8 @@ import (
 	"time"
 
 	"gorm.io/gorm"
-	"modernc.org/sqlite"
 
-	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 )
@@ -32,17 +33,21 @@ type op struct {
 	// patient: nobody waits for it, so it may wait for company.
 	patient bool
 	// alone: run in a savepoint of its own, because it may fail half way. The
-	// others check first and then only write.
+	// others check first and then only write, and may be run twice.
 	alone bool
+	// accept or finish is what run does, where it may be written together with
+	// others of its kind.
+	accept *accepting
+	finish *finishing
 }
 
-// writer is the only goroutine that writes.
+// writer writes what is queued: one goroutine on SQLite, which takes one
+// transaction at a time, several on PostgreSQL.
 type writer struct {
 	store   *Store
-	conn    *sql.Conn
-	tx      *tx
 	ops     chan op
-	stopped chan struct{}
+	txs     []*tx
+	running sync.WaitGroup
 	mu      sync.RWMutex // guards closed against sends on ops
 	closed  bool
 	beat    atomic.Int64 // unix ms of the last commit
@@ -53,30 +58,58 @@ type writer struct {
 // statements.
 type tx struct {
 	s     *Store
-	conn  *sql.Conn
+	conn  *sql.Conn // nil: lost, and to be opened again
 	stmts map[string]*sql.Stmt
 	db    *gorm.DB
 	ctx   context.Context
-	// served is the tenant that the last claim of a lane ended with.
-	served [delivery.LanesCount]ids.ID
 }
 
 func newWriter(ctx context.Context, s *Store) (*writer, error) {
-	conn, err := s.writeDB.Conn(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("open the database: %w", err)
-	}
-	// A context that can be cancelled would cost a goroutine per statement.
-	bg := context.Background()
-	db := s.write.Session(&gorm.Session{Context: bg, NewDB: true})
-	db.Statement.ConnPool = conn
-	w := &writer{
-		store: s, conn: conn, ops: make(chan op, s.opts.QueueSize), stopped: make(chan struct{}),
-		tx: &tx{s: s, conn: conn, stmts: map[string]*sql.Stmt{}, db: db, ctx: bg},
-	}
+	w := &writer{store: s, ops: make(chan op, s.opts.QueueSize)}
 	w.beat.Store(s.now().UnixMilli())
-	go w.loop()
+	for range s.db.writers() {
+		// A context that can be cancelled would cost a goroutine per statement.
+		t := &tx{s: s, stmts: map[string]*sql.Stmt{}, ctx: context.Background()}
+		if err := t.connect(ctx); err != nil {
+			w.closeTxs()
+			return nil, fmt.Errorf("open the database: %w", err)
+		}
+		w.txs = append(w.txs, t)
+	}
+	for _, t := range w.txs {
+		w.running.Go(func() { w.loop(t) })
+	}
 	return w, nil
+}
+
+func (t *tx) connect(ctx context.Context) error {
+	conn, err := t.s.writeDB.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	t.conn = conn
+	t.db = t.s.write.Session(&gorm.Session{Context: t.ctx, NewDB: true})
+	t.db.Statement.ConnPool = conn
+	return nil
+}
+
+// disconnect gives up a connection that is of no use any more.
+func (t *tx) disconnect() {
+	_ = t.conn.Raw(func(any) error { return driver.ErrBadConn })
+	_ = t.conn.Close()
+	t.conn = nil
+	clear(t.stmts)
+}
+
+func (w *writer) closeTxs() {
+	for _, t := range w.txs {
+		for _, st := range t.stmts {
+			_ = st.Close()
+		}
+		if t.conn != nil {
+			_ = t.conn.Close()
+		}
+	}
 }
 
 // do runs an op in a transaction that it may share, and waits for the commit.
@@ -128,21 +161,16 @@ func (w *writer) close() {
 		close(w.ops)
 	}
 	w.mu.Unlock()
-	<-w.stopped
+	w.running.Wait()
+	w.closeTxs()
+	w.txs = nil
 }
 
-func (w *writer) loop() {
-	defer close(w.stopped)
-	defer func() {
-		for _, st := range w.tx.stmts {
-			_ = st.Close()
-		}
-		_ = w.conn.Close()
-	}()
+func (w *writer) loop(t *tx) {
 	batch := make([]op, 0, 256)
 	for first := range w.ops {
 		batch = w.gather(append(batch[:0], first))
-		w.commit(batch)
+		w.commit(t, batch)
 		if !w.failing.Load() {
 			w.beat.Store(w.store.now().UnixMilli())
 		}
@@ -196,76 +224,193 @@ func (w *writer) gather(batch []op) []op {
 	return batch
 }
 
+// commitTries is how often a batch is begun that had to give way to others, or
+// whose connection broke.
+const commitTries = 6
+
 // commit runs a batch as one transaction. Should a member fail, the others must
 // not suffer: they are run again without it.
-func (w *writer) commit(batch []op) {
+func (w *writer) commit(t *tx, batch []op) {
+	bulk, unknown, tries := true, false, 0
 	for len(batch) > 0 {
-		results, culprit, err := w.try(batch)
+		r := w.try(t, batch, bulk)
+		unknown = unknown || r.committing
 		switch {
-		case err == nil:
+		case r.err == nil:
 			w.failing.Store(false)
 			for i, o := range batch {
-				o.done(results[i])
+				o.done(r.refusals[i])
 			}
 			return
-		case culprit < 0 || cannotWrite(err): // the database itself takes nothing
+		case w.store.db.again(r.err) && tries < commitTries: // nothing was written
+			tries++
+			continue
+		case t.conn == nil || r.culprit == nobody || w.store.db.unable(r.err):
+			if t.conn == nil && tries < commitTries {
+				tries++
+				if batch = w.repeatable(batch, r); w.reconnect(t) {
+					continue
+				}
+			}
 			w.failing.Store(true)
-			err = errors.Join(errCannotWrite(), err)
+			w.store.opts.Log.Warn("the database takes no writes", "error", r.err)
+			err := errors.Join(errCannotWrite(unknown), r.err)
 			for _, o := range batch {
 				o.done(err)
 			}
 			return
+		case r.culprit == all: // which of them is found out one by one
+			bulk = false
+			continue
 		}
-		batch[culprit].done(err)
-		batch = slices.Delete(batch, culprit, culprit+1)
+		batch[r.culprit].done(w.explain(r.err))
+		batch = slices.Delete(batch, r.culprit, r.culprit+1)
 	}
 }
 
-// try runs a batch. results holds the refusals of members that ran alone, whose
-// own writes were undone; err says that nothing was committed, and culprit which
-// member it is the fault of, -1 if of none.
-func (w *writer) try(batch []op) (results []error, culprit int, err error) {
-	results = make([]error, len(batch))
-	if err := w.tx.exec("BEGIN IMMEDIATE"); err != nil {
-		return results, -1, fmt.Errorf("begin: %w", err)
+// repeatable tells those that cannot be run twice when it is not known whether
+// they were: the connection broke while the commit was under way. What the engine
+// writes can: its rows have ids and fences.
+func (w *writer) repeatable(batch []op, r tried) []op {
+	if !r.committing {
+		return batch
+	}
+	return slices.DeleteFunc(batch, func(o op) bool {
+		if o.accept != nil {
+			o.accept.maybe = true
+		}
+		if o.alone {
+			o.done(errors.Join(errCannotWrite(true), r.err))
+		}
+		return o.alone
+	})
+}
+
+// reconnectFor is how long a batch waits for a database that restarts.
+const reconnectFor = 3 * time.Second
+
+func (w *writer) reconnect(t *tx) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), reconnectFor)
+	defer cancel()
+	for {
+		err := t.connect(ctx)
+		if err == nil {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(reconnectPause):
+		}
+	}
+}
+
+// explain makes a unique key that was taken at the same moment, by another node,
+// a problem of the caller's.
+func (w *writer) explain(err error) error {
+	if w.store.onPostgres() && w.store.db.taken(err) {
+		return problem.New(problem.Conflict, "It was made by someone else at the same moment; look at it and try again.")
+	}
+	return err
+}
+
+// tried is what came of a transaction.
+type tried struct {
+	refusals   []error // of members that ran alone, whose own writes were undone
+	err        error   // nothing was committed, unless committing
+	culprit    int     // whose fault err is
+	committing bool    // the connection broke after the commit was asked for
+}
+
+// Culprits that are no single member.
+const (
+	nobody = -1 // the database is at fault
+	all    = -2 // those that were written together
+)
+
+var errLostConnection = errors.New("the connection to the database is lost")
+
+func (w *writer) try(t *tx, batch []op, bulk bool) (r tried) {
+	r = tried{refusals: make([]error, len(batch)), culprit: nobody}
+	if t.conn == nil {
+		r.err = errLostConnection
+		return r
+	}
+	defer func() {
+		if r.err != nil {
+			w.rollback(t, r.err)
+		}
+	}()
+	if err := t.exec(w.store.db.begin()); err != nil {
+		r.err = fmt.Errorf("begin: %w", err)
+		return r
+	}
+	var done []bool
+	if bulk && w.store.onPostgres() {
+		if done, r.err = t.together(batch); r.err != nil {
+			r.culprit = all
+			return r
+		}
 	}
 	for i, o := range batch {
-		if o.alone {
-			results[i], err = w.alone(o)
-		} else {
-			err = safely(o.run, w.tx)
+		switch {
+		case done != nil && done[i]:
+		case o.alone:
+			r.refusals[i], r.err = w.alone(t, o)
+		default:
+			r.err = safely(o.run, t)
 		}
-		if err != nil {
-			w.rollback()
-			return results, i, err
+		if r.err != nil {
+			r.culprit = i
+			return r
 		}
 	}
-	if err := w.tx.exec("COMMIT"); err != nil {
-		w.rollback()
-		return results, -1, fmt.Errorf("commit: %w", err)
+	written(batch)
+	if err := t.exec("COMMIT"); err != nil {
+		r.err = fmt.Errorf("commit: %w", err)
+		r.committing = true
 	}
-	return results, -1, nil
+	return r
 }
 
-func (w *writer) rollback() {
-	// On a full disk SQLite has rolled back already, and has nothing left to undo.
-	if err := w.tx.exec("ROLLBACK"); err != nil && !strings.Contains(err.Error(), "no transaction is active") {
+// written marks the instant before a commit, for tests.
+func written(batch []op) {
+	for _, o := range batch {
+		switch {
+		case o.accept != nil:
+			failpoint.Hit("accept.written")
+		case o.finish != nil:
+			failpoint.Hit("finish.written")
+		}
+	}
+}
+
+func (w *writer) rollback(t *tx, why error) {
+	err := t.exec("ROLLBACK")
+	switch {
+	case w.store.onPostgres():
+		if err != nil || w.store.db.unable(why) {
+			t.disconnect() // the transaction ends with its session
+		}
+	case err != nil && !strings.Contains(err.Error(), "no transaction is active"):
+		// On a full disk SQLite has rolled back already, and has nothing left to undo.
 		w.store.opts.Log.Warn("roll back", "error", err)
 	}
 }
 
-func (w *writer) alone(o op) (refused, fatal error) {
-	if err := w.tx.exec("SAVEPOINT member"); err != nil {
+func (w *writer) alone(t *tx, o op) (refused, fatal error) {
+	if err := t.exec("SAVEPOINT member"); err != nil {
 		return nil, err
 	}
-	refused = safely(o.run, w.tx)
-	if cannotWrite(refused) {
-		return nil, refused // SQLite may have undone the whole transaction
+	refused = safely(o.run, t)
+	if w.store.db.unable(refused) || w.store.db.again(refused) {
+		return nil, refused // the whole transaction may be undone
 	}
 	if refused != nil {
-		fatal = w.tx.exec("ROLLBACK TO member")
+		fatal = t.exec("ROLLBACK TO member")
+		refused = w.explain(refused)
 	}
-	return refused, errors.Join(fatal, w.tx.exec("RELEASE member"))
+	return refused, errors.Join(fatal, t.exec("RELEASE member"))
 }
 
 // safely keeps a panic in one op from ending the writer and with it the server.
@@ -292,24 +437,34 @@ func (t *tx) prepare(query string) (*sql.Stmt, error) {
 }
 
 func (t *tx) exec(query string, args ...any) error {
-	_, err := t.affect(query, args...)
+	_, err := t.execute(query, args...)
 	return err
 }
 
-// affect runs a statement and counts the rows that it changed.
+// affect runs a statement and says how many rows it changed.
 func (t *tx) affect(query string, args ...any) (int64, error) {
-	st, err := t.prepare(query)
-	if err != nil {
-		return 0, err
-	}
-	r, err := st.ExecContext(t.ctx, args...)
+	r, err := t.execute(query, args...)
 	if err != nil {
 		return 0, err
 	}
 	return r.RowsAffected()
 }
 
+func (t *tx) execute(query string, args ...any) (sql.Result, error) {
+	if t.s.onPostgres() { // its driver prepares by itself
+		return t.conn.ExecContext(t.ctx, query, args...)
+	}
+	st, err := t.prepare(query)
+	if err != nil {
+		return nil, err
+	}
+	return st.ExecContext(t.ctx, args...)
+}
+
 func (t *tx) query(query string, args ...any) (*sql.Rows, error) {
+	if t.s.onPostgres() {
+		return t.conn.QueryContext(t.ctx, query, args...)
+	}
 	st, err := t.prepare(query)
 	if err != nil {
 		return nil, err
@@ -317,29 +472,69 @@ func (t *tx) query(query string, args ...any) (*sql.Rows, error) {
 	return st.QueryContext(t.ctx, args...)
 }
 
-// one scans a single row; false: there is none.
-func (t *tx) one(query string, args []any, into ...any) (bool, error) {
+func (t *tx) queryRow(query string, args ...any) scanner {
+	if t.s.onPostgres() {
+		return t.conn.QueryRowContext(t.ctx, query, args...)
+	}
 	st, err := t.prepare(query)
 	if err != nil {
-		return false, err
+		return failed{err}
 	}
-	err = st.QueryRowContext(t.ctx, args...).Scan(into...)
+	return st.QueryRowContext(t.ctx, args...)
+}
+
+// one reads one row; false means that there is none.
+func (t *tx) one(query string, args []any, into ...any) (bool, error) {
+	err := t.queryRow(query, args...).Scan(into...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// cannotWrite tells whether an error is the database's and not the statement's:
-// SQLITE_BUSY, READONLY, IOERR, FULL, CANTOPEN.
-func cannotWrite(err error) bool {
-	e, ok := errors.AsType[*sqlite.Error](err)
-	return ok && slices.Contains([]int{5, 8, 10, 13, 14}, e.Code()&0xff)
+// lockTenant keeps two nodes from deciding at the same time what holds and
+// credentials of a tenant mean: those that only join share it, those that change
+// them do not. SQLite has one writer, which is lock enough.
+func (t *tx) lockTenant(tenant ids.ID, shared bool) error {
+	switch {
+	case !t.s.onPostgres():
+		return nil
+	case shared:
+		return t.exec("SELECT pg_advisory_xact_lock_shared(?)", tenant)
+	}
+	return t.exec("SELECT pg_advisory_xact_lock(?)", tenant)
 }
 
-func errCannotWrite() error {
-	return &problem.Error{Code: problem.Unavailable, RetryAfter: 5 * time.Second,
+// lock does the same for anything that has a name.
+func (t *tx) lock(tenant ids.ID, names ...string) error {
+	if !t.s.onPostgres() {
+		return nil
+	}
+	keys := make([]int64, len(names))
+	for i, name := range names {
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(name))
+		keys[i] = int64(h.Sum64()) ^ int64(tenant) //nolint:gosec // any number will do
+	}
+	slices.Sort(keys) // always in the same order, so that none waits for the other
+	for _, k := range slices.Compact(keys) {
+		if err := t.exec("SELECT pg_advisory_xact_lock(?)", k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errCannotWrite is the answer while the database takes nothing. unknown: the
+// connection broke between the commit and its confirmation.
+func errCannotWrite(unknown bool) error {
+	e := &problem.Error{Code: problem.Unavailable, RetryAfter: 5 * time.Second,
 		Detail: "The database cannot be written at the moment; nothing was changed."}
+	if unknown {
+		e.Detail = "The connection to the database broke while this was being stored, so it may have been; repeat a request that had an " +
+			"Idempotency-Key with the same key, and look at what others have changed before you repeat them."
+	}
+	return e
 }
 
 // WriteBeat is when the writer last committed, and how much waits for it or

@@ -20,7 +20,7 @@ func openStore(t *testing.T, edit func(*Options)) *Store {
 	t.Helper()
 	ring, _, err := NewKeyRing()
 	require.NoError(t, err)
-	o := Options{Path: filepath.Join(t.TempDir(), "c.db"), KeyRing: ring, Migrate: true}
+	o := Options{URL: filepath.Join(t.TempDir(), "c.db"), KeyRing: ring, Migrate: true}
 	if edit != nil {
 		edit(&o)
 	}
@@ -90,8 +90,8 @@ func TestOneFaultNeverFailsItsBatch(t *testing.T) {
 func TestATroubledDatabaseIsNoMembersFault(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, nil)
-	require.NoError(t, s.writer.tx.exec("PRAGMA busy_timeout=0"))
-	db, err := sql.Open("sqlite", "file:"+s.opts.Path)
+	require.NoError(t, s.writer.txs[0].exec("PRAGMA busy_timeout=0"))
+	db, err := sql.Open("sqlite", "file:"+s.opts.URL)
 	require.NoError(t, err)
 	defer func() { _ = db.Close() }()
 	db.SetMaxOpenConns(1)

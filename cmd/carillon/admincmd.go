@@ -34,7 +34,7 @@ func (c *cli) beside(ctx context.Context, run func(*store.Store, *tenants.Servic
 		return err
 	}
 	generator := ids.NewGenerator(commandNode(), time.Now)
-	s, err := store.Open(ctx, store.Options{Path: cfg.SQLitePath(), KeyRing: ring, Log: slog.New(slog.DiscardHandler), IDs: generator, Migrate: true})
+	s, err := store.Open(ctx, store.Options{URL: cfg.SQLitePath(), KeyRing: ring, Log: slog.New(slog.DiscardHandler), IDs: generator, Migrate: true})
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 		}
 	}()
 	generator := ids.NewGenerator(serverNode, time.Now)
-	s.store, err = store.Open(ctx, store.Options{Path: cfg.SQLitePath(), KeyRing: p.keyRing, Log: p.log, IDs: generator,
+	s.store, err = store.Open(ctx, store.Options{URL: cfg.SQLitePath(), KeyRing: p.keyRing, Log: p.log, IDs: generator,
 		QueueSize: cfg.Limits.Queue, Migrate: true})
 	if err != nil {
 		return nil, err

@@ -1,0 +1,199 @@
+package store
+
+import (
+	"database/sql"
+	"slices"
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
+)
+
+// selectDueShared takes the due rows of some tenants, at most $5 of each, and
+// passes over what other nodes have under their hands. $6 is the mark.
+const selectDueShared = `SELECT x.* FROM unnest($1::bigint[]) AS t(id) CROSS JOIN LATERAL (
+ SELECT ` + rowColumns + `, coalesce((SELECT n.flags FROM notifications n WHERE n.tenant_id=d.tenant_id AND n.id=d.notification_id),0) AS notification_flags,
+  d.flags AS own_flags
+ FROM deliveries d WHERE d.lane=$2 AND d.tenant_id=t.id AND d.state<4 AND d.due_at<=$3 AND d.due_at>=$6
+ ORDER BY d.due_at LIMIT $5 FOR UPDATE OF d SKIP LOCKED) x LIMIT $4`
+
+const leaseShared = `UPDATE deliveries d SET state=2, due_at=$6, claim=$7, hold_id=0, takeovers=v.takeovers, flags=v.flags, updated_at=$8
+ FROM unnest($1::bigint[],$2::bigint[],$3::bigint[],$4::smallint[],$5::smallint[]) AS v(tenant,notification,target,takeovers,flags)
+ WHERE d.tenant_id=v.tenant AND d.notification_id=v.notification AND d.target_id=v.target`
+
+const renewShared = `UPDATE deliveries d SET due_at=$5
+ FROM unnest($1::bigint[],$2::bigint[],$3::bigint[],$4::bigint[]) AS v(tenant,notification,target,claim)
+ WHERE d.tenant_id=v.tenant AND d.notification_id=v.notification AND d.target_id=v.target AND d.claim=v.claim AND d.state=2
+ RETURNING d.tenant_id,d.notification_id,d.target_id`
+
+const (
+	// lookShare: looking for tenants that have something due takes at most one part
+	// in so many of the time. It is quick, unless an old snapshot somewhere keeps
+	// the entries of finished rows in the index.
+	lookShare = 20
+	lookQuick = 5 * time.Millisecond
+	// markSlack is how long before now a row may still come that is due before it:
+	// a commit that took long, a clock that was set.
+	markSlack  = 5 * time.Second
+	wholeLook  = 30 * time.Second // without the mark, for whatever came later still
+	mostAtOnce = 1000
+)
+
+// claimShared claims beside other nodes. What finished lately leaves dead entries
+// at the front of the index until they are vacuumed, which an old snapshot can put
+// off for hours; so once a claim has found everything that was due, the next
+// begins behind a mark.
+func (t *tx) claimShared(o delivery.ClaimOrder) ([]delivery.Claimed, error) {
+	t.s.turns.mu.Lock()
+	defer t.s.turns.mu.Unlock()
+	u := &t.s.turns.lanes[o.Lane]
+	mark := u.mark
+	if o.Now.Sub(u.wholeAt) >= wholeLook {
+		mark, u.wholeAt = 0, o.Now
+	}
+	if err := t.lookForTenants(u, o, mark); err != nil {
+		return nil, err
+	}
+	list := u.from(u.tenants)
+	list = list[:min(len(list), mostAtOnce)]
+	if len(list) == 0 {
+		u.mark = millis(o.Now.Add(-markSlack))
+		return nil, nil
+	}
+	rows, err := t.query(selectDueShared, int64s(list), o.Lane, millis(o.Now), o.Limit, o.PerTenant, mark)
+	if err != nil {
+		return nil, err
+	}
+	found, err := collect(rows, scanClaimed)
+	if err != nil {
+		return nil, err
+	}
+	u.advance(list, found, o, len(list) == len(u.tenants))
+	return t.leaseTogether(found, o)
+}
+
+func (t *tx) lookForTenants(u *turn, o delivery.ClaimOrder, mark int64) (err error) {
+	if mark != 0 && u.took > lookQuick && o.Now.Sub(u.looked) < lookShare*u.took {
+		return nil
+	}
+	begun := t.s.now()
+	u.tenants, err = t.tenantsDue(o.Lane, o.Now, mark)
+	u.looked, u.took = o.Now, t.s.now().Sub(begun)
+	return err
+}
+
+// advance notes where the next claim goes on.
+func (u *turn) advance(list []ids.ID, found []claimed, o delivery.ClaimOrder, whole bool) {
+	counts, full := map[ids.ID]int{}, len(found) >= o.Limit
+	for i := range found {
+		counts[found[i].Tenant]++
+		full = full || counts[found[i].Tenant] >= o.PerTenant
+	}
+	u.served = list[len(list)-1]
+	if len(found) >= o.Limit {
+		u.served = found[len(found)-1].Tenant
+	}
+	if whole && !full {
+		u.mark = millis(o.Now.Add(-markSlack))
+	}
+}
+
+// leaseTogether leases rows that are locked, and reads their targets.
+func (t *tx) leaseTogether(found []claimed, o delivery.ClaimOrder) ([]delivery.Claimed, error) {
+	if len(found) == 0 {
+		return nil, nil
+	}
+	var (
+		tenants, notifications, targets []int64
+		takeovers, flags                []int16
+	)
+	for i := range found {
+		c := &found[i]
+		if err := t.takeOver(c); err != nil {
+			return nil, err
+		}
+		tenants, notifications, targets = append(tenants, int64(c.Tenant)), append(notifications, int64(c.Notification)), append(targets, int64(c.Target))
+		takeovers, flags = append(takeovers, int16(c.Takeovers)), append(flags, int16(c.leased(o))) //nolint:gosec // small counts
+	}
+	if err := t.exec(leaseShared, tenants, notifications, targets, takeovers, flags, millis(o.Lease), o.Claim, millis(o.Now)); err != nil {
+		return nil, err
+	}
+	return t.withTargets(found)
+}
+
+// withTargets reads the targets of claimed rows as they are now.
+func (t *tx) withTargets(found []claimed) ([]delivery.Claimed, error) {
+	var devices, endpoints []int64
+	for i := range found {
+		if found[i].Channel == channels.Webhook {
+			endpoints = append(endpoints, int64(found[i].Target))
+		} else {
+			devices = append(devices, int64(found[i].Target))
+		}
+	}
+	known := map[owned]delivery.TargetNow{}
+	for _, q := range []struct {
+		query string
+		ids   []int64
+		scan  func(scanner) (owned, delivery.TargetNow, error)
+	}{{deviceNow, devices, t.s.scanDeviceNow}, {endpointNow, endpoints, t.s.scanEndpointNow}} {
+		if len(q.ids) == 0 {
+			continue
+		}
+		rows, err := t.query(q.query+` WHERE id=ANY($1::bigint[])`, q.ids)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := collect(rows, func(r *sql.Rows) (none struct{}, err error) {
+			o, now, err := q.scan(r)
+			known[o] = now
+			return none, err
+		}); err != nil {
+			return nil, err
+		}
+	}
+	out := make([]delivery.Claimed, len(found))
+	for i := range found {
+		c := &found[i].Claimed
+		c.Now = known[owned{c.Tenant, c.Target}]
+		c.Now.Channel, c.Now.ReadAt = c.Channel, t.s.now()
+		out[i] = *c
+	}
+	return out, nil
+}
+
+func (t *tx) renewTogether(rows []delivery.Row, until time.Time, kept []bool) error {
+	ordered := slices.Clone(rows)
+	slices.SortFunc(ordered, func(a, b delivery.Row) int { return compareKeys(keyOfRow(&a), keyOfRow(&b)) })
+	tenants, notifications, targets, claims := keysOf(ordered)
+	list, err := t.query(renewShared, tenants, notifications, targets, claims, millis(until))
+	if err != nil {
+		return err
+	}
+	ours, err := collect(list, scanRowKey)
+	if err != nil {
+		return err
+	}
+	still := make(map[rowKey]bool, len(ours))
+	for _, k := range ours {
+		still[k] = true
+	}
+	for i := range rows {
+		kept[i] = still[keyOfRow(&rows[i])]
+	}
+	return nil
+}
+
+func scanRowKey(r *sql.Rows) (k rowKey, err error) {
+	err = r.Scan(&k.tenant, &k.notification, &k.target)
+	return k, err
+}
+
+func int64s(list []ids.ID) []int64 {
+	out := make([]int64, len(list))
+	for i, x := range list {
+		out[i] = int64(x)
+	}
+	return out
+}
