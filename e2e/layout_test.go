@@ -71,6 +71,7 @@ func table() map[string]row {
 
 		"cmd/carillon": {level: 5, why: "wires all of it; the only reader of files, flags and the environment"},
 		"e2e/firefox":  {level: 5, test: true, why: "remote control of a browser"},
+		"e2e/toxic":    {level: 0, test: true, why: "faults of a network, whatever speaks over it"},
 	}
 }
 

@@ -64,15 +64,22 @@ var shared = sync.OnceValues(func() (*databases, error) {
 			return nil, fmt.Errorf("%s is no URL", given) // the error would show the password
 		}
 		d.admin, d.owner = u, u
-		return d, d.sweep()
+		if err := d.sweep(); err != nil {
+			return nil, fmt.Errorf("%s: %w", given, err)
+		}
+		return d, nil
 	}
 	bin, err := installed("initdb", "postgres")
 	if err != nil {
 		return nil, missingError{err}
 	}
-	s, err := newServer(bin, Options{})
+	f, err := newFolder()
 	if err != nil {
 		return nil, err
+	}
+	s := newServer(f, bin, Options{})
+	if err := s.create(); err != nil {
+		return nil, errors.Join(err, f.close())
 	}
 	d.server = s
 	d.admin, err = url.Parse(s.url(superuser, "postgres"))

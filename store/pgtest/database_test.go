@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -83,7 +84,7 @@ func TestTheDatabaseIsDropped(t *testing.T) {
 	t.Parallel()
 	other := pgtest.Empty(t)
 	var name string
-	t.Run("test", func(t *testing.T) { //nolint:tparallel // the rest looks at what it left
+	t.Run("test", func(t *testing.T) {
 		conn, err := pgx.Connect(t.Context(), pgtest.Empty(t))
 		require.NoError(t, err)
 		name = conn.Config().Database
@@ -101,6 +102,9 @@ func databases(t *testing.T, url, name string) (n int) {
 // TestTestsAreNoSuperusers: what they can do, an ordinary owner of a database can.
 func TestTestsAreNoSuperusers(t *testing.T) {
 	t.Parallel()
+	if os.Getenv("CARILLON_TEST_POSTGRES_URL") != "" && os.Getenv(again) == "" {
+		t.Skip("the user of a given server may be whoever")
+	}
 	url := pgtest.Empty(t)
 	require.Zero(t, count(t, url, "SELECT count(*) FROM pg_roles WHERE rolname = current_user AND rolsuper"))
 	exec(t, url, "CREATE TABLE things (id BIGINT PRIMARY KEY)")

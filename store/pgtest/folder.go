@@ -1,6 +1,8 @@
 package pgtest
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,19 +22,24 @@ import (
 
 // guard waits until the test process is gone, however it went: its standard
 // input is a pipe that only that process holds open. Then it ends the programs
-// whose process ids stand in files of the folder, and removes the folder.
+// whose process ids stand in files of the folder, and what they started, and
+// removes the folder.
 const guard = `
 trap '' HUP INT TERM
 read -r _
-for file in "$1"/*.pid "$1"/*/postmaster.pid; do
-	if [ -f "$file" ] && read -r pid <"$file"; then
-		kill -QUIT "$pid"
-		for _ in 1 2 3 4 5 6 7 8 9 10; do
-			kill -0 "$pid" || break
-			sleep 0.1
-		done
-		kill -KILL "$pid"
-	fi
+end() {
+	kill -s QUIT -- "$1" || return
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
+		kill -s 0 -- "$1" || return
+		sleep 0.1
+	done
+	kill -s KILL -- "$1"
+}
+for file in "$1"/*.pid; do
+	if [ -f "$file" ] && read -r pid <"$file"; then end "-$pid"; fi
+done
+for file in "$1"/*/postmaster.pid; do # one that has left its group
+	if [ -f "$file" ] && read -r pid <"$file"; then end "$pid"; fi
 done
 umount "$1/disk"
 rm -rf "$1"
@@ -75,6 +82,21 @@ func newFolder() (*folder, error) {
 	return f, nil
 }
 
+// testFolder is a folder that ends with a test.
+func testFolder(t testing.TB) *folder {
+	t.Helper()
+	f, err := newFolder()
+	if err != nil {
+		t.Fatalf("make a folder: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := f.close(); err != nil {
+			t.Errorf("end what runs in a folder: %v", err)
+		}
+	})
+	return f
+}
+
 // close ends what runs in the folder and removes it.
 func (f *folder) close() error {
 	if err := f.life.Close(); err != nil {
@@ -104,7 +126,8 @@ func (f *folder) command(program string, args ...string) (*exec.Cmd, error) {
 	}
 	cmd := exec.Command(program, args...)
 	cmd.Dir = f.path
-	cmd.Env = []string{"PATH=" + filepath.Dir(program) + ":/usr/bin:/bin", "HOME=" + f.path, "LC_ALL=C", "TZ=UTC"}
+	cmd.Env = []string{"PATH=" + filepath.Dir(program) + ":/usr/bin:/bin", "HOME=" + f.path, "XDG_RUNTIME_DIR=" + f.path, "LC_ALL=C", "TZ=UTC",
+		"PG_REGRESS_SOCK_DIR=" + f.path} // where pg_autoctl has servers put their sockets
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: f.owner}
 	return cmd, nil
@@ -160,6 +183,64 @@ func (p *process) end(signal syscall.Signal) error {
 		return nil
 	case <-time.After(patience):
 		return fmt.Errorf("process %d is still there %s after %s", p.Pid, patience, signal)
+	}
+}
+
+// kill ends the program and all that it started, without a chance to do anything
+// about it. Everything is stopped first, so that nothing is started meanwhile.
+func (p *process) kill() error {
+	var all []int
+	var stop func(pid int)
+	stop = func(pid int) {
+		_ = syscall.Kill(pid, syscall.SIGSTOP) // it may have ended just now
+		all = append(all, pid)
+		for _, child := range children(pid) {
+			stop(child)
+		}
+	}
+	stop(p.Pid)
+	for _, pid := range all {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	return p.end(syscall.SIGKILL)
+}
+
+// children are the processes that a process has started.
+func children(parent int) []int {
+	var list []int
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is sound
+	for _, stat := range stats {
+		b, err := os.ReadFile(stat)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		// pid (name) state parent ...; a name may contain anything.
+		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		if len(fields) > 1 && fields[1] == strconv.Itoa(parent) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(stat)))
+			list = append(list, pid)
+		}
+	}
+	return list
+}
+
+// await waits until a condition holds. It returns why it does not if that takes
+// too long, and at once if a process that it depends on has exited.
+func await(what string, p *process, holds func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
+		err := holds(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-p.exited:
+			return fmt.Errorf("%s: process %d has exited", what, p.Pid)
+		case <-ctx.Done():
+			return fmt.Errorf("%s: not within %s: %w", what, patience, err)
+		case <-time.After(pause):
+		}
 	}
 }
 

@@ -29,7 +29,6 @@ const (
 
 	// patience is how long something may take that normally takes less than a second.
 	patience = 60 * time.Second
-	pause    = 10 * time.Millisecond
 )
 
 // Options of Start.
@@ -39,13 +38,15 @@ type Options struct {
 	DataDir  string            // an empty folder for the data, such as one on a small disk; "": a temporary one
 }
 
-// Server is a PostgreSQL server of one test, which may hurt it.
+// Server is a PostgreSQL server of one test, which may hurt it. Its methods are
+// for one goroutine at a time, except URL.
 type Server struct {
-	folder *folder
-	bin    string
-	data   string
-	port   int
-	proc   *process // nil while it is stopped
+	folder  *folder
+	bin     string // where PostgreSQL's programs are
+	options Options
+	data    string
+	port    int
+	proc    *process
 }
 
 // Start starts a server for a test and ends it with the test. A test that only
@@ -56,37 +57,36 @@ func Start(t testing.TB, o Options) *Server {
 	if err != nil {
 		missing(t, "postgres", err)
 	}
-	s, err := newServer(bin, o)
-	if err != nil {
+	s := newServer(testFolder(t), bin, o)
+	if err := s.create(); err != nil {
 		t.Fatalf("start PostgreSQL: %v", err)
 	}
-	t.Cleanup(func() {
-		if err := s.folder.close(); err != nil {
-			t.Errorf("end PostgreSQL: %v", err)
-		}
-	})
 	return s
 }
 
-// newServer makes a data directory and starts a server on it.
-func newServer(bin string, o Options) (*Server, error) {
-	f, err := newFolder()
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{folder: f, bin: bin, data: o.DataDir}
+func newServer(f *folder, bin string, o Options) *Server {
+	s := &Server{folder: f, bin: bin, options: o, data: o.DataDir}
 	if s.data == "" {
 		s.data = filepath.Join(f.path, "data")
 	}
-	if err := s.create(o); err != nil {
-		return nil, errors.Join(err, f.close())
-	}
-	return s, nil
+	return s
 }
 
-func (s *Server) create(o Options) error {
-	if o.DataDir != "" {
-		if err := s.folder.own(o.DataDir); err != nil {
+// create makes a data directory and starts the server on it.
+func (s *Server) create() error {
+	if err := s.initialize(); err != nil {
+		return err
+	}
+	if err := s.choosePort(); err != nil {
+		return err
+	}
+	return s.furnish()
+}
+
+// initialize makes the data directory.
+func (s *Server) initialize() error {
+	if s.options.DataDir != "" {
+		if err := s.folder.own(s.data); err != nil {
 			return err
 		}
 	}
@@ -97,30 +97,32 @@ func (s *Server) create(o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := s.configure(o); err != nil {
-		return err
-	}
-	if err := s.choosePort(); err != nil {
-		return err
-	}
-	return s.exec("CREATE ROLE " + ordinary + " LOGIN CREATEDB")
+	return s.configure()
 }
 
-func (s *Server) configure(o Options) error {
+// furnish makes what every server has: the ordinary user, and a database of its own.
+func (s *Server) furnish() error {
+	if err := s.Exec("postgres", "CREATE ROLE "+ordinary+" LOGIN CREATEDB"); err != nil {
+		return err
+	}
+	return s.Exec("postgres", "CREATE DATABASE "+ordinary+" OWNER "+ordinary)
+}
+
+func (s *Server) configure() error {
 	settings := map[string]string{
 		"listen_addresses":           loopback,
 		"unix_socket_directories":    "", // their paths have a limit that temporary folders exceed
 		"max_connections":            "300",
 		"shared_buffers":             "32MB",
-		"fsync":                      strconv.FormatBool(o.FSync),
-		"full_page_writes":           strconv.FormatBool(o.FSync),
+		"fsync":                      strconv.FormatBool(s.options.FSync),
+		"full_page_writes":           strconv.FormatBool(s.options.FSync),
 		"synchronous_commit":         "on",
 		"autovacuum":                 "on",
 		"jit":                        "off",
 		"log_line_prefix":            "%m %d [%p] ",
 		"log_min_duration_statement": "1s",
 	}
-	maps.Copy(settings, o.Settings)
+	maps.Copy(settings, s.options.Settings)
 	conf := filepath.Join(s.data, "postgresql.conf")
 	b, err := os.ReadFile(conf)
 	if err != nil {
@@ -149,8 +151,8 @@ func (s *Server) choosePort() error {
 	return last
 }
 
-// URL is the address of a database of the server, for the ordinary user that
-// owns what it creates. The database "postgres" is always there.
+// URL is the address of a database of the server, for an ordinary user who may
+// create databases. The database "carillon" is there and belongs to that user.
 func (s *Server) URL(database string) string { return s.url(ordinary, database) }
 
 func (s *Server) url(name, database string) string {
@@ -165,44 +167,98 @@ func (s *Server) start() error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	for {
-		conn, err := pgx.Connect(ctx, s.url(superuser, "postgres"))
-		if err == nil {
-			s.proc = p
-			return conn.Close(ctx)
+	s.proc = p
+	if err := await("PostgreSQL answers", p, pings(s.url(superuser, "postgres"))); err != nil {
+		return errors.Join(fmt.Errorf("%w; its log:\n%s", err, s.folder.tail()), p.end(syscall.SIGQUIT))
+	}
+	return nil
+}
+
+// pings asks a server whether it accepts connections.
+func pings(url string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		conn, err := pgx.Connect(ctx, url)
+		if err != nil {
+			return err
 		}
-		select {
-		case <-p.exited:
-			return fmt.Errorf("it exited at once; its log:\n%s", s.folder.tail())
-		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("it does not answer: %w; its log:\n%s", err, s.folder.tail()), p.end(syscall.SIGQUIT))
-		case <-time.After(pause):
-		}
+		return conn.Close(ctx)
 	}
 }
 
-func (s *Server) exec(sql string, args ...any) error {
+// Start starts the server again after Stop, Kill or a crash of its own, with the
+// same port and data. It returns once the server has recovered.
+func (s *Server) Start() error {
+	if s.Running() {
+		return errors.New("PostgreSQL runs already")
+	}
+	return s.start()
+}
+
+// Running says whether the server's first process is there.
+func (s *Server) Running() bool {
+	select {
+	case <-s.proc.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// Stop shuts the server down and waits for its end. Fast, it ends all
+// transactions and writes a checkpoint; otherwise it stops in the middle of
+// everything, and recovers at the next start.
+func (s *Server) Stop(fast bool) error {
+	if fast {
+		return s.proc.end(syscall.SIGINT)
+	}
+	return s.proc.end(syscall.SIGQUIT)
+}
+
+// Kill ends all the server's processes with SIGKILL, as a crash of the machine
+// does; what they wrote without a sync survives, other than in a power cut.
+func (s *Server) Kill() error { return s.proc.kill() }
+
+// Exec executes SQL in a database as a superuser.
+func (s *Server) Exec(database, sql string, args ...any) error {
+	return s.connected(database, func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, sql, args...)
+		return err
+	})
+}
+
+// Query is the first column of what a query in a database returns to a superuser.
+func Query[T any](s *Server, database, sql string, args ...any) ([]T, error) {
+	var list []T
+	err := s.connected(database, func(ctx context.Context, conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, pgx.RowTo[T])
+		return err
+	})
+	return list, err
+}
+
+func (s *Server) connected(database string, do func(context.Context, *pgx.Conn) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, s.url(superuser, "postgres"))
+	conn, err := pgx.Connect(ctx, s.url(superuser, database))
 	if err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, sql, args...)
-	return errors.Join(err, conn.Close(ctx))
+	return errors.Join(do(ctx, conn), conn.Close(ctx))
 }
 
 // installed finds the folder of an installed PostgreSQL that has all the
 // programs: the one in PATH first, then the newest of Debian's.
 func installed(programs ...string) (string, error) {
 	for _, bin := range candidates() {
-		has := func(program string) bool {
-			_, err := exec.LookPath(filepath.Join(bin, program))
-			return err == nil
+		lacks := func(program string) bool {
+			_, err := os.Stat(filepath.Join(bin, program))
+			return err != nil
 		}
-		if !slices.ContainsFunc(programs, func(p string) bool { return !has(p) }) {
+		if !slices.ContainsFunc(programs, lacks) {
 			return bin, nil
 		}
 	}
@@ -212,8 +268,8 @@ func installed(programs ...string) (string, error) {
 func candidates() []string {
 	var list []string
 	if path, err := exec.LookPath("postgres"); err == nil {
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			path = real
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			path = target
 		}
 		list = append(list, filepath.Dir(path))
 	}
