@@ -5,10 +5,10 @@
 // In a usual build Hit and Duration do nothing and cost nothing. In one with the
 // build tag failpoints they do what Arm was told:
 //
-//	accept.committed=kill@37;send.answered=delay:50ms;lease=4s
+//	accept.committed=kill@37;send.answered=delay:50ms;send_timeout=2s
 //
 // is SIGKILL at the 37th accept that has just been committed, 50 ms of waiting
-// at every answer of a provider, and leases of four seconds.
+// at every answer of a provider, and two seconds for a request to a provider.
 package failpoint
 
 import "slices"
@@ -65,7 +65,7 @@ func Names() []string {
 
 // Times lists the names that Duration is asked for: times of the engine that a
 // test cannot wait for.
-func Times() []string { return []string{"lease", "send_timeout", "beat", "marker_after"} }
+func Times() []string { return []string{"send_timeout", "marker_after"} }
 
 func known(name string) bool {
 	return slices.Contains(Names(), name) || slices.Contains(Times(), name)

@@ -16,5 +16,5 @@ func TestUsualBuildRefusesToBeArmed(t *testing.T) {
 	require.NoError(t, failpoint.Arm(""))
 	require.ErrorContains(t, failpoint.Arm("send.begin=kill"), "-tags failpoints")
 	failpoint.Hit("send.begin")
-	require.Equal(t, time.Second, failpoint.Duration("lease", time.Second))
+	require.Equal(t, time.Second, failpoint.Duration("send_timeout", time.Second))
 }

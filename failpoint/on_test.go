@@ -26,8 +26,8 @@ func TestArmSaysWhatIsWrong(t *testing.T) {
 		"send.begin=kill@x":     "from 1",
 		"send.begin=delay":      "is not a time",
 		"send.begin=delay:soon": "is not a time",
-		"lease=kill":            "is not a time",
-		"lease=-1s":             "is not a time",
+		"send_timeout=kill":     "is not a time",
+		"send_timeout=-1s":      "is not a time",
 	} {
 		require.ErrorContains(t, failpoint.Arm(spec), want, spec)
 	}
@@ -47,9 +47,9 @@ func TestPanicAtTheThirdHitAlone(t *testing.T) {
 }
 
 func TestDuration(t *testing.T) {
-	require.NoError(t, failpoint.Arm("lease=3s"))
-	require.Equal(t, 3*time.Second, failpoint.Duration("lease", time.Minute))
-	require.Equal(t, time.Minute, failpoint.Duration("beat", time.Minute))
+	require.NoError(t, failpoint.Arm("send_timeout=3s"))
+	require.Equal(t, 3*time.Second, failpoint.Duration("send_timeout", time.Minute))
+	require.Equal(t, time.Minute, failpoint.Duration("marker_after", time.Minute))
 }
 
 const victim = "FAILPOINT_TEST_VICTIM"

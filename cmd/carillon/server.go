@@ -92,8 +92,7 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 	o := delivery.Options{Store: s.store, Channels: kinds, IDs: generator, Log: p.log, Metrics: s.metrics.Registry(),
 		Workers: cfg.Workers, MaxBacklog: cfg.Limits.Backlog,
 		Retention: delivery.Retention{SentPayload: cfg.Retention.Sent, DeadPayload: cfg.Retention.Dead, Rows: cfg.Retention.Rows}}
-	o.Lease, o.SendTimeout = failpoint.Duration("lease", o.Lease), failpoint.Duration("send_timeout", o.SendTimeout)
-	o.Beat, o.MarkerAfter = failpoint.Duration("beat", o.Beat), failpoint.Duration("marker_after", o.MarkerAfter)
+	o.SendTimeout, o.MarkerAfter = failpoint.Duration("send_timeout", o.SendTimeout), failpoint.Duration("marker_after", o.MarkerAfter)
 	if p.tune != nil {
 		p.tune(&o)
 	}

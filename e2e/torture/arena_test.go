@@ -93,11 +93,8 @@ func (a *arena) weather() {
 
 // heal makes links and providers whole and starts what is down.
 func (a *arena) heal() {
-	for _, l := range a.fleet.wires {
-		l.heal(a.t)
-	}
-	for _, l := range a.fleet.doors {
-		l.heal(a.t)
+	for _, l := range a.fleet.links() {
+		require.NoError(a.t, l.Heal())
 	}
 	a.sim.ClearFault("")
 	a.revive()

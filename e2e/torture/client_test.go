@@ -52,7 +52,7 @@ func (c *client) base() string {
 	if len(alive) == 0 {
 		alive = c.fleet.nodes
 	}
-	return "http://" + c.fleet.doors[alive[c.intn(len(alive))].number].address()
+	return "http://" + c.fleet.doors[alive[c.intn(len(alive))].number].Addr()
 }
 
 func (c *client) call(ctx context.Context, method, path, idempotencyKey string, in any) (answer, error) {

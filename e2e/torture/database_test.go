@@ -9,7 +9,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/carillonhq/carillon/e2e/toxic"
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/pgtest"
 )
 
 // database is what a fleet runs on.
@@ -20,6 +22,8 @@ type database interface {
 	open(t testing.TB) *sql.DB
 	// check runs the invariant queries and names those that find something.
 	check(t testing.TB, ring string) []string
+	// links are the ways to it that lead over a proxy.
+	links() []*toxic.Proxy
 	// hurts are the ways in which a round may hurt the database itself.
 	hurts() []hurt
 }
@@ -39,10 +43,12 @@ func (*sqlite) name() string  { return "sqlite" }
 func (s *sqlite) url() string { return s.path }
 func (*sqlite) hurts() []hurt { return nil }
 
+func (*sqlite) links() []*toxic.Proxy { return nil }
+
 func (s *sqlite) open(t testing.TB) *sql.DB {
 	t.Helper()
 	// The driver comes with package store.
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: s.path, RawQuery: "mode=ro&_pragma=busy_timeout(10000)"}).String())
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: s.path}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(10000)")
 	require.NoError(t, err)
 	return db
 }
@@ -51,7 +57,73 @@ func (s *sqlite) check(t testing.TB, ring string) []string {
 	t.Helper()
 	keys, err := store.ReadKeyRing(ring)
 	require.NoError(t, err)
-	return checkStore(t, store.Options{Path: s.path, KeyRing: keys})
+	return checkStore(t, store.Options{URL: s.path, KeyRing: keys})
+}
+
+// postgres is a database of a server that the test may kill, behind a link that
+// it may cut.
+type postgres struct {
+	server *pgtest.Server
+	link   *toxic.Proxy
+}
+
+const postgresName = "torture"
+
+func newPostgres(t testing.TB) *postgres {
+	t.Helper()
+	s := pgtest.Start(t, pgtest.Options{})
+	require.NoError(t, s.Exec("postgres", "CREATE DATABASE "+postgresName+" OWNER carillon"))
+	u, err := url.Parse(s.URL(postgresName))
+	require.NoError(t, err)
+	return &postgres{server: s, link: toxic.New(t, u.Host)}
+}
+
+func (*postgres) name() string            { return "postgres" }
+func (p *postgres) links() []*toxic.Proxy { return []*toxic.Proxy{p.link} }
+
+func (p *postgres) url() string {
+	u, err := url.Parse(p.direct())
+	if err != nil {
+		panic(err) // it was parsed before
+	}
+	u.Host = p.link.Addr()
+	return u.String()
+}
+
+// direct is the URL beside the link.
+func (p *postgres) direct() string { return p.server.URL(postgresName) }
+
+func (p *postgres) open(t testing.TB) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("pgx", p.direct()) // the driver comes with package store
+	require.NoError(t, err)
+	return db
+}
+
+func (p *postgres) check(t testing.TB, ring string) []string {
+	t.Helper()
+	keys, err := store.ReadKeyRing(ring)
+	require.NoError(t, err)
+	return checkStore(t, store.Options{URL: p.direct(), KeyRing: keys})
+}
+
+func (p *postgres) hurts() []hurt {
+	return []hurt{
+		{"database killed", func(t testing.TB) {
+			t.Helper()
+			require.NoError(t, p.server.Kill())
+			require.NoError(t, p.server.Start())
+		}},
+		{"database restarted", func(t testing.TB) {
+			t.Helper()
+			require.NoError(t, p.server.Stop(true))
+			require.NoError(t, p.server.Start())
+		}},
+		{"sessions ended", func(t testing.TB) {
+			t.Helper()
+			require.NoError(t, p.server.Exec("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname=$1", postgresName))
+		}},
+	}
 }
 
 func checkStore(t testing.TB, o store.Options) (broken []string) {

@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,6 +23,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/carillonhq/carillon/e2e/toxic"
 	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/simulator"
 )
@@ -47,7 +51,7 @@ var build = sync.OnceValues(func() (string, error) {
 })
 
 // times are those of the engine, so short that a round need not wait for them.
-const times = "lease=6s;send_timeout=2s;beat=1s;marker_after=1s"
+const times = "send_timeout=2s;marker_after=1s"
 
 // fleet is one database with the nodes that run on it.
 type fleet struct {
@@ -56,8 +60,8 @@ type fleet struct {
 	db      database
 	env     []string
 	nodes   []*node
-	doors   []*link // from clients to the nodes
-	wires   map[string]*link
+	doors   []*toxic.Proxy          // from clients to the nodes
+	wires   map[string]*toxic.Proxy // from the nodes to the providers
 }
 
 func newFleet(t *testing.T, sim *simulator.Simulator, db database, dir string, size int) *fleet {
@@ -66,9 +70,8 @@ func newFleet(t *testing.T, sim *simulator.Simulator, db database, dir string, s
 	require.NoError(t, err)
 	f := &fleet{program: program, dir: dir, db: db}
 	apns, fcm := sim.APNs(), sim.FCM()
-	plain := upstreamOf(t, fcm.URL)
-	f.wires = map[string]*link{"fcm": newLink(t, "fcm", plain), "apns": newLink(t, "apns", upstreamOf(t, apns.URL)),
-		"push": newLink(t, "push", plain), "webhook": newLink(t, "webhook", plain)}
+	plain := hostOf(t, fcm.URL)
+	f.wires = map[string]*toxic.Proxy{"fcm": toxic.New(t, plain), "apns": toxic.New(t, hostOf(t, apns.URL)), "push": toxic.New(t, plain), "webhook": toxic.New(t, plain)}
 	ring, ca := f.ring(), filepath.Join(dir, "ca.pem")
 	require.NoError(t, os.WriteFile(ca, apns.CAPEM, 0o600))
 	const loopback = "127.0.0.0/8"
@@ -76,8 +79,8 @@ func newFleet(t *testing.T, sim *simulator.Simulator, db database, dir string, s
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "GOMAXPROCS=" + fmt.Sprint(runtime.GOMAXPROCS(0)),
 		"CARILLON_KEY_RING_FILE=" + ring, "CARILLON_ADMIN_LISTEN=off", "CARILLON_LOG_FORMAT=json", "CARILLON_LOG_LEVEL=info",
 		"CARILLON_SHUTDOWN_GRACE=3s",
-		"CARILLON_CHANNELS_FCM_ENDPOINT=" + f.wires["fcm"].through(t, fcm.URL), "CARILLON_CHANNELS_FCM_TOKEN_URIS=" + fcm.TokenURI,
-		"CARILLON_CHANNELS_APNS_PRODUCTION_URL=" + f.wires["apns"].through(t, apns.URL), "CARILLON_CHANNELS_APNS_SANDBOX_URL=" + apns.SandboxURL,
+		"CARILLON_CHANNELS_FCM_ENDPOINT=" + f.wires["fcm"].Through(t, fcm.URL), "CARILLON_CHANNELS_FCM_TOKEN_URIS=" + fcm.TokenURI,
+		"CARILLON_CHANNELS_APNS_PRODUCTION_URL=" + f.wires["apns"].Through(t, apns.URL), "CARILLON_CHANNELS_APNS_SANDBOX_URL=" + apns.SandboxURL,
 		"CARILLON_CHANNELS_APNS_CA_FILE=" + ca,
 		"CARILLON_CHANNELS_WEBPUSH_ANY_HOST=true", "CARILLON_CHANNELS_WEBPUSH_ALLOW=" + loopback,
 		"CARILLON_CHANNELS_WEBPUSH_ALLOW_HTTP=true", "CARILLON_CHANNELS_WEBPUSH_ANY_PORT=true",
@@ -89,13 +92,20 @@ func newFleet(t *testing.T, sim *simulator.Simulator, db database, dir string, s
 	for i := range size {
 		n := &node{fleet: f, number: i, address: freeAddress(t)}
 		f.nodes = append(f.nodes, n)
-		f.doors = append(f.doors, newLink(t, fmt.Sprintf("door %d", i), n.address))
+		f.doors = append(f.doors, toxic.New(t, n.address))
 		t.Cleanup(func() { n.kill(t) })
 	}
 	return f
 }
 
 func (f *fleet) ring() string { return filepath.Join(f.dir, "keyring") }
+
+func hostOf(t testing.TB, raw string) string {
+	t.Helper()
+	u, err := url.Parse(raw)
+	require.NoError(t, err)
+	return u.Host
+}
 
 // freeAddress is one that a node keeps over its lives. It is below the ports
 // that the system gives to outgoing connections, so that none of those takes it.
@@ -124,6 +134,15 @@ func (f *fleet) command(t testing.TB, args ...string) string {
 	}
 	require.NoError(t, err)
 	return strings.TrimSpace(string(out))
+}
+
+// links are all ways that lead over a proxy.
+func (f *fleet) links() []*toxic.Proxy {
+	all := append([]*toxic.Proxy{}, f.doors...)
+	for _, name := range slices.Sorted(maps.Keys(f.wires)) {
+		all = append(all, f.wires[name])
+	}
+	return append(all, f.db.links()...)
 }
 
 // living are the nodes that run.

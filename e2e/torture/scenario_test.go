@@ -3,12 +3,12 @@ package torture_test
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/http"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/carillonhq/carillon/simulator"
 )
@@ -162,25 +162,23 @@ func cutting() scenario {
 	return scenario{"links", func(a *arena) {
 		l := a.load(nil)
 		l.begin()
-		names := slices.Sorted(maps.Keys(a.fleet.wires))
+		links := a.fleet.links()
 		for range 2 + a.rng.IntN(3) {
-			link := a.fleet.doors[a.rng.IntN(len(a.fleet.doors))]
-			if k := a.rng.IntN(len(names) + 1); k < len(names) {
-				link = a.fleet.wires[names[k]]
-			}
-			wait := time.Duration(50+a.rng.IntN(400)) * time.Millisecond
-			switch a.rng.IntN(4) {
+			link := links[a.rng.IntN(len(links))]
+			switch a.rng.IntN(5) {
 			case 0:
-				link.hurt(a.t, "latency", 0.7, map[string]any{"latency": 20 + a.rng.IntN(300), "jitter": 20})
+				require.NoError(a.t, link.Latency(time.Duration(20+a.rng.IntN(300))*time.Millisecond))
 			case 1:
-				link.hurt(a.t, "reset_peer", 0.5, map[string]any{"timeout": a.rng.IntN(100)})
+				require.NoError(a.t, link.Reset())
 			case 2:
-				link.hurt(a.t, "limit_data", 0.5, map[string]any{"bytes": 100 + a.rng.IntN(5000)})
+				require.NoError(a.t, link.Cut())
+			case 3:
+				require.NoError(a.t, link.CutAnswers())
 			default:
-				link.cut()
+				link.Refuse()
 			}
-			pause(context.Background(), wait)
-			link.heal(a.t)
+			pause(context.Background(), time.Duration(50+a.rng.IntN(400))*time.Millisecond)
+			require.NoError(a.t, link.Heal())
 		}
 		if a.rng.IntN(3) == 0 {
 			for _, n := range a.some() {

@@ -16,7 +16,7 @@ import (
 
 var (
 	duration = flag.Duration("duration", 0, "how long TestTorture goes on; 0: a few rounds")
-	kind     = flag.String("database", "sqlite", "what TestTorture runs on: sqlite")
+	kind     = flag.String("database", "sqlite", "what TestTorture runs on: sqlite or postgres")
 	nodes    = flag.Int("nodes", 1, "how many servers share the database; SQLite has one")
 	seed     = flag.Uint64("seed", 0, "of the random choices of TestTorture; 0: a new one")
 )
@@ -72,10 +72,14 @@ func TestTorture(t *testing.T) {
 // databases opens what the flags ask for.
 func databases(t *testing.T) func(t *testing.T, dir string) database {
 	t.Helper()
-	if *kind != "sqlite" || *nodes != 1 {
-		t.Fatalf("-database %s -nodes %d: TestTorture knows sqlite with one node", *kind, *nodes)
+	switch {
+	case *kind == "postgres" && *nodes > 0:
+		return func(t *testing.T, _ string) database { return newPostgres(t) }
+	case *kind == "sqlite" && *nodes == 1:
+		return func(_ *testing.T, dir string) database { return newSQLite(dir) }
 	}
-	return func(_ *testing.T, dir string) database { return newSQLite(dir) }
+	t.Fatalf("-database %s -nodes %d: use sqlite with 1 node, or postgres with any number", *kind, *nodes)
+	return nil
 }
 
 // plan is what an arena goes through: every fail point once, and of everything

@@ -85,7 +85,7 @@ func (w *world) addUser(t testing.TB, i int) {
 	w.addDevice(t, map[string]any{"user": user, "channel": "apns", "token": w.sim.APNs().NewToken(), "environment": "production"})
 	sub, err := w.sim.Push().NewSubscription(w.vapid)
 	require.NoError(t, err)
-	sub.Endpoint = w.fleet.wires["push"].through(t, sub.Endpoint)
+	sub.Endpoint = w.fleet.wires["push"].Through(t, sub.Endpoint)
 	w.addDevice(t, map[string]any{"user": user, "channel": "webpush", "subscription": sub})
 }
 
@@ -101,7 +101,7 @@ func (w *world) addDevice(t testing.TB, in map[string]any) (id string) {
 
 func (w *world) addEndpoint(t testing.TB, receiver string, in map[string]any) {
 	t.Helper()
-	in["url"] = w.fleet.wires["webhook"].through(t, w.sim.Webhook().URL(receiver))
+	in["url"] = w.fleet.wires["webhook"].Through(t, w.sim.Webhook().URL(receiver))
 	var made struct {
 		ID string `json:"id"`
 	}
