@@ -64,18 +64,18 @@ func (s *sqlite) check(t testing.TB, ring string) []string {
 // it may cut.
 type postgres struct {
 	server *pgtest.Server
+	data   string // its folder, if the test has chosen it
 	link   *toxic.Proxy
 }
 
-const postgresName = "torture"
+const postgresName = "carillon" // the kit makes it
 
-func newPostgres(t testing.TB) *postgres {
+func newPostgres(t testing.TB, o pgtest.Options) *postgres {
 	t.Helper()
-	s := pgtest.Start(t, pgtest.Options{})
-	require.NoError(t, s.Exec("postgres", "CREATE DATABASE "+postgresName+" OWNER carillon"))
+	s := pgtest.Start(t, o)
 	u, err := url.Parse(s.URL(postgresName))
 	require.NoError(t, err)
-	return &postgres{server: s, link: toxic.New(t, u.Host)}
+	return &postgres{server: s, data: o.DataDir, link: toxic.New(t, u.Host)}
 }
 
 func (*postgres) name() string            { return "postgres" }

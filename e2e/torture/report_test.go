@@ -24,6 +24,8 @@ type report struct {
 	findings   map[string]int
 	flagged    int
 	recovery   []time.Duration
+	cuts       int // of the power
+	harsh      int // those in which what was not synced is gone
 }
 
 func newReport(database string, nodes int) *report {
@@ -68,6 +70,9 @@ func (r *report) String() string {
 		total += n
 	}
 	row("rounds", "%d (%s)", total, counted(r.rounds))
+	if r.cuts > 0 {
+		row("power cuts", "%d, in %d of which everything was gone that was not synced", r.cuts, r.harsh)
+	}
 	atPoints := 0
 	for _, n := range r.points {
 		atPoints += n
@@ -89,7 +94,9 @@ func (r *report) String() string {
 		row("recovery", "median %s, longest %s, of %d starts", r.recovery[n/2].Round(time.Millisecond), r.recovery[n-1].Round(time.Millisecond), n)
 	}
 	for _, name := range failpoint.Names() {
-		row("  "+name, "%d", r.points[name])
+		if atPoints > 0 {
+			row("  "+name, "%d", r.points[name])
+		}
 	}
 	_ = w.Flush()
 	return b.String()

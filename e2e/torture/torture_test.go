@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/failpoint"
+	"github.com/carillonhq/carillon/store/pgtest"
 )
 
 var (
@@ -74,7 +75,7 @@ func databases(t *testing.T) func(t *testing.T, dir string) database {
 	t.Helper()
 	switch {
 	case *kind == "postgres" && *nodes > 0:
-		return func(t *testing.T, _ string) database { return newPostgres(t) }
+		return func(t *testing.T, _ string) database { return newPostgres(t, pgtest.Options{}) }
 	case *kind == "sqlite" && *nodes == 1:
 		return func(_ *testing.T, dir string) database { return newSQLite(dir) }
 	}
