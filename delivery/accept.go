@@ -92,7 +92,7 @@ func (e *Engine) commit(ctx context.Context, s Submission, plans []plan, answer 
 			continue
 		}
 		n := len(p.accepted.Rows)
-		if n > 0 && !p.accepted.SendAt.After(now) && e.dispatch.promise(p.lane, n) {
+		if n > 0 && e.sends() && !p.accepted.SendAt.After(now) && e.dispatch.promise(p.lane, n) {
 			promised[p.lane] += n
 			for k := range p.accepted.Rows {
 				r := &p.accepted.Rows[k]
@@ -129,7 +129,9 @@ func (e *Engine) launch(p *plan, lease time.Time) {
 		return
 	}
 	if rows[0].State != Sending {
-		e.wakeAt(rows[0].DueAt)
+		if e.wakeAt(rows[0].DueAt) {
+			e.o.Store.Hint(Hint{Kind: HintDue}) // another node may have room
+		}
 		return
 	}
 	items := make([]*item, len(rows))

@@ -20,16 +20,17 @@ const (
 	idleTenant  = 2 * time.Hour // after which what is kept in memory of a tenant goes
 )
 
-// wakeAt makes the claim loop look again no later than at t.
-func (e *Engine) wakeAt(t time.Time) {
+// wakeAt makes the claim loop look again no later than at t. now: that is at once.
+func (e *Engine) wakeAt(t time.Time) (now bool) {
 	wait := t.Sub(e.o.Now())
 	if wait <= 0 {
 		hint(e.wake)
-		return
+		return true
 	}
 	if wait < e.o.Poll {
 		time.AfterFunc(wait, func() { hint(e.wake) })
 	}
+	return false
 }
 
 // claimLoop finds what is due: retries, overflow, markers, and what a node that
@@ -185,7 +186,7 @@ func (e *Engine) unfold(ctx context.Context, m Marker, now time.Time) error {
 	if err == nil && done {
 		failpoint.Hit("unfold.committed")
 		e.backlog.Add(int64(len(p.accepted.Rows)))
-		hint(e.wake)
+		e.due()
 	}
 	return err
 }
@@ -253,6 +254,7 @@ func (e *Engine) holdLoop() {
 		probe := now.After(nextProbe)
 		if probe {
 			nextProbe = now.Add(e.o.ProbeEvery)
+			probe = e.onDuty("probe", e.o.ProbeEvery)
 		}
 		for _, h := range holds {
 			switch {
@@ -282,7 +284,7 @@ func (e *Engine) endHold(h Hold) {
 		if !done {
 			failpoint.Hit("resume.between")
 		}
-		hint(e.wake)
+		e.due()
 		if done {
 			failpoint.Hit("resume.ended")
 			e.o.Log.Info("a hold has ended", "hold", h.ID.Format(ids.Hold), "reason", h.Reason.String(), "tenant", int64(h.Tenant))
@@ -327,7 +329,7 @@ func (e *Engine) probe(h Hold) {
 // purgeLoop removes what is past its retention, and what is in memory for nothing.
 func (e *Engine) purgeLoop() {
 	for e.pause(nil, e.o.PurgeEvery) {
-		for e.loopCtx.Err() == nil {
+		for mine := e.onDuty("purge", e.o.PurgeEvery); mine && e.loopCtx.Err() == nil; {
 			n, err := e.o.Store.Purge(e.loopCtx, e.o.Retention, e.o.Now(), moveLimit)
 			if err != nil {
 				e.o.Log.Error("purge", "error", err)
@@ -340,8 +342,24 @@ func (e *Engine) purgeLoop() {
 		inUse := e.directory.versions()
 		e.senders.prune(inUse)
 		e.health.prune(inUse)
+	}
+}
+
+// onDuty makes background work this node's for a while, unless it is another's.
+func (e *Engine) onDuty(name string, every time.Duration) bool {
+	mine, err := e.o.Store.TakeDuty(e.loopCtx, name, every*9/10) // so that it is due again when the timer is
+	if err != nil && e.loopCtx.Err() == nil {
+		e.o.Log.Error("take a duty", "duty", name, "error", err)
+	}
+	return mine
+}
+
+// countLoop counts the backlog, which drifts when it is only counted along the
+// way, and which other nodes add to and take from.
+func (e *Engine) countLoop() {
+	for e.pause(nil, e.o.CountEvery) {
 		if n, err := e.o.Store.Unfinished(e.loopCtx, e.o.MaxBacklog+1); err == nil {
-			e.backlog.Store(int64(n)) // counted along the way it may drift
+			e.backlog.Store(int64(n))
 		}
 	}
 }

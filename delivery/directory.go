@@ -12,8 +12,8 @@ import (
 )
 
 // directoryAge is how old the picture of a tenant may be. Changes made through
-// this process are seen at once; those of another (the CLI) within this time.
-const directoryAge = 2 * time.Second
+// this process are seen at once; those of another node or the CLI within this time.
+const directoryAge = time.Second
 
 // picture is what the engine keeps in memory of a tenant. It is never changed,
 // only replaced.

@@ -28,6 +28,9 @@ type Options struct {
 	Now      func() time.Time
 	Jitter   func() float64 // 0 to 1; a test may fix it
 
+	// Role is what this node does: "" or all, api (it accepts and sends nothing), or
+	// worker.
+	Role        string
 	Workers     int           // concurrent requests; 512
 	LaneSize    int           // most items of a lane in memory; 4,000
 	MaxBacklog  int           // unfinished deliveries before accepts are refused; 1,000,000
@@ -39,6 +42,7 @@ type Options struct {
 	Beat        time.Duration // between two looks at leases and lanes; 5 s
 	Retention   Retention     // 24 h and 30 days
 	PurgeEvery  time.Duration // 1 min
+	CountEvery  time.Duration // between two counts of the backlog; 10 s
 	ProbeEvery  time.Duration // of refused credentials; 15 min
 }
 
@@ -53,6 +57,7 @@ func (o *Options) defaults() {
 	set(&o.MarkerAfter, time.Minute)
 	set(&o.Beat, 5*time.Second)
 	set(&o.PurgeEvery, time.Minute)
+	set(&o.CountEvery, 10*time.Second)
 	set(&o.ProbeEvery, 15*time.Minute)
 	if o.Retention == (Retention{}) {
 		o.Retention = DefaultRetention()
@@ -134,6 +139,11 @@ func (e *Engine) Start(ctx context.Context) error {
 		return fmt.Errorf("count unfinished deliveries: %w", err)
 	}
 	e.backlog.Store(int64(n))
+	e.o.Store.OnHint(e.hinted)
+	e.loops.Go(e.countLoop)
+	if !e.sends() {
+		return nil
+	}
 	e.loops.Go(e.claimLoop)
 	e.loops.Go(e.leaseLoop)
 	e.loops.Go(e.holdLoop)
@@ -178,7 +188,10 @@ func (e *Engine) Ready() error {
 		return problem.New(problem.Unavailable, "The server is stopping.")
 	}
 	now := e.o.Now()
-	if silent := now.Sub(e.ClaimBeat()); silent > stillAfter {
+	if !e.o.Store.Alive() {
+		return problem.New(problem.Unavailable, "The database has not been reached for some seconds; see the log.")
+	}
+	if silent := now.Sub(e.ClaimBeat()); e.sends() && silent > stillAfter {
 		return problem.New(problem.Unavailable, "The claim loop stands still for %s.", silent.Truncate(time.Second))
 	}
 	if last, waiting := e.o.Store.WriteBeat(); waiting > 0 && now.Sub(last) > stillAfter {
@@ -200,7 +213,13 @@ func (e *Engine) EndpointsChanged(tenant, endpoint ids.ID) {
 	e.changed(tenant)
 }
 
+// changed makes every node see a tenant anew, this one at once.
 func (e *Engine) changed(tenant ids.ID) {
+	e.refresh(tenant)
+	e.o.Store.Hint(Hint{Kind: HintTenant, Tenant: tenant})
+}
+
+func (e *Engine) refresh(tenant ids.ID) {
 	if err := e.directory.refresh(e.loopCtx, tenant); err != nil {
 		e.o.Log.Warn("read a tenant anew", "tenant", int64(tenant), "error", err)
 	}
@@ -216,14 +235,50 @@ func (e *Engine) Cancel(ctx context.Context, tenant, notification ids.ID) (int, 
 	}
 	failpoint.Hit("cancel.committed")
 	e.backlog.Add(-int64(n))
+	e.cancelInHand(tenant, notification)
+	e.o.Store.Hint(Hint{Kind: HintCanceled, Tenant: tenant, Notification: notification})
+	return n, nil
+}
+
+func (e *Engine) cancelInHand(tenant, notification ids.ID) {
 	e.hand.Lock()
+	defer e.hand.Unlock()
 	for it := range e.inHand {
 		if it.Notification == notification && it.Tenant == tenant {
 			it.canceled.Store(true)
 		}
 	}
-	e.hand.Unlock()
-	return n, nil
+}
+
+// hinted follows a hint of another node. It is called from the listener, which
+// it must not keep.
+func (e *Engine) hinted(h Hint) {
+	switch h.Kind {
+	case HintDue:
+		hint(e.wake)
+	case HintHolds:
+		hint(e.moveHolds)
+	case HintTenant:
+		go e.refresh(h.Tenant)
+	case HintCanceled:
+		e.cancelInHand(h.Tenant, h.Notification)
+	}
+}
+
+// The roles of a node.
+const (
+	RoleAll    = "all"
+	RoleAPI    = "api"
+	RoleWorker = "worker"
+)
+
+// sends: this node claims and sends.
+func (e *Engine) sends() bool { return e.o.Role != RoleAPI }
+
+// due wakes whoever can send what is due now.
+func (e *Engine) due() {
+	hint(e.wake)
+	e.o.Store.Hint(Hint{Kind: HintDue})
 }
 
 // Replay sends a dead letter again, as a new round with a new deadline.
@@ -239,7 +294,7 @@ func (e *Engine) Replay(ctx context.Context, tenant, notification, target ids.ID
 	if err == nil {
 		failpoint.Hit("replay.committed")
 		e.backlog.Add(1)
-		hint(e.wake)
+		e.due()
 	}
 	return err
 }

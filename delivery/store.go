@@ -150,6 +150,9 @@ type QueueStore interface {
 	Target(ctx context.Context, tenant, target ids.ID, k channels.Kind) (TargetNow, error)
 	// WriteBeat is when the writer last came round, and how much waits for it.
 	WriteBeat() (last time.Time, waiting int)
+	// Alive tells whether this node may begin to send, or has been silent for so
+	// long that others may have taken over what it has in hand.
+	Alive() bool
 	// Unfinished counts rows that are not final, up to limit.
 	Unfinished(ctx context.Context, limit int) (int, error)
 }
@@ -177,6 +180,10 @@ type Marker struct {
 
 // CommandStore is what people's commands and the care loops need.
 type CommandStore interface {
+	// TakeDuty makes background work that one node does this node's for a while.
+	TakeDuty(ctx context.Context, name string, every time.Duration) (bool, error)
+	// DueMarkers leases up to limit markers that are due, oldest first: no other
+	// node gets them for a while, nor does this one.
 	DueMarkers(ctx context.Context, now time.Time, limit int) ([]Marker, error)
 	// Unfold stores the deliveries of a marker and removes it, in one
 	// transaction; false when it is gone already.
@@ -211,8 +218,15 @@ type DirectoryStore interface {
 	StandingHolds(ctx context.Context, tenant ids.ID) ([]Hold, error)
 }
 
+// HintStore carries hints between the nodes of a database.
+type HintStore interface {
+	Hint(Hint)
+	OnHint(func(Hint))
+}
+
 // Store is all of it.
 type Store interface {
+	HintStore
 	AcceptStore
 	QueueStore
 	CommandStore

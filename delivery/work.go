@@ -243,7 +243,7 @@ func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tena
 // must not be sent twice it is written that the attempt begins, so that after a
 // crash nothing dies that was only waiting.
 func (e *Engine) mayBegin(ctx context.Context, it *item) bool {
-	if it.lost.Load() || it.leaseLeft(e.o.Now()) < e.o.SendTimeout+time.Second {
+	if !e.o.Store.Alive() || ids.ID(it.Claim).Node() != e.o.IDs.Node() || it.lost.Load() || it.leaseLeft(e.o.Now()) < e.o.SendTimeout+time.Second {
 		e.giveBack(it)
 		return false
 	}

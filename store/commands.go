@@ -19,12 +19,29 @@ var _ delivery.CommandStore = (*Store)(nil)
 
 // DueMarkers implements delivery.CommandStore.
 func (s *Store) DueMarkers(ctx context.Context, now time.Time, limit int) ([]delivery.Marker, error) {
-	rows, err := s.readDB.QueryContext(ctx, `SELECT f.tenant_id,f.notification_id,n.lane,n.send_at,n.flags,n.type FROM fanouts f
- JOIN notifications n ON n.tenant_id=f.tenant_id AND n.id=f.notification_id WHERE f.due_at<=? ORDER BY f.due_at LIMIT ?`, millis(now), limit)
+	var due bool
+	if err := s.queryRow(ctx, "SELECT EXISTS (SELECT 1 FROM fanouts WHERE due_at<=?)", millis(now)).Scan(&due); err != nil || !due {
+		return nil, err
+	}
+	var out []delivery.Marker
+	err := s.do(context.WithoutCancel(ctx), limit, func(t *tx) (err error) {
+		out, err = t.leaseMarkers(now, limit)
+		return err
+	})
+	return out, err
+}
+
+// markerLease is how long a marker is one node's; what could not be resolved is
+// tried again after it. Two that resolve the same one do no harm: one is stored.
+const markerLease = 3 * time.Second
+
+func (t *tx) leaseMarkers(now time.Time, limit int) ([]delivery.Marker, error) {
+	rows, err := t.query(t.skipLocked(`SELECT f.tenant_id,f.notification_id,n.lane,n.send_at,n.flags,n.type FROM fanouts f
+ JOIN notifications n ON n.tenant_id=f.tenant_id AND n.id=f.notification_id WHERE f.due_at<=? ORDER BY f.due_at LIMIT ?`, "f"), millis(now), limit)
 	if err != nil {
 		return nil, err
 	}
-	return collect(rows, func(r *sql.Rows) (m delivery.Marker, err error) {
+	list, err := collect(rows, func(r *sql.Rows) (m delivery.Marker, err error) {
 		var (
 			flags int
 			at    int64
@@ -33,6 +50,16 @@ func (s *Store) DueMarkers(ctx context.Context, now time.Time, limit int) ([]del
 		m.SendAt, m.AtMostOnce = fromMillis(at), flags&flagAtMostOnce != 0
 		return m, err
 	})
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range list {
+		if err := t.exec("UPDATE fanouts SET due_at=? WHERE tenant_id=? AND notification_id=?",
+			millis(now.Add(markerLease)), m.Tenant, m.Notification); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
 }
 
 // Unfold implements delivery.CommandStore.

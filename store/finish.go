@@ -257,6 +257,15 @@ func (t *tx) share(query string) string {
 	return query
 }
 
+// skipLocked takes the rows that a query reads, and passes over those that others
+// have taken.
+func (t *tx) skipLocked(query, of string) string {
+	if t.s.onPostgres() {
+		query += " FOR UPDATE OF " + of + " SKIP LOCKED"
+	}
+	return query
+}
+
 func (t *tx) count(query string, args ...any) (n int64, err error) {
 	_, err = t.one(query, args, &n)
 	return n, err

@@ -45,7 +45,8 @@ func Invariants() []Invariant {
  AND NOT EXISTS (SELECT 1 FROM skips k WHERE k.tenant_id=n.tenant_id AND k.notification_id=n.id)
  AND NOT EXISTS (SELECT 1 FROM fanouts f WHERE f.tenant_id=n.tenant_id AND f.notification_id=n.id)`},
 		{Name: "marker_unserved", Means: "a scheduled notification is due for more than a minute",
-			query: "SELECT count(*) FROM fanouts WHERE due_at<?2"},
+			query: `SELECT count(*) FROM fanouts f JOIN notifications n ON n.tenant_id=f.tenant_id AND n.id=f.notification_id
+ WHERE f.due_at<?2 OR n.send_at<?2`},
 		{Name: "content_missing", Means: "unfinished, but its content is gone",
 			query: "SELECT count(*)" + from + "NOT EXISTS (SELECT 1 FROM payloads p WHERE p.notification_id=d.notification_id)"},
 	}

@@ -67,15 +67,18 @@ func (s *Store) Join(ctx context.Context, n Node) error {
 
 // leave gives the number back.
 func (s *Store) leave() {
-	if s.node.stop == nil {
+	token := s.node.token.Load()
+	if token == 0 {
 		return
 	}
-	s.node.stop()
-	s.node.running.Wait()
+	if s.node.stop != nil {
+		s.node.stop()
+		s.node.running.Wait()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), beatWithin)
 	defer cancel()
 	_, _ = s.writeDB.ExecContext(ctx, "UPDATE nodes SET token=0, horizon=? WHERE id=? AND token=?",
-		millis(s.now().Add(time.Second)), s.opts.IDs.Node(), s.node.token.Load())
+		millis(s.now().Add(time.Second)), s.opts.IDs.Node(), token)
 }
 
 // register takes a free node number. A number that was used last is taken last,
@@ -306,4 +309,3 @@ func (s *Store) TakeDuty(ctx context.Context, name string, every time.Duration) 
 	})
 	return mine, err
 }
-

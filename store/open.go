@@ -31,8 +31,10 @@ type Options struct {
 	// whose clocks differ agree.
 	Now func() time.Time
 	IDs *ids.Generator
-	// Migrate brings the schema up to date; otherwise Open fails when it is not.
-	Migrate bool
+	// Migrate brings the schema up to date; otherwise Open fails when it is not,
+	// unless Unchecked.
+	Migrate   bool
+	Unchecked bool
 	// QueueSize bounds the writes that wait; more are refused (accept) or wait
 	// (finish). Default 4,096.
 	QueueSize int
@@ -132,9 +134,10 @@ func (s *Store) start(ctx context.Context) (err error) {
 	if s.opts.IDs == nil {
 		s.opts.IDs = ids.NewGenerator(0, s.opts.Now)
 	}
-	if s.opts.Migrate {
+	switch {
+	case s.opts.Migrate:
 		err = s.Migrate(ctx)
-	} else {
+	case !s.opts.Unchecked:
 		err = s.checkSchema(ctx)
 	}
 	if err != nil {
@@ -236,6 +239,9 @@ func (s *Store) stmt(query string) (*sql.Stmt, error) {
 	}
 	return st, nil
 }
+
+// IDs makes the store's ids.
+func (s *Store) IDs() *ids.Generator { return s.opts.IDs }
 
 // Now is the time by the clock that the database's users share.
 func (s *Store) Now() time.Time { return s.opts.Now() }

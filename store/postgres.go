@@ -64,12 +64,46 @@ func newPostgres(o Options) (*postgres, error) {
 	return &postgres{url: o.URL, config: c, conns: max(n, leastConns)}, nil
 }
 
-func (p *postgres) String() string {
-	u, err := url.Parse(p.url)
-	if err != nil {
-		return "postgres"
+// CheckURL tells what is wrong with the URL of a PostgreSQL database, "" if
+// nothing is. It never shows the password.
+func CheckURL(raw string) string {
+	if _, err := pgx.ParseConfig(raw); err != nil {
+		return "is no URL of PostgreSQL; it is like postgres://user:password@host:5432/name"
 	}
-	return (&url.URL{Scheme: "postgres", Host: u.Host, Path: u.Path}).String()
+	return ""
+}
+
+// RedactURL hides the password in the URL of a database; other text it leaves.
+func RedactURL(raw string) string {
+	if !IsPostgres(raw) {
+		return raw
+	}
+	if u, err := url.Parse(raw); err == nil {
+		q := u.Query()
+		for _, secret := range []string{"password", "sslpassword"} {
+			if q.Has(secret) {
+				q.Set(secret, "xxxxx")
+				u.RawQuery = q.Encode()
+			}
+		}
+		return u.Redacted()
+	}
+	scheme, rest, _ := strings.Cut(raw, "://") // several hosts are no URL to package url
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		user, _, _ := strings.Cut(rest[:at], ":")
+		rest = user + ":xxxxx" + rest[at:]
+	}
+	return scheme + "://" + rest
+}
+
+func (p *postgres) String() string {
+	host := p.config.Host
+	for _, f := range p.config.Fallbacks {
+		if !strings.Contains(host, f.Host) {
+			host += "," + f.Host
+		}
+	}
+	return "postgres://" + host + "/" + p.config.Database
 }
 
 func (p *postgres) writers() int { return max(2, p.conns/4) }

@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -33,27 +30,22 @@ func (c *cli) beside(ctx context.Context, run func(*store.Store, *tenants.Servic
 	if err != nil {
 		return err
 	}
-	generator := ids.NewGenerator(commandNode(), time.Now)
-	s, err := store.Open(ctx, store.Options{URL: cfg.SQLitePath(), KeyRing: ring, Log: slog.New(slog.DiscardHandler), IDs: generator, Migrate: true})
+	s, err := store.Open(ctx, store.Options{URL: cfg.DatabaseURL, KeyRing: ring, Connections: cfg.Connections, Migrate: cfg.Migrate == migrateAuto,
+		Unchecked: cfg.Migrate == migrateOff})
 	if err != nil {
 		return err
+	}
+	if err := s.Join(ctx, store.Node{Name: cfg.Node(), Role: store.RoleCommand, Version: versionText()}); err != nil {
+		return errors.Join(err, s.Close())
 	}
 	kinds, err := newChannels(cfg)
 	if err != nil {
 		return errors.Join(err, s.Close())
 	}
-	service := tenants.NewService(tenants.ServiceOptions{Store: s, Channels: kinds, IDs: generator, Now: time.Now})
+	service := tenants.NewService(tenants.ServiceOptions{Store: s, Channels: kinds, IDs: s.IDs(), Now: s.Now})
 	err = run(s, service)
 	service.Wait()
 	return errors.Join(err, s.Close())
-}
-
-// commandNode is a random node number other than the server's: two commands at
-// the same millisecond hardly ever share it, and then one of them fails cleanly.
-func commandNode() int {
-	var b [2]byte
-	_, _ = rand.Read(b[:])
-	return serverNode + 1 + int(binary.BigEndian.Uint16(b[:]))%(ids.MaxNode-serverNode)
 }
 
 func newTenantCommand(c *cli) *cobra.Command {
@@ -232,7 +224,7 @@ func (c *cli) migrations(ctx context.Context, up bool) error {
 	if err != nil {
 		return err
 	}
-	list, err := store.Migrations(ctx, cfg.SQLitePath(), up)
+	list, err := store.Migrations(ctx, cfg.DatabaseURL, up)
 	if err != nil {
 		return err
 	}

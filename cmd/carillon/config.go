@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/carillonhq/carillon/delivery"
 )
 
 // Config is what the operator has set. Load makes one; settings lists what every
@@ -13,7 +15,10 @@ import (
 type Config struct {
 	Listen      string
 	AdminListen string // "off": none
-	DatabaseURL string // see SQLitePath
+	DatabaseURL string // of PostgreSQL, or the path of an SQLite file
+	Connections int
+	Migrate     string // auto, check or off
+	Role        string // all, api or worker
 	KeyRing     string // the text of the key ring; see KeyRingText
 	KeyRingFile string
 	NodeName    string
@@ -84,7 +89,7 @@ func defaultConfig() Config {
 	const day = 24 * time.Hour
 	return Config{
 		Listen: "127.0.0.1:8080", AdminListen: "127.0.0.1:8081",
-		DatabaseURL: "./carillon.db", Workers: 512,
+		DatabaseURL: "./carillon.db", Connections: 16, Migrate: migrateAuto, Role: delivery.RoleAll, Workers: 512,
 		Log:       LogConfig{Level: "info", Format: "auto"},
 		Limits:    LimitsConfig{BodyBytes: 1 << 20, Queue: 4096, Backlog: 1_000_000},
 		Retention: RetentionConfig{Sent: day, Dead: 30 * day, Rows: 30 * day},
@@ -97,11 +102,12 @@ func defaultConfig() Config {
 	}
 }
 
-// SQLitePath is the path of the database file.
-func (c Config) SQLitePath() string {
-	path, _ := strings.CutPrefix(c.DatabaseURL, "sqlite:")
-	return path
-}
+// What a server does about migrations that are missing.
+const (
+	migrateAuto  = "auto"
+	migrateCheck = "check"
+	migrateOff   = "off"
+)
 
 // KeyRingText is the text of the key ring, whichever way it was set: "" if it
 // was not. The error never holds it.

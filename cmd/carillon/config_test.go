@@ -81,7 +81,7 @@ func TestEverySettingIsSetInEveryWay(t *testing.T) {
 	t.Parallel()
 	ca := write(t, "pem")
 	values := map[string]string{
-		"listen": ":1", "admin.listen": "off", "database.url": "sqlite:x.db", "key_ring": "k", "key_ring_file": "f", "node.name": "n",
+		"listen": ":1", "admin.listen": "off", "database.url": "sqlite:x.db", "database.connections": "32", "migrate": "check", "role": "worker", "key_ring": "k", "key_ring_file": "f", "node.name": "n",
 		"workers": "3", "log.level": "debug", "log.format": "text", "shutdown.grace": "40s", "docs.enabled": "false",
 		"limits.body_bytes": "4096", "limits.queue": "99", "limits.backlog": "5000", "limits.requests_per_second": "2.5",
 		"retention.sent": "12h", "retention.dead": "2d", "retention.rows": "3d",
@@ -104,19 +104,26 @@ func TestEverySettingIsSetInEveryWay(t *testing.T) {
 		require.Regexp(t, "^[`A-Z].*\\.$", s.doc)
 		require.NotContains(t, s.doc, "|")
 
+		var also []string
+		if s.key == "role" { // which an SQLite file does not have
+			also = []string{"CARILLON_DATABASE_URL=postgres://host/name"}
+		}
 		check := func(c Config, err error) {
 			require.NoError(t, err, s.key)
 			want := valuesOf(defaultConfig())
 			want[s.key] = value
+			if also != nil {
+				want["database.url"] = "postgres://host/name"
+			}
 			require.Equal(t, want, valuesOf(c), s.key)
 		}
-		c, unknown, err := loaded(t, []string{s.env() + "=" + value})
+		c, unknown, err := loaded(t, append(also, s.env()+"="+value))
 		check(c, err)
 		require.Empty(t, unknown)
-		c, _, err = loaded(t, []string{"CARILLON_CONFIG=" + write(t, s.key+": "+fmt.Sprintf("%q", value))})
+		c, _, err = loaded(t, append(also, "CARILLON_CONFIG="+write(t, s.key+": "+fmt.Sprintf("%q", value))))
 		check(c, err)
 		if s.flag() != "" {
-			c, _, err = loaded(t, nil, "--"+s.flag()+"="+value)
+			c, _, err = loaded(t, also, "--"+s.flag()+"="+value)
 			check(c, err)
 		}
 	}
@@ -127,7 +134,7 @@ func TestAllFaultsAreNamedAtOnce(t *testing.T) {
 	t.Parallel()
 	path := write(t, "listen: [a, b]\nworkerz: 3\nlimits: {queue: many, depth: {of: 1}}\nchannels:\n  webhook:\n    allow: [10.0.0.0/8, nonsense]\n")
 	_, _, err := loaded(t, []string{"CARILLON_CONFIG=" + path, "CARILLON_WORKERS=0", "CARILLON_SHUTDOWN_GRACE=5", "CARILLON_KEY_RING=s3cret", "CARILLON_KEY_RING_FILE=x"},
-		"--log-level=loud", "--database-url=postgres://u:s3cret@h/db", "--channels-fcm-endpoint=ftp://x", "--docs-enabled=perhaps")
+		"--log-level=loud", "--database-url=mysql://u:s3cret@h/db", "--channels-fcm-endpoint=ftp://x", "--docs-enabled=perhaps")
 	faults := faultsOf(t, err)
 	for _, want := range []string{
 		`listen (CARILLON_LISTEN, --listen): needs one value`,
@@ -139,7 +146,7 @@ func TestAllFaultsAreNamedAtOnce(t *testing.T) {
 		`shutdown.grace (CARILLON_SHUTDOWN_GRACE, --shutdown-grace): "5" is not a time; use a number with its unit`,
 		`key_ring (CARILLON_KEY_RING): is set beside key_ring_file`,
 		`log.level (CARILLON_LOG_LEVEL, --log-level): "loud" is not a choice; use debug, info, warn, error`,
-		`database.url (CARILLON_DATABASE_URL, --database-url): has the scheme "postgres"`,
+		`database.url (CARILLON_DATABASE_URL, --database-url): has the scheme "mysql"`,
 		`channels.fcm.endpoint (CARILLON_CHANNELS_FCM_ENDPOINT, --channels-fcm-endpoint): is not a URL`,
 		`docs.enabled (CARILLON_DOCS_ENABLED, --docs-enabled): "perhaps" is not true or false`,
 	} {
@@ -209,10 +216,18 @@ func TestTheKeyRingComesFromTextOrFile(t *testing.T) {
 
 func TestPathsAndAddresses(t *testing.T) {
 	t.Parallel()
-	for url, want := range map[string]string{"./a.db": "./a.db", "sqlite:a.db": "a.db", "sqlite:/var/a.db": "/var/a.db"} {
-		require.Equal(t, want, Config{DatabaseURL: url}.SQLitePath())
-	}
-	c, _, err := loaded(t, []string{"CARILLON_CHANNELS_WEBHOOK_ALLOW=192.168.1.7, 10.1.2.3/8"})
+	c, _, err := loaded(t, []string{"CARILLON_DATABASE_URL=postgres://u:s3cret@h1:5432,h2:5433/db?target_session_attrs=read-write", "CARILLON_ROLE=worker"})
+	require.NoError(t, err)
+	var b strings.Builder
+	require.NoError(t, printConfig(&b, c, true))
+	require.NotContains(t, b.String(), "s3cret")
+	require.Contains(t, b.String(), "postgres://u:xxxxx@h1:5432,h2:5433/db")
+	_, _, err = loaded(t, nil, "--role=api")
+	require.ErrorContains(t, err, "needs PostgreSQL")
+	_, _, err = loaded(t, nil, "--database-url=postgres://u:s3cret@h:port/db")
+	require.ErrorContains(t, err, "is no URL of PostgreSQL")
+	require.NotContains(t, err.Error(), "s3cret")
+	c, _, err = loaded(t, []string{"CARILLON_CHANNELS_WEBHOOK_ALLOW=192.168.1.7, 10.1.2.3/8"})
 	require.NoError(t, err)
 	require.Equal(t, []netip.Prefix{netip.MustParsePrefix("192.168.1.7/32"), netip.MustParsePrefix("10.0.0.0/8")}, c.Webhook.rules().Allow)
 	require.Equal(t, "n", Config{NodeName: "n"}.Node())

@@ -41,7 +41,11 @@ func printConfig(w io.Writer, cfg Config, redact bool) error {
 	flat := map[string]any{}
 	for _, s := range cfg.settings() {
 		flat[s.key] = plainValue(s.into)
-		if s.secret && redact && valueText(s.into) != "" {
+		switch {
+		case !redact:
+		case s.redacted != nil:
+			flat[s.key] = s.redacted()
+		case s.secret && valueText(s.into) != "":
 			flat[s.key] = "***"
 		}
 	}

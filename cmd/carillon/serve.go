@@ -18,8 +18,9 @@ func newServeCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
-		Long: "Runs the server on one SQLite file, which is created and migrated as needed. It needs a key ring, which seals\n" +
-			"provider credentials, webhook secrets and the content of notifications: see `carillon key-ring init`.",
+		Long: "Runs the server on an SQLite file, which is created as needed, or on PostgreSQL, which any number of servers\n" +
+			"may share; --role says what each does. It needs a key ring, the same for all, which seals provider credentials,\n" +
+			"webhook secrets and the content of notifications: see `carillon key-ring init`.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := c.config()
@@ -95,7 +96,7 @@ func (c *cli) sameDatabase() string {
 	var flags strings.Builder
 	for _, name := range []string{"config", "database-url", "key-ring-file"} {
 		if f := c.root.PersistentFlags().Lookup(name); f != nil && f.Changed {
-			flags.WriteString(" --" + name + " " + f.Value.String())
+			flags.WriteString(" --" + name + " " + store.RedactURL(f.Value.String()))
 		}
 	}
 	return flags.String()

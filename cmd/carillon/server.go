@@ -31,10 +31,6 @@ import (
 	"github.com/carillonhq/carillon/webhooks"
 )
 
-// serverNode is the node number of the one server on an SQLite file. Commands
-// beside it take others, so that no two make the same id.
-const serverNode = 0
-
 // server is the whole program as a value: built, run, and stopped in order.
 type server struct {
 	cfg     Config
@@ -66,9 +62,8 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 			s.release()
 		}
 	}()
-	generator := ids.NewGenerator(serverNode, time.Now)
-	s.store, err = store.Open(ctx, store.Options{URL: cfg.SQLitePath(), KeyRing: p.keyRing, Log: p.log, IDs: generator,
-		QueueSize: cfg.Limits.Queue, Migrate: true})
+	s.store, err = store.Open(ctx, store.Options{URL: cfg.DatabaseURL, KeyRing: p.keyRing, Log: p.log, QueueSize: cfg.Limits.Queue,
+		Connections: cfg.Connections, Migrate: cfg.Migrate == migrateAuto, Unchecked: cfg.Migrate == migrateOff})
 	if err != nil {
 		return nil, err
 	}
@@ -78,18 +73,15 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 	if err := s.store.CheckKeyRing(ctx); err != nil {
 		return nil, err
 	}
-	taken, err := s.store.LapseLeases(ctx)
-	if err != nil {
+	if err := s.join(ctx); err != nil {
 		return nil, err
 	}
-	if taken > 0 {
-		p.log.Warn("the server did not stop in order last time; what it had in hand is taken over", "deliveries", taken)
-	}
+	generator, now := s.store.IDs(), s.store.Now
 	kinds, err := newChannels(cfg)
 	if err != nil {
 		return nil, err
 	}
-	o := delivery.Options{Store: s.store, Channels: kinds, IDs: generator, Log: p.log, Metrics: s.metrics.Registry(),
+	o := delivery.Options{Store: s.store, Channels: kinds, IDs: generator, Now: now, Role: cfg.Role, Log: p.log, Metrics: s.metrics.Registry(),
 		Workers: cfg.Workers, MaxBacklog: cfg.Limits.Backlog,
 		Retention: delivery.Retention{SentPayload: cfg.Retention.Sent, DeadPayload: cfg.Retention.Dead, Rows: cfg.Retention.Rows}}
 	o.SendTimeout, o.MarkerAfter = failpoint.Duration("send_timeout", o.SendTimeout), failpoint.Duration("marker_after", o.MarkerAfter)
@@ -98,12 +90,28 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 	}
 	s.engine = delivery.New(o)
 	s.metrics.Registry().MustRegister(newStateCollector(s.store, s.engine, p.log))
-	s.tenants = tenants.NewService(tenants.ServiceOptions{Store: s.store, Channels: kinds, IDs: generator, Now: time.Now,
+	s.tenants = tenants.NewService(tenants.ServiceOptions{Store: s.store, Channels: kinds, IDs: generator, Now: now,
 		Changed: s.engine.CredentialsChanged})
 	if err := s.serveHTTP(kinds, generator, p); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// join makes this server one of the database's nodes. On SQLite it is the only
+// one, so that leases which are there were held by the life before.
+func (s *server) join(ctx context.Context) error {
+	if err := s.store.Join(ctx, store.Node{Name: s.cfg.Node(), Role: s.cfg.Role, Version: versionText()}); err != nil {
+		return err
+	}
+	if s.store.Shared() {
+		return nil
+	}
+	taken, err := s.store.LapseLeases(ctx)
+	if taken > 0 {
+		s.log.Warn("the server did not stop in order last time; what it had in hand is taken over", "deliveries", taken)
+	}
+	return err
 }
 
 // newChannels makes the channels: the one place that knows them all.
@@ -134,21 +142,24 @@ func newChannels(cfg Config) (map[channels.Kind]channels.Channel, error) {
 }
 
 func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *ids.Generator, p serverParts) error {
+	now := s.store.Now
 	rules := s.cfg.Webhook.rules()
 	handler, err := api.New(api.Options{
 		Engine: s.engine, Ledger: s.store, Tenants: s.tenants,
-		Devices: devices.NewRegistry(devices.Options{Store: s.store, Channels: kinds, IDs: generator, Now: time.Now}),
-		Endpoints: webhooks.NewRegister(webhooks.Options{Store: s.store, IDs: generator, Now: time.Now,
+		Devices: devices.NewRegistry(devices.Options{Store: s.store, Channels: kinds, IDs: generator, Now: now}),
+		Endpoints: webhooks.NewRegister(webhooks.Options{Store: s.store, IDs: generator, Now: now,
 			CheckURL: func(raw string) error { _, err := rules.CheckURL(raw); return err }}),
-		Log: p.log, Now: time.Now, MaxBody: s.cfg.Limits.BodyBytes, Metrics: s.metrics, Version: versionText(),
+		Log: p.log, Now: now, MaxBody: s.cfg.Limits.BodyBytes, Metrics: s.metrics, Version: versionText(),
 		Limits: api.Limits{PerSecond: s.cfg.Limits.RequestsPerSecond},
 		SDK:    js.Handler(), Demo: p.demo, HideDocs: !s.cfg.Docs,
 	})
 	if err != nil {
 		return err
 	}
-	if s.listen, err = net.Listen("tcp", s.cfg.Listen); err != nil {
-		return fmt.Errorf("the API cannot listen; see the setting listen: %w", err)
+	if s.cfg.Role != delivery.RoleWorker {
+		if s.listen, err = net.Listen("tcp", s.cfg.Listen); err != nil {
+			return fmt.Errorf("the API cannot listen; see the setting listen: %w", err)
+		}
 	}
 	base, stop := context.WithCancel(context.Background())
 	s.stop = stop
@@ -180,7 +191,12 @@ func (s *server) adminRoutes(health http.Handler) http.Handler {
 }
 
 // url is where the API answers.
-func (s *server) url() string { return "http://" + reachable(s.listen.Addr().String()) }
+func (s *server) url() string {
+	if s.listen == nil {
+		return "" // a worker
+	}
+	return "http://" + reachable(s.listen.Addr().String())
+}
 
 // run serves until ctx ends, then stops in order: no new requests, no new
 // claims, what is being sent may finish, every outcome is written.
@@ -189,9 +205,11 @@ func (s *server) run(ctx context.Context) error {
 		s.release()
 		return err
 	}
-	s.log.Info("carillon serves", "url", s.url(), "version", versionText(), "database", s.cfg.SQLitePath())
+	s.log.Info("carillon serves", "url", s.url(), "version", versionText(), "database", s.store.Database(), "role", s.cfg.Role, "number", s.store.IDs().Node())
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return ignoreClosed(s.http.Serve(s.listen)) })
+	if s.listen != nil {
+		g.Go(func() error { return ignoreClosed(s.http.Serve(s.listen)) })
+	}
 	if s.admin != nil {
 		s.log.Info("metrics and profiles", "url", "http://"+reachable(s.adminAt.Addr().String())+"/metrics")
 		g.Go(func() error { return ignoreClosed(s.admin.Serve(s.adminAt)) })

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/channels/egress"
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/store"
 )
 
 // setting is one member of Config: how it is spelled, what it means, and what it
@@ -22,6 +24,8 @@ type setting struct {
 	check  func() string // "", or what is wrong with the member's value
 	common bool          // shown in the help of commands
 	secret bool          // never printed, and no flag: command lines can be seen by others
+	// redacted, where a part of it may be a secret, is what is printed.
+	redacted func() string
 }
 
 // env is the environment variable.
@@ -56,8 +60,15 @@ func (c *Config) serverSettings() []setting {
 			doc: "Address of the API, as host:port. `:8080` is every address of the machine."},
 		{key: "admin.listen", into: &c.AdminListen, check: addressOrOff(&c.AdminListen),
 			doc: "Address of `/metrics` and `/debug/pprof`, which need no key: keep it private. `off` switches it off."},
-		{key: "database.url", common: true, into: &c.DatabaseURL, check: c.checkDatabase,
-			doc: "The SQLite file, as a path or `sqlite:` and a path. It is made where it is missing."},
+		{key: "database.url", common: true, into: &c.DatabaseURL, check: c.checkDatabase, redacted: func() string { return store.RedactURL(c.DatabaseURL) },
+			doc: "The database: the path of an SQLite file, which is made where it is missing, or `postgres://user:password@host/name`, which any number of servers may share. " +
+				"Several hosts, separated by commas, with `?target_session_attrs=read-write` find the primary of a cluster. A password is better kept in `PGPASSWORD` or `PGPASSFILE` than here."},
+		{key: "database.connections", into: &c.Connections, check: within(&c.Connections, 8, 1000),
+			doc: "How many connections to PostgreSQL this server opens at most, and one more that listens."},
+		{key: "migrate", into: &c.Migrate, check: oneOf(&c.Migrate, migrateAuto, migrateCheck, migrateOff),
+			doc: "What a server does when it starts: `auto` applies the migrations that are missing, `check` refuses to start without them, `off` starts all the same."},
+		{key: "role", into: &c.Role, check: oneOf(&c.Role, delivery.RoleAll, delivery.RoleAPI, delivery.RoleWorker),
+			doc: "What this server does: `all`; `api` takes requests and sends nothing; `worker` sends and takes no requests. The last two need PostgreSQL."},
 		{key: "key_ring", into: &c.KeyRing, secret: true, check: c.checkKeyRing,
 			doc: "The key ring that seals credentials and content, as `carillon key-ring init` prints it."},
 		{key: "key_ring_file", common: true, into: &c.KeyRingFile,
@@ -139,11 +150,15 @@ func (e EgressConfig) rules() egress.Rules {
 // The checks tell what is wrong with a value, "" if nothing is.
 
 func (c *Config) checkDatabase() string {
-	if scheme, _, ok := strings.Cut(c.DatabaseURL, "://"); ok {
-		return fmt.Sprintf("has the scheme %q; give the path of an SQLite file, such as ./carillon.db or sqlite:./carillon.db", scheme)
-	}
-	if c.SQLitePath() == "" {
+	switch scheme, _, ok := strings.Cut(c.DatabaseURL, "://"); {
+	case store.IsPostgres(c.DatabaseURL):
+		return store.CheckURL(c.DatabaseURL)
+	case ok:
+		return fmt.Sprintf("has the scheme %q; give the path of an SQLite file, such as ./carillon.db or sqlite:./carillon.db, or postgres://", scheme)
+	case strings.TrimPrefix(c.DatabaseURL, "sqlite:") == "":
 		return "names no file; give the path of an SQLite file, such as ./carillon.db"
+	case c.Role != delivery.RoleAll:
+		return fmt.Sprintf("names an SQLite file, which has one server that does all; the role %s needs PostgreSQL", c.Role)
 	}
 	return ""
 }

@@ -2,7 +2,6 @@ package toxic_test
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -153,7 +152,7 @@ func TestRefuse(t *testing.T) {
 	p.Refuse()
 	ended := say(before, long)
 	require.Error(t, ended)
-	require.False(t, errors.Is(ended, os.ErrDeadlineExceeded))
+	require.NotErrorIs(t, ended, os.ErrDeadlineExceeded)
 	_, err := net.Dial("tcp", p.Addr())
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 	require.NoError(t, p.Heal())

@@ -80,7 +80,7 @@ func TestTemplatesHaveNames(t *testing.T) {
 }
 
 // TestTheDatabaseIsDropped although a connection to it is still open.
-func TestTheDatabaseIsDropped(t *testing.T) {
+func TestTheDatabaseIsDropped(t *testing.T) { //nolint:tparallel // what the subtest leaves is looked at after it
 	t.Parallel()
 	other := pgtest.Empty(t)
 	var name string

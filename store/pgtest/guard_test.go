@@ -33,7 +33,7 @@ func self(t *testing.T, name string, env ...string) *osexec.Cmd {
 // servers nor files.
 func TestNothingOutlivesTheProcess(t *testing.T) {
 	t.Parallel()
-	temporary, err := os.MkdirTemp("", "carillon-") // t.TempDir is closed to the server's user
+	temporary, err := os.MkdirTemp("", "carillon-") //nolint:usetesting // t.TempDir is closed to the server's user
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(temporary)) })
 	require.NoError(t, os.Chmod(temporary, 0o755))
@@ -63,7 +63,7 @@ func TestNothingOutlivesTheProcess(t *testing.T) {
 	}
 }
 
-func TestIsKilled(t *testing.T) { //nolint:paralleltest // it waits to be killed
+func TestIsKilled(t *testing.T) {
 	if os.Getenv(again) == "" {
 		t.Skip("runs only in TestNothingOutlivesTheProcess")
 	}

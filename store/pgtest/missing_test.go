@@ -26,7 +26,7 @@ func (v *verdict) say(format string, args ...any) {
 	}
 }
 
-func TestMissing(t *testing.T) { //nolint:paralleltest // it sets the environment
+func TestMissing(t *testing.T) {
 	reason := errors.New("apt-get install it")
 	for required, want := range map[string]string{
 		"":                        "skipped: POSTGRES IS MISSING, SO THIS TEST DID NOT RUN: apt-get install it",

@@ -175,7 +175,10 @@ func markersInOrder(k *kit) {
 	require.Len(k, due, 2)
 	require.Equal(k, early.ID, due[0].Notification)
 	require.Equal(k, late.ID, due[1].Notification)
-	due, err = k.Store.DueMarkers(k.ctx, now.Add(3*time.Hour), 1)
+	due, err = k.Store.DueMarkers(k.ctx, now.Add(3*time.Hour), 10)
 	k.ok(err)
-	require.Len(k, due, 1)
+	require.Empty(k, due, "they are somebody's for a while")
+	due, err = k.Store.DueMarkers(k.ctx, now.Add(3*time.Hour+time.Minute), 1)
+	k.ok(err)
+	require.Len(k, due, 1, "then they are tried again")
 }
