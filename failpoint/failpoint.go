@@ -11,8 +11,6 @@
 // at every answer of a provider, and two seconds for a request to a provider.
 package failpoint
 
-import "slices"
-
 // Variable is the environment variable that holds what Arm is told.
 const Variable = "CARILLON_FAILPOINTS"
 
@@ -66,10 +64,6 @@ func Names() []string {
 // Times lists the names that Duration is asked for: times of the engine that a
 // test cannot wait for.
 func Times() []string { return []string{"send_timeout", "marker_after"} }
-
-func known(name string) bool {
-	return slices.Contains(Names(), name) || slices.Contains(Times(), name)
-}
 
 // Killed begins the line on standard error that names the point at which the
 // program kills itself.

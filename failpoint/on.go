@@ -5,6 +5,7 @@ package failpoint
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -41,11 +42,11 @@ func Arm(spec string) error {
 
 func arm(part string) error {
 	name, what, ok := strings.Cut(part, "=")
-	if !ok || !known(name) {
+	if !ok || !slices.Contains(slices.Concat(Names(), Times()), name) {
 		return fmt.Errorf("is not <name>=<action> with one of the names %s, %s",
 			strings.Join(Names(), " "), strings.Join(Times(), " "))
 	}
-	if isTime(name) {
+	if slices.Contains(Times(), name) {
 		d, err := time.ParseDuration(what)
 		if err != nil || d <= 0 {
 			return fmt.Errorf("%q is not a time, such as 2s", what)
@@ -78,15 +79,6 @@ func arm(part string) error {
 	}
 	armed.actions[name] = a
 	return nil
-}
-
-func isTime(name string) bool {
-	for _, t := range Times() {
-		if t == name {
-			return true
-		}
-	}
-	return false
 }
 
 // Hit marks a point, and does there what Arm was told.

@@ -35,7 +35,7 @@ func newDisk(t testing.TB, mebibytes int64) *disk {
 	t.Helper()
 	work := t.TempDir()
 	d := &disk{dir: filepath.Join(work, "disk"), image: filepath.Join(work, "image")}
-	require.NoError(t, os.Mkdir(d.dir, 0o755)) //nolint:gosec // the database server is another user
+	require.NoError(t, os.Mkdir(d.dir, 0o755)) // the database server is another user
 	f, err := os.Create(d.image)
 	require.NoError(t, err)
 	require.NoError(t, errors.Join(f.Truncate(mebibytes<<20), f.Close()))

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -141,6 +140,3 @@ func (w *world) resumeAll(t testing.TB) {
 		}
 	}
 }
-
-// isEndpoint tells the path of an endpoint from that of a credential.
-func isEndpoint(path string) bool { return strings.HasPrefix(path, "/v1/endpoints/") }
