@@ -92,7 +92,7 @@ func Hit(name string) {
 	}
 	switch a.kind {
 	case "delay":
-		time.Sleep(a.wait)
+		<-time.After(a.wait)
 	case "panic":
 		panic("fail point " + name)
 	case "kill":

@@ -104,8 +104,11 @@ func play(t *testing.T, a *arena, list []scenario) {
 	t.Helper()
 	for i, s := range append(list, settling()) {
 		v := a.round(s)
+		if *duration > 0 {
+			t.Logf("round %d of %d (%s): %d accepted, %d deliveries, %s", i+1, len(list)+1, s.kind, v.accepted, v.deliveries, time.Since(a.began).Round(time.Millisecond))
+		}
 		for _, f := range v.findings {
-			t.Errorf("round %d (%s): %s: %s", i, s.kind, f.Kind, f.Detail)
+			t.Errorf("round %d (%s): %s: %s", i+1, s.kind, f.Kind, f.Detail)
 		}
 		if t.Failed() {
 			for _, n := range a.fleet.nodes {
