@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -107,12 +108,25 @@ func (p *postgres) check(t testing.TB, ring string) []string {
 	return checkStore(t, store.Options{URL: p.direct(), KeyRing: keys})
 }
 
+// again starts a server that was killed. It refuses while one of the processes
+// that were killed with it still lets go of its memory.
+func again(t testing.TB, s *pgtest.Server) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	err := s.Start()
+	for err != nil && time.Now().Before(deadline) {
+		pause(context.Background(), 100*time.Millisecond)
+		err = s.Start()
+	}
+	require.NoError(t, err)
+}
+
 func (p *postgres) hurts() []hurt {
 	return []hurt{
 		{"database killed", func(t testing.TB) {
 			t.Helper()
 			require.NoError(t, p.server.Kill())
-			require.NoError(t, p.server.Start())
+			again(t, p.server)
 		}},
 		{"database restarted", func(t testing.TB) {
 			t.Helper()

@@ -94,7 +94,7 @@ func cut(d *disk, round int) scenario {
 			a.report.harsh++
 		}
 		if server != nil {
-			require.NoError(a.t, server.Start())
+			again(a.t, server)
 		}
 	}}
 }
