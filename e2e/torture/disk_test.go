@@ -30,12 +30,22 @@ type disk struct {
 	loop  string // the device, "" when it is not mounted
 }
 
+// diskName begins the names of the folders of disks; the process id follows.
+const diskName = "carillon-disk-"
+
 // newDisk makes a disk and mounts it, or skips the test, loudly.
 func newDisk(t testing.TB, mebibytes int64) *disk {
 	t.Helper()
-	work := t.TempDir()
+	sweep()
+	work, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", diskName, os.Getpid()))
+	require.NoError(t, err)
 	d := &disk{dir: filepath.Join(work, "disk"), image: filepath.Join(work, "image")}
-	require.NoError(t, os.Mkdir(d.dir, 0o755)) // the database server is another user
+	t.Cleanup(func() {
+		if err := errors.Join(d.unmount(), os.RemoveAll(work)); err != nil {
+			t.Errorf("remove the disk: %v", err)
+		}
+	})
+	require.NoError(t, errors.Join(os.Chmod(work, 0o755), os.Mkdir(d.dir, 0o755))) // the database server is another user
 	f, err := os.Create(d.image)
 	require.NoError(t, err)
 	require.NoError(t, errors.Join(f.Truncate(mebibytes<<20), f.Close()))
@@ -48,28 +58,31 @@ func newDisk(t testing.TB, mebibytes int64) *disk {
 		require.False(t, slices.Contains(strings.Fields(os.Getenv("CARILLON_REQUIRE")), "loop"), "loop devices are required here: %v", err)
 		t.Skipf("A DISK THAT LOSES ITS POWER CANNOT BE MADE HERE, SO THIS TEST DID NOT RUN (it needs root, loop devices and ext4): %v", err)
 	}
-	t.Cleanup(func() {
-		if err := d.unmount(); err != nil {
-			t.Errorf("unmount: %v", err)
-		}
-	})
 	return d
 }
 
-// mount mounts the image. The file system writes nothing by itself for longer
-// than a round takes: only what is synced gets into the image.
-func (d *disk) mount() error {
-	out, err := exec.Command("losetup", "--find", "--show", d.image).Output()
-	if err != nil {
-		return fmt.Errorf("losetup: %w", err)
+// sweep removes the disks of test processes that were killed.
+func sweep() {
+	left, _ := filepath.Glob(filepath.Join(os.TempDir(), diskName+"*")) // the pattern is sound
+	for _, work := range left {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(work), diskName), "-")
+		if _, err := os.Stat(filepath.Join("/proc", pid)); errors.Is(err, fs.ErrNotExist) {
+			_ = run("umount", filepath.Join(work, "disk"))
+			_ = os.RemoveAll(work)
+		}
 	}
-	d.loop = strings.TrimSpace(string(out))
-	if err := run("mount", "-t", "ext4", "-o", "commit=300", d.loop, d.dir); err != nil {
-		err = errors.Join(err, run("losetup", "--detach", d.loop))
-		d.loop = ""
+}
+
+// mount mounts the image. The file system writes nothing by itself for longer
+// than a round takes: only what is synced gets into the image. The loop device
+// goes with the mount.
+func (d *disk) mount() error {
+	if err := run("mount", "-t", "ext4", "-o", "loop,commit=300", d.image, d.dir); err != nil {
 		return err
 	}
-	return nil
+	out, err := exec.Command("findmnt", "--noheadings", "--output", "SOURCE", d.dir).Output()
+	d.loop = strings.TrimSpace(string(out))
+	return err
 }
 
 func (d *disk) unmount() error {
@@ -79,16 +92,12 @@ func (d *disk) unmount() error {
 	err := run("umount", d.dir)
 	for range 50 { // who was killed may still be letting go
 		if err == nil {
+			d.loop = ""
 			break
 		}
 		time.Sleep(100 * time.Millisecond)
 		err = run("umount", d.dir)
 	}
-	if err != nil {
-		return err
-	}
-	err = run("losetup", "--detach", d.loop)
-	d.loop = ""
 	return err
 }
 
