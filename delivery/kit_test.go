@@ -3,7 +3,7 @@ package delivery_test
 import (
 	"context"
 	"encoding/json"
-	"path/filepath"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +17,7 @@ import (
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/pgtest"
 	"github.com/carillonhq/carillon/tenants"
 	"github.com/carillonhq/carillon/webhooks"
 )
@@ -125,11 +126,18 @@ func always(r channels.Result) func(context.Context, channels.Credential, channe
 	return func(context.Context, channels.Credential, channels.Target, channels.Life) channels.Result { return r }
 }
 
+func TestMain(m *testing.M) { os.Exit(pgtest.OnBoth(m)) }
+
+func migrated(url string) error {
+	_, err := store.Migrations(context.Background(), url, true)
+	return err
+}
+
 // kit is an engine on a real database with fake channels.
 type kit struct {
 	t        *testing.T
 	ctx      context.Context
-	path     string
+	url      string
 	ring     *store.KeyRing
 	store    *store.Store
 	engine   *delivery.Engine
@@ -143,7 +151,7 @@ func newKit(t *testing.T, change func(*delivery.Options)) *kit {
 	t.Helper()
 	ring, _, err := store.NewKeyRing()
 	require.NoError(t, err)
-	k := &kit{t: t, ctx: context.Background(), ring: ring, path: filepath.Join(t.TempDir(), "c.db"),
+	k := &kit{t: t, ctx: context.Background(), ring: ring, url: pgtest.URL(t, migrated),
 		channels: map[channels.Kind]*fakeChannel{}, ids: ids.NewGenerator(1, time.Now)}
 	all := map[channels.Kind]channels.Channel{}
 	for _, kind := range channels.Kinds() {
@@ -168,7 +176,7 @@ func newKit(t *testing.T, change func(*delivery.Options)) *kit {
 func (k *kit) open() {
 	k.t.Helper()
 	var err error
-	k.store, err = store.Open(k.ctx, store.Options{URL: k.path, KeyRing: k.ring, IDs: k.ids, Migrate: true})
+	k.store, err = store.Open(k.ctx, store.Options{URL: k.url, KeyRing: k.ring, IDs: k.ids, Migrate: true, Connections: 8})
 	require.NoError(k.t, err)
 	require.NoError(k.t, k.store.LockEngine())
 	_, err = k.store.LapseLeases(k.ctx)

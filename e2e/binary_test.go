@@ -21,6 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillonhq/carillon/simulator"
+	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/pgtest"
 )
 
 // build compiles the program once for all tests of this package. It is built as
@@ -39,6 +41,11 @@ var build = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
+// TestMain runs what depends on the database on both.
+func TestMain(m *testing.M) {
+	os.Exit(pgtest.OnBoth(m, "Browser", "DemoPage", "Kill", "Torture", "PowerCut", "Table", "Imports", "Libraries", "OnlyTheCommand", "NoInit", "TheImage", "RaceDetector"))
+}
+
 func withoutRace(flags string) string {
 	var keep []string
 	for f := range strings.FieldsSeq(flags) {
@@ -52,13 +59,14 @@ func withoutRace(flags string) string {
 // binary is an installation of the real program: a database, a key ring, and a
 // server that may be started, killed and started again.
 type binary struct {
-	t    *testing.T
-	path string
-	dir  string
-	env  []string
-	cmd  *exec.Cmd
-	url  string
-	log  *lockedLog
+	t        *testing.T
+	path     string
+	dir      string
+	database string // URL
+	env      []string
+	cmd      *exec.Cmd
+	url      string
+	log      *lockedLog
 }
 
 type lockedLog struct {
@@ -86,13 +94,17 @@ func install(t *testing.T, sim *simulator.Simulator) *binary {
 	path, err := build()
 	require.NoError(t, err)
 	b := &binary{t: t, path: path, dir: t.TempDir(), log: &lockedLog{}}
+	b.database = pgtest.URL(t, func(url string) error {
+		_, err := store.Migrations(context.Background(), url, true)
+		return err
+	})
 	ring := filepath.Join(b.dir, "keyring")
 	ca := filepath.Join(b.dir, "ca.pem")
 	require.NoError(t, os.WriteFile(ca, sim.APNs().CAPEM, 0o600))
 	loopback := "127.0.0.0/8"
 	b.env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + b.dir, "GOMAXPROCS=" + fmt.Sprint(runtime.GOMAXPROCS(0)),
-		"CARILLON_KEY_RING_FILE=" + ring, "CARILLON_DATABASE_URL=" + filepath.Join(b.dir, "c.db"),
+		"CARILLON_KEY_RING_FILE=" + ring, "CARILLON_DATABASE_URL=" + b.database,
 		"CARILLON_LISTEN=127.0.0.1:0", "CARILLON_ADMIN_LISTEN=off", "CARILLON_LOG_FORMAT=json", "CARILLON_LOG_LEVEL=info",
 		"CARILLON_CHANNELS_FCM_ENDPOINT=" + sim.FCM().URL, "CARILLON_CHANNELS_FCM_TOKEN_URIS=" + sim.FCM().TokenURI,
 		"CARILLON_CHANNELS_APNS_PRODUCTION_URL=" + sim.APNs().URL, "CARILLON_CHANNELS_APNS_SANDBOX_URL=" + sim.APNs().SandboxURL,

@@ -4,12 +4,12 @@ import (
 	"database/sql"
 	"encoding/json"
 	"net/url"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillonhq/carillon/simulator"
+	"github.com/carillonhq/carillon/store/pgtest"
 )
 
 // world is a server under its default rules of what may be reached, with two
@@ -43,8 +43,12 @@ func newWorld(t *testing.T) *world {
 	b.run("tenant", "create", "other")
 	w.other = b.run("key", "create", "--tenant", "other", "--scopes", "admin")
 	w.operator = b.run("key", "create", "--operator")
-	// The driver comes with package store.
-	w.db, err = sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: filepath.Join(b.dir, "c.db"), RawQuery: "mode=ro"}).String())
+	// The drivers come with package store.
+	driver, source := "sqlite", (&url.URL{Scheme: "file", Opaque: b.database, RawQuery: "mode=ro"}).String()
+	if pgtest.Postgres() {
+		driver, source = "pgx", b.database
+	}
+	w.db, err = sql.Open(driver, source)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, w.db.Close()) })
 	w.countAll = countQuery(t, w.db)
@@ -103,8 +107,12 @@ func (w *world) rows(t *testing.T) map[string]int {
 // countQuery is SQL that gives the name and size of every table.
 func countQuery(t *testing.T, db *sql.DB) (query string) {
 	t.Helper()
-	const selects = `SELECT group_concat('SELECT ''' || name || ''', count(*) FROM "' || name || '"', ' UNION ALL ')
-		FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite_%'`
+	selects := `SELECT group_concat('SELECT ''' || name || ''', count(*) FROM "' || name || '"', ' UNION ALL ')
+		FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite_%' AND name<>'nodes'`
+	if pgtest.Postgres() {
+		selects = `SELECT string_agg('SELECT ''' || table_name || ''', count(*) FROM "' || table_name || '"', ' UNION ALL ')
+		FROM information_schema.tables WHERE table_schema='public' AND table_name<>'nodes'`
+	}
 	require.NoError(t, db.QueryRowContext(t.Context(), selects).Scan(&query))
 	return query
 }

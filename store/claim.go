@@ -231,7 +231,8 @@ func (s *Store) Renew(ctx context.Context, rows []delivery.Row, until time.Time)
 func (s *Store) LapseLeases(ctx context.Context) (int64, error) {
 	var n int64
 	err := s.do(ctx, maxBatch, func(t *tx) (err error) {
-		n, err = t.affect(`UPDATE deliveries INDEXED BY deliveries_due SET due_at=0 WHERE state<4 AND state=2 AND due_at>0`)
+		now := millis(s.now())
+		n, err = t.affect(`UPDATE deliveries INDEXED BY deliveries_due SET due_at=? WHERE state<4 AND state=2 AND due_at>?`, now, now)
 		return err
 	})
 	return n, err

@@ -114,7 +114,7 @@ func (t *tx) leaseTogether(found []claimed, o delivery.ClaimOrder) ([]delivery.C
 			return nil, err
 		}
 		tenants, notifications, targets = append(tenants, int64(c.Tenant)), append(notifications, int64(c.Notification)), append(targets, int64(c.Target))
-		takeovers, flags = append(takeovers, int16(c.Takeovers)), append(flags, int16(c.leased(o))) //nolint:gosec // small counts
+		takeovers, flags = append(takeovers, int16(c.Takeovers)), append(flags, int16(c.leased(o)))
 	}
 	if err := t.exec(leaseShared, tenants, notifications, targets, takeovers, flags, millis(o.Lease), o.Claim, millis(o.Now)); err != nil {
 		return nil, err

@@ -84,7 +84,7 @@ func (s *Store) leave() {
 // register takes a free node number. A number that was used last is taken last,
 // and ids go on behind the last that its holder before may have made.
 func (s *Store) register(ctx context.Context) error {
-	token := rand.Int64N(1<<62) + 1
+	token := int64(ids.NewGenerator(rand.IntN(ids.MaxNode), time.Now).Next()) //nolint:gosec // no secret: it tells one life from the next
 	var (
 		number int
 		floor  int64

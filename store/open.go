@@ -189,7 +189,7 @@ func (s *Store) closePools() (err error) {
 // Database names the database, without its password.
 func (s *Store) Database() string { return s.db.String() }
 
-// Shared: other nodes may work on this database at the same time.
+// Shared tells whether other nodes may work on this database at the same time.
 func (s *Store) Shared() bool { return s.onPostgres() }
 
 func (s *Store) onPostgres() bool { _, ok := s.db.(*postgres); return ok }

@@ -42,7 +42,7 @@ func number(q string) string {
 	var b strings.Builder
 	b.Grow(len(q) + 32)
 	n, quoted := 0, false
-	for i := 0; i < len(q); i++ {
+	for i := range len(q) {
 		c := q[i]
 		switch {
 		case c == '\'':

@@ -148,7 +148,7 @@ func (t *tx) reserveTogether(batch []op) (mine map[int]bool, err error) {
 		tenants, principals = append(tenants, k.tenant), append(principals, k.principal)
 		routes, keys = append(routes, k.route), append(keys, k.key)
 		hashes, answers = append(hashes, b.Idempotency.BodyHash[:]), append(answers, b.Answer.Body)
-		statuses, expires = append(statuses, int16(b.Answer.Status)), append(expires, millis(b.ExpiresAt)) //nolint:gosec // an HTTP status
+		statuses, expires = append(statuses, int16(b.Answer.Status)), append(expires, millis(b.ExpiresAt))
 	}
 	if len(wanted) == 0 {
 		return nil, nil
@@ -216,7 +216,7 @@ func (c deliveryColumns) add(a *delivery.Accepted) deliveryColumns {
 		r := &a.Rows[i]
 		c.tenants, c.notifications, c.targets = append(c.tenants, int64(r.Tenant)), append(c.notifications, int64(r.Notification)), append(c.targets, int64(r.Target))
 		c.kinds, c.lanes, c.states = append(c.kinds, int16(r.Channel)), append(c.lanes, int16(r.Lane)), append(c.states, int16(r.State))
-		c.users, c.epochs, c.credentials = append(c.users, int64(r.UserID)), append(c.epochs, int32(r.Epoch)), append(c.credentials, int64(r.Credential)) //nolint:gosec // counts changes of hands
+		c.users, c.epochs, c.credentials = append(c.users, int64(r.UserID)), append(c.epochs, int32(r.Epoch)), append(c.credentials, int64(r.Credential))
 		c.due, c.expires, c.claims = append(c.due, millis(r.DueAt)), append(c.expires, millis(r.ExpiresAt)), append(c.claims, r.Claim)
 		c.updated = append(c.updated, millis(a.CreatedAt))
 	}
@@ -351,9 +351,9 @@ func (t *tx) updateTogether(batch []op, plain []int, done []bool) error {
 		}
 		tenants, notifications, targets, claims = append(tenants, int64(r.Tenant)), append(notifications, int64(r.Notification)), append(targets, int64(r.Target)), append(claims, r.Claim)
 		states, reasons, due, expires = append(states, int16(n.State)), append(reasons, int16(n.Reason)), append(due, dueAt), append(expires, millis(f.ExpiresAt))
-		spent, renewed, updated = append(spent, int16(n.Spent)), append(renewed, int16(n.Renew)), append(updated, millis(f.Now)) //nolint:gosec // delivery.MaxSpent
+		spent, renewed, updated = append(spent, int16(n.Spent)), append(renewed, int16(n.Renew)), append(updated, millis(f.Now))
 		attempts, credentials, at = append(attempts, int32(a.Number)), append(credentials, int64(f.Credential)), append(at, millis(a.At))
-		took, outcomes, statuses = append(took, int32(a.Duration.Milliseconds())), append(outcomes, int16(a.Outcome)), append(statuses, int16(a.Status)) //nolint:gosec // bounded by the timeout; an HTTP status
+		took, outcomes, statuses = append(took, int32(a.Duration.Milliseconds())), append(outcomes, int16(a.Outcome)), append(statuses, int16(a.Status))
 		ambiguous, codes, details, providers = append(ambiguous, number01(a.Ambiguous)), append(codes, storable(a.Code)), append(details, storable(a.Detail)), append(providers, storable(a.ProviderID))
 	}
 	rows, err := t.conn.QueryContext(t.ctx, finishAttempts, tenants, notifications, targets, claims, states, reasons, due, expires, spent, renewed,

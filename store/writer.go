@@ -514,7 +514,7 @@ func (t *tx) lock(tenant ids.ID, names ...string) error {
 	for i, name := range names {
 		h := fnv.New64a()
 		_, _ = h.Write([]byte(name))
-		keys[i] = int64(h.Sum64()) ^ int64(tenant) //nolint:gosec // any number will do
+		keys[i] = int64(h.Sum64()) ^ int64(tenant)
 	}
 	slices.Sort(keys) // always in the same order, so that none waits for the other
 	for _, k := range slices.Compact(keys) {
