@@ -24,10 +24,11 @@ type arena struct {
 	report *report
 	serial *atomic.Int64
 
-	began    time.Time // of the round
-	until    time.Time // what was scheduled for later is left to a later round
-	accepted int       // until the round began
-	dooms    []string  // users of phones that are gone
+	began    time.Time      // of the round
+	until    time.Time      // what was scheduled for later is left to a later round
+	accepted int            // until the round began
+	dooms    []string       // users of phones that are gone
+	before   map[string]int // see evidence.Before
 }
 
 func newArena(t *testing.T, db func(t *testing.T, dir string) database, size int, rng *rand.Rand, r *report, serial *atomic.Int64) *arena {
@@ -58,7 +59,7 @@ func (a *arena) load(change func(*[wishes]int)) *load {
 // its end, and judges.
 func (a *arena) round(s scenario) *verdict {
 	a.began = time.Now()
-	a.accepted = a.ledger.accepted
+	a.accepted, a.before = a.ledger.accepted, nil
 	if a.rng.IntN(2) == 0 {
 		a.dooms = append(a.dooms, a.doom(a.t))
 		a.dooms = a.dooms[max(0, len(a.dooms)-3):]
@@ -137,7 +138,7 @@ func (a *arena) finishKeys() {
 	var waiting []*keyed
 	a.ledger.with(func() {
 		for _, k := range a.ledger.keys {
-			if len(k.Answers) == 0 || a.rng.IntN(4) == 0 {
+			if len(k.Answers) == 0 || a.before != nil || a.rng.IntN(4) == 0 {
 				waiting = append(waiting, k)
 			}
 		}
@@ -207,7 +208,7 @@ func (a *arena) evidence() evidence {
 	a.t.Helper()
 	e := evidence{Stored: map[string]*stored{}, Notifications: map[string]*notification{}, Copies: map[string]int{}, Seen: a.seen,
 		Poisoned: a.poisoned, Doomed: a.doomed, Canceled: a.ledger.canceled, Refused: a.ledger.refused,
-		Accepted: a.ledger.accepted - a.accepted}
+		Accepted: a.ledger.accepted - a.accepted, Before: a.before}
 	e.AtMostOnce = func(id string) bool {
 		var n struct {
 			Type string `json:"type"`

@@ -3,7 +3,10 @@ package torture_test
 import (
 	"context"
 	"database/sql"
+	"errors"
+	"io/fs"
 	"net/url"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -25,6 +28,8 @@ type database interface {
 	check(t testing.TB, ring string) []string
 	// links are the ways to it that lead over a proxy.
 	links() []*toxic.Proxy
+	// erase loses it and makes an empty one in its place.
+	erase(t testing.TB)
 	// hurts are the ways in which a round may hurt the database itself.
 	hurts() []hurt
 }
@@ -45,6 +50,15 @@ func (s *sqlite) url() string { return s.path }
 func (*sqlite) hurts() []hurt { return nil }
 
 func (*sqlite) links() []*toxic.Proxy { return nil }
+
+func (s *sqlite) erase(t testing.TB) {
+	t.Helper()
+	for _, end := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(s.path + end); !errors.Is(err, fs.ErrNotExist) {
+			require.NoError(t, err)
+		}
+	}
+}
 
 func (s *sqlite) open(t testing.TB) *sql.DB {
 	t.Helper()
@@ -93,6 +107,12 @@ func (p *postgres) url() string {
 
 // direct is the URL beside the link.
 func (p *postgres) direct() string { return p.server.URL(postgresName) }
+
+func (p *postgres) erase(t testing.TB) {
+	t.Helper()
+	require.NoError(t, p.server.Exec("postgres", "DROP DATABASE "+postgresName+" WITH (FORCE)"))
+	require.NoError(t, p.server.Exec("postgres", "CREATE DATABASE "+postgresName+" OWNER carillon"))
+}
 
 func (p *postgres) open(t testing.TB) *sql.DB {
 	t.Helper()

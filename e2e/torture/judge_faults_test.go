@@ -108,14 +108,18 @@ func TestJudgeFindsEachFault(t *testing.T) {
 		"the ambiguous attempt is lost":           {duplicate, func(e *evidence) { e.Ambiguous = func(*stored) bool { return false } }},
 		"dead, and sent twice without a flag":     {duplicate, func(e *evidence) { seen(e, "d-rejected", 2) }},
 		"at most once came twice, though flagged": {duplicate, func(e *evidence) { e.Stored["d-again"].Round = 1 }},
-		"a key has two notifications":             {repeated, func(e *evidence) { e.Copies["once.n1"] = 2 }},
-		"a key has two answers":                   {repeated, func(e *evidence) { e.Keys[0].Answers["n-2"] = true }},
-		"a key has no answer in the end":          {repeated, func(e *evidence) { clear(e.Keys[0].Answers) }},
-		"sent though it was canceled ahead":       {uncanceled, func(e *evidence) { e.Notifications["n-never"].Counts = map[string]int{"sent": 1} }},
-		"an invariant does not hold":              {unsound, func(e *evidence) { e.Violations = []string{"overspent"} }},
-		"a node ended by itself":                  {crash, func(e *evidence) { e.Crashes = []string{"panic"} }},
-		"a good request was refused":              {refusal, func(e *evidence) { e.Refused["422"] = 1 }},
-		"no load":                                 {blind, func(e *evidence) { e.Accepted = 0 }},
+		"sent twice again after a restore": {duplicate, func(e *evidence) {
+			seen(e, "d-sent", 3)
+			e.Before = map[string]int{"d-sent": 1}
+		}},
+		"a key has two notifications":       {repeated, func(e *evidence) { e.Copies["once.n1"] = 2 }},
+		"a key has two answers":             {repeated, func(e *evidence) { e.Keys[0].Answers["n-2"] = true }},
+		"a key has no answer in the end":    {repeated, func(e *evidence) { clear(e.Keys[0].Answers) }},
+		"sent though it was canceled ahead": {uncanceled, func(e *evidence) { e.Notifications["n-never"].Counts = map[string]int{"sent": 1} }},
+		"an invariant does not hold":        {unsound, func(e *evidence) { e.Violations = []string{"overspent"} }},
+		"a node ended by itself":            {crash, func(e *evidence) { e.Crashes = []string{"panic"} }},
+		"a good request was refused":        {refusal, func(e *evidence) { e.Refused["422"] = 1 }},
+		"no load":                           {blind, func(e *evidence) { e.Accepted = 0 }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

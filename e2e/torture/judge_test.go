@@ -18,6 +18,9 @@ type evidence struct {
 	// Copies is how many notifications are stored of each type of Keys.
 	Copies map[string]int
 	Seen   func(*stored) int
+	// Before is how often a delivery had been seen when a backup was restored, that
+	// may not know of it.
+	Before map[string]int
 	// AtMostOnce tells whether the caller of a notification asked for that.
 	AtMostOnce func(notification string) bool
 	// Ambiguous tells whether an attempt of a delivery was written and not answered.
@@ -148,7 +151,7 @@ func (v *verdict) delivery(e *evidence, d *stored) {
 	if v.states[d.State]++; d.State == "dead" {
 		v.states["dead: "+d.Reason]++
 	}
-	if seen < 2 {
+	if seen -= e.Before[d.ID]; seen < 2 {
 		return
 	}
 	// Who asked for at most once and did not replay it gets it once at most.

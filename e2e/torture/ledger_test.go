@@ -26,7 +26,9 @@ type promise struct {
 	// Canceling: somebody asked for it, and may not know whether it worked.
 	Canceling bool `json:"-"`
 	// CanceledAhead: it was canceled, and the answer came before its time.
-	CanceledAhead bool `json:"-"`
+	CanceledAhead bool      `json:"-"`
+	CanceledAt    time.Time `json:"-"` // when that answer came
+	At            time.Time `json:"-"` // when the promise was made
 }
 
 // stored is a delivery as the API shows it.
@@ -66,6 +68,7 @@ type keyed struct {
 	Answers map[string]bool // ids of the notifications that answers named
 	Tries   int
 	SendAt  time.Time
+	At      time.Time // of the first answer
 }
 
 func newLedger() *ledger {
@@ -77,6 +80,7 @@ func (l *ledger) promised(p *promise) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.accepted++
+	p.At = time.Now()
 	l.open[p.ID] = p
 }
 
@@ -92,6 +96,26 @@ func (l *ledger) some(n int) []*promise {
 		out = append(out, p)
 	}
 	return out
+}
+
+// forgive takes back what was promised since a backup was begun that has been
+// restored. Keys stay: their callers ask again.
+func (l *ledger) forgive(since time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, p := range l.open {
+		if p.At.After(since) {
+			delete(l.open, id)
+		}
+		if p.CanceledAt.After(since) {
+			p.CanceledAhead = false
+		}
+	}
+	for _, k := range l.keys {
+		if k.At.After(since) {
+			clear(k.Answers)
+		}
+	}
 }
 
 // with changes a ledger under its lock.

@@ -200,7 +200,13 @@ func (l *load) tryOnce(ctx context.Context, k *keyed) bool {
 	known := false
 	var p promise
 	if json.Unmarshal(a.body, &p) == nil {
-		l.ledger.with(func() { known = k.Answers[p.ID]; k.Answers[p.ID] = true })
+		l.ledger.with(func() {
+			known = k.Answers[p.ID]
+			if len(k.Answers) == 0 {
+				k.At = time.Now()
+			}
+			k.Answers[p.ID] = true
+		})
 	}
 	if !known {
 		l.take(a.body, k.SendAt)
@@ -243,7 +249,9 @@ func (l *load) cancelOne(ctx context.Context) bool {
 		}
 		l.ledger.with(func() {
 			l.ledger.cancels++
-			p.CanceledAhead = p.CanceledAhead || p.Scheduled && time.Now().Before(p.SendAt)
+			if now := time.Now(); p.Scheduled && !p.CanceledAhead && now.Before(p.SendAt) {
+				p.CanceledAhead, p.CanceledAt = true, now
+			}
 		})
 	}
 	return true

@@ -51,6 +51,9 @@ func TestTorture(t *testing.T) {
 		points := failpoint.Names()
 		rng.Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
 		list := []scenario{killing(8), cutting(), stopping()}
+		if a.fleet.canRestore() {
+			list = append(list, restoring())
+		}
 		for _, p := range points[:6] {
 			list = append(list, pointed(p))
 		}
@@ -94,6 +97,9 @@ func plan(a *arena, rng *rand.Rand) (list []scenario) {
 		for _, h := range a.fleet.db.hurts() {
 			list = append(list, hurting(h))
 		}
+	}
+	if a.fleet.canRestore() {
+		list = append(list, restoring(), restoring(), restoring())
 	}
 	rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 	return list
