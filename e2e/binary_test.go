@@ -43,7 +43,7 @@ var build = sync.OnceValues(func() (string, error) {
 
 // TestMain runs what depends on the database on both.
 func TestMain(m *testing.M) {
-	os.Exit(pgtest.OnBoth(m, "Browser", "DemoPage", "Kill", "Torture", "PowerCut", "Table", "Imports", "Libraries", "OnlyTheCommand", "NoInit", "TheImage", "RaceDetector"))
+	os.Exit(pgtest.OnBoth(m, "Browser", "DemoPage", "Table", "Imports", "Libraries", "OnlyTheCommand", "NoInit", "TheImage", "RaceDetector"))
 }
 
 func withoutRace(flags string) string {
