@@ -240,7 +240,15 @@ func (a *arena) evidence() evidence {
 	each(a.t, a.client, "/v1/deliveries?limit=200&since="+a.began.UTC().Format(time.RFC3339Nano), keep)
 	for _, p := range e.Promises {
 		if len(p.Deliveries) == 0 {
-			e.Notifications[p.ID] = a.notification(p.ID)
+			e.Notifications[p.ID] = find[notification](a, "/v1/notifications/"+p.ID)
+		}
+		for _, r := range p.Deliveries {
+			// The list begins by the clock of the ids, which is the database's and not ours.
+			if e.Stored[r.ID] == nil {
+				if d := find[stored](a, "/v1/deliveries/"+r.ID); d != nil {
+					e.Stored[r.ID] = d
+				}
+			}
 		}
 		if p.Scheduled && e.Notifications[p.ID] != nil {
 			each(a.t, a.client, "/v1/notifications/"+p.ID+"/deliveries?limit=200", keep)
@@ -289,19 +297,19 @@ func (a *arena) count(e evidence) {
 	require.NoError(a.t, rows.Err())
 }
 
-// notification reads one that may not be there.
-func (a *arena) notification(id string) *notification {
+// find reads what may not be there.
+func find[T any](a *arena, path string) *T {
 	a.t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
-		res, err := a.call(context.Background(), "GET", "/v1/notifications/"+id, "", nil)
+		res, err := a.call(context.Background(), "GET", path, "", nil)
 		switch {
 		case err == nil && res.status == http.StatusOK:
-			return parse[notification](a.t, res.body)
+			return parse[T](a.t, res.body)
 		case err == nil && res.status == http.StatusNotFound:
 			return nil
 		case time.Now().After(deadline):
-			a.t.Fatalf("read %s: %v %d", id, err, res.status)
+			a.t.Fatalf("read %s: %v %d", path, err, res.status)
 		}
 		pause(context.Background(), 20*time.Millisecond)
 	}
