@@ -50,7 +50,11 @@ func TestPowerCut(t *testing.T) {
 			for i := range cuts {
 				list = append(list, cut(d, i+1))
 			}
-			play(t, a, list)
+			over := end
+			if *duration == 0 {
+				over = time.Time{}
+			}
+			play(t, a, list, over)
 		})
 		if t.Failed() || r.cuts == 0 { // it was skipped
 			return

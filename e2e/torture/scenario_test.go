@@ -65,67 +65,80 @@ func stopping() scenario {
 	}}
 }
 
-// pointed lets a node kill itself at a fail point under a load that leads there.
+// pointed lets a node kill itself at a fail point under a load that leads there:
+// at a random hit, or at the first if that one does not come in time.
 func pointed(point string) scenario {
 	return scenario{"fail point", func(a *arena) {
-		mix, rare := leading(point)
-		at := 1 + a.rng.IntN(30)
-		if rare {
-			at = 1 + a.rng.IntN(2)
-		}
+		_, most := leading(point)
 		victim := a.fleet.nodes[a.rng.IntN(len(a.fleet.nodes))]
-		victim.kill(a.t)
-		switch {
-		case strings.HasPrefix(point, "hold."):
-			a.sim.SetFault("fcm", simulator.Fault{Status: http.StatusForbidden, Reason: "PERMISSION_DENIED"})
-		case strings.HasPrefix(point, "claim."):
-			a.sim.SetFault("webhook", simulator.Fault{Status: http.StatusServiceUnavailable, Times: 200})
-		case point == "resume.between":
-			victim.start(a.t, "")
-			a.holdMany()
+		for _, at := range []int{1 + a.rng.IntN(most), 1} {
 			victim.kill(a.t)
-			at = 1
-		}
-		if victim.start(a.t, fmt.Sprintf("%s=kill@%d", point, at)) {
-			l := a.load(mix)
-			l.begin()
-			if point == "resume.between" {
-				_, _ = a.call(context.Background(), "POST", a.pausable[0]+"/resume", "", nil) // its answer may never come
+			a.lead(victim, point, at)
+			if victim.killedAt() == point {
+				a.report.points[point]++
+				return
 			}
-			select {
-			case <-victim.gone():
-			case <-time.After(8 * time.Second):
-			}
-			l.end()
-		}
-		if victim.killedAt() == point {
-			a.report.points[point]++
 		}
 		victim.kill(a.t) // it may still be waiting for the point
 	}}
 }
 
-// leading is a mix that leads to a point, and whether the point is rare.
-func leading(point string) (mix func(*[wishes]int), rare bool) {
+// lead starts a node that kills itself at a hit of a point, and leads it there.
+func (a *arena) lead(victim *node, point string, at int) {
+	a.t.Helper()
+	switch {
+	case strings.HasPrefix(point, "hold."):
+		a.sim.SetFault("fcm", simulator.Fault{Status: http.StatusForbidden, Reason: "PERMISSION_DENIED"})
+	case strings.HasPrefix(point, "claim."):
+		a.sim.SetFault("webhook", simulator.Fault{Status: http.StatusServiceUnavailable, Times: 200})
+	case point == "resume.between":
+		victim.start(a.t, "")
+		a.holdMany()
+		victim.kill(a.t)
+	}
+	if !victim.start(a.t, fmt.Sprintf("%s=kill@%d", point, at)) {
+		return
+	}
+	mix, _ := leading(point)
+	l := a.load(mix)
+	l.begin()
+	if point == "resume.between" || strings.HasPrefix(point, "hold.") {
+		_, _ = a.call(context.Background(), "POST", a.pausable[0]+"/resume", "", nil) // its answer may never come
+	}
+	select {
+	case <-victim.gone():
+	case <-time.After(8 * time.Second):
+	}
+	l.end()
+}
+
+// leading is a mix that leads to a point, and at which of its hits a node may
+// reasonably be killed at the latest.
+func leading(point string) (mix func(*[wishes]int), most int) {
 	more := func(w wish, n int) func(*[wishes]int) {
 		return func(m *[wishes]int) { m[w] += n }
 	}
 	part, _, _ := strings.Cut(point, ".")
 	switch part {
 	case "unfold":
-		return more(postAhead, 60), true
+		return more(postAhead, 60), 2
 	case "begin":
-		return more(postAtMostOnce, 60), false
+		return more(postAtMostOnce, 60), 20
+	case "claim":
+		return nil, 8
 	case "hold":
-		return nil, true
+		return nil, 1
 	case "resume":
-		return more(pauseOrResume, 60), true
+		if point == "resume.between" {
+			return nil, 1
+		}
+		return more(pauseOrResume, 60), 2
 	case "replay":
-		return more(replay, 60), true
+		return more(replay, 60), 2
 	case "cancel":
-		return more(cancel, 60), true
+		return more(cancel, 60), 2
 	}
-	return nil, false
+	return nil, 30
 }
 
 // holdMany puts more deliveries on hold than one transaction moves.

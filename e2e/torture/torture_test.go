@@ -57,7 +57,7 @@ func TestTorture(t *testing.T) {
 		for _, p := range points[:6] {
 			list = append(list, pointed(p))
 		}
-		play(t, a, list)
+		play(t, a, list, time.Time{})
 		return
 	}
 	end, arenas := time.Now().Add(*duration), 0
@@ -65,7 +65,7 @@ func TestTorture(t *testing.T) {
 		arenas++
 		t.Run("arena", func(t *testing.T) {
 			a := newArena(t, open, *nodes, rng, r, &serial)
-			play(t, a, plan(a, rng))
+			play(t, a, plan(a, rng), end)
 		})
 		t.Logf("%s to go\n%s", time.Until(end).Round(time.Second), r)
 	}
@@ -112,10 +112,14 @@ func plan(a *arena, rng *rand.Rand) (list []scenario) {
 	return list
 }
 
-// play plays rounds until one finds something.
-func play(t *testing.T, a *arena, list []scenario) {
+// play plays rounds until one finds something, or the time is over; zero: it
+// never is.
+func play(t *testing.T, a *arena, list []scenario, end time.Time) {
 	t.Helper()
 	for i, s := range append(list, settling()) {
+		if last := i == len(list); !last && !end.IsZero() && time.Now().After(end) {
+			continue
+		}
 		v := a.round(s)
 		if *duration > 0 {
 			t.Logf("round %d of %d (%s): %d accepted, %d deliveries, %s", i+1, len(list)+1, s.kind, v.accepted, v.deliveries, time.Since(a.began).Round(time.Millisecond))
