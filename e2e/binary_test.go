@@ -27,23 +27,29 @@ import (
 
 // build compiles the program once for all tests of this package. It is built as
 // it is released, without the race detector: its own tests run under that.
-var build = sync.OnceValues(func() (string, error) {
+var build = sync.OnceValues(func() (string, error) { return compile() })
+
+// buildNext compiles what stands for the next version: it has one more migration.
+var buildNext = sync.OnceValues(func() (string, error) { return compile("-tags", "nextschema") })
+
+func compile(flags ...string) (string, error) {
 	dir, err := os.MkdirTemp("", "carillon-e2e-")
 	if err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, "carillon")
-	cmd := exec.Command("go", "build", "-o", path, "github.com/carillonhq/carillon/cmd/carillon")
+	args := append([]string{"build", "-o", path}, flags...)
+	cmd := exec.Command("go", append(args, "github.com/carillonhq/carillon/cmd/carillon")...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS="+withoutRace(os.Getenv("GOFLAGS")))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return path, nil
-})
+}
 
 // TestMain runs what depends on the database on both.
 func TestMain(m *testing.M) {
-	os.Exit(pgtest.OnBoth(m, "Browser", "DemoPage", "Table", "Imports", "Libraries", "OnlyTheCommand", "NoInit", "TheImage", "RaceDetector"))
+	os.Exit(pgtest.OnBoth(m, "Browser", "DemoPage", "Outage", "Table", "Imports", "Libraries", "OnlyTheCommand", "NoInit", "TheImage", "RaceDetector"))
 }
 
 func withoutRace(flags string) string {
@@ -91,13 +97,18 @@ func (l *lockedLog) tail() string {
 // install prepares an installation that talks to a simulator.
 func install(t *testing.T, sim *simulator.Simulator) *binary {
 	t.Helper()
-	path, err := build()
-	require.NoError(t, err)
-	b := &binary{t: t, path: path, dir: t.TempDir(), log: &lockedLog{}}
-	b.database = pgtest.URL(t, func(url string) error {
+	return installOn(t, sim, pgtest.URL(t, func(url string) error {
 		_, err := store.Migrations(context.Background(), url, true)
 		return err
-	})
+	}))
+}
+
+// installOn prepares an installation on a database, which the first command migrates.
+func installOn(t *testing.T, sim *simulator.Simulator, database string) *binary {
+	t.Helper()
+	path, err := build()
+	require.NoError(t, err)
+	b := &binary{t: t, path: path, dir: t.TempDir(), database: database, log: &lockedLog{}}
 	ring := filepath.Join(b.dir, "keyring")
 	ca := filepath.Join(b.dir, "ca.pem")
 	require.NoError(t, os.WriteFile(ca, sim.APNs().CAPEM, 0o600))

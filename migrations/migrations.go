@@ -22,5 +22,5 @@ func folder(name string) fs.FS {
 	if err != nil {
 		panic(err) // the folder is embedded above
 	}
-	return sub
+	return add(name, sub)
 }

@@ -127,7 +127,10 @@ func (p *postgres) open(ctx context.Context, s *Store) error {
 
 // look asks the server what must be known before the pools are opened.
 func (p *postgres) look(ctx context.Context) error {
+	own := p.config.DefaultQueryExecMode
+	p.config.DefaultQueryExecMode = pgx.QueryExecModeExec // as long as there may be a pooler
 	db := p.pool(answerWithin, 1)
+	p.config.DefaultQueryExecMode = own
 	defer func() { _ = db.Close() }()
 	conn, err := db.Conn(ctx)
 	if err != nil {

@@ -150,7 +150,7 @@ func (p *postgres) hurts() []hurt {
 		}},
 		{"database restarted", func(t testing.TB) {
 			t.Helper()
-			require.NoError(t, p.server.Stop(true))
+			require.NoError(t, p.server.Stop())
 			require.NoError(t, p.server.Start())
 		}},
 		{"sessions ended", func(t testing.TB) {

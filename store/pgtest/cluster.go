@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -51,7 +52,7 @@ func StartCluster(t testing.TB) *Cluster {
 	})
 	c.nodes = [2]*Server{c.server(bin, "node1", nil), c.server(bin, "node2", nil)}
 	if err := c.start(); err != nil {
-		t.Fatalf("start a PostgreSQL cluster: %v; its log:\n%s", err, c.folder.tail())
+		t.Fatalf("start a PostgreSQL cluster: %v", err)
 	}
 	return c
 }
@@ -81,7 +82,7 @@ func (c *Cluster) start() error {
 	if err := c.createNode(first); err != nil {
 		return err
 	}
-	if err := c.await(first, "single"); err != nil {
+	if err := c.awaitState(first, "single"); err != nil {
 		return err
 	}
 	if err := first.furnish(); err != nil {
@@ -146,10 +147,34 @@ func (c *Cluster) KillPrimary() error {
 	for _, s := range c.nodes {
 		if states[s.name()] == "primary" {
 			c.dead = s
-			return s.proc.kill()
+			return c.kill(s)
 		}
 	}
 	return fmt.Errorf("no node is the primary: %v", states)
+}
+
+func (c *Cluster) kill(s *Server) error {
+	// pg_autoctl overwrites its configuration in place now and then. Where the kill
+	// catches it with an empty file it would not start again, which is a fault of
+	// its own and not what tests are about.
+	file := filepath.Join(c.folder.path, ".config", "pg_autoctl", s.data, "pg_autoctl.cfg")
+	var config []byte
+	err := await("pg_autoctl has a configuration", s.proc, func(context.Context) error {
+		var err error
+		if config, err = os.ReadFile(file); err == nil && len(config) == 0 {
+			err = errors.New("the file is empty")
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.proc.kill(); err != nil {
+		return err
+	}
+	// A machine that starts again finds no files of processes that ran. Here they
+	// could name a process that has the number by now.
+	return errors.Join(os.WriteFile(file, config, 0o600), os.RemoveAll(filepath.Join(c.folder.path, "pg_autoctl", s.data)))
 }
 
 // WaitForFailover returns when the node that lives is the primary and accepts
@@ -157,7 +182,7 @@ func (c *Cluster) KillPrimary() error {
 func (c *Cluster) WaitForFailover() error {
 	for _, s := range c.nodes {
 		if c.dead != nil && s != c.dead {
-			return c.await(s, "wait_primary")
+			return c.awaitState(s, "wait_primary")
 		}
 	}
 	return errors.New("no node is dead")
@@ -180,36 +205,40 @@ func (c *Cluster) Restart() error {
 
 // WaitForSync returns when every commit waits for the standby.
 func (c *Cluster) WaitForSync() error {
-	return await("primary and standby are in synchrony", c.monitor.proc, func(context.Context) error {
-		states, err := c.states()
-		if err != nil {
-			return err
-		}
+	return c.await("primary and standby are in synchrony", func(states map[string]string) bool {
 		found := []string{states[c.nodes[0].name()], states[c.nodes[1].name()]}
 		if slices.Contains(found, "primary") && slices.Contains(found, "secondary") {
-			return nil
+			return true
 		}
 		for _, s := range c.nodes {
 			// A copy for the standby begins with a checkpoint, which takes minutes unless
 			// somebody asks for one now.
 			if states[s.name()] == "wait_primary" {
-				err = s.Exec("postgres", "CHECKPOINT")
+				_ = s.Exec("postgres", "CHECKPOINT") // or in a moment
 			}
 		}
-		return errors.Join(fmt.Errorf("nodes are %v", states), err)
+		return false
 	})
 }
 
-// await waits for a node's state, one of
-// https://pg-auto-failover.readthedocs.io/en/main/failover-state-machine.html.
-func (c *Cluster) await(s *Server, state string) error {
-	return await(s.name()+" is "+state, s.proc, func(context.Context) error {
+// await waits until the nodes' states are as they should be. For what they mean
+// see https://pg-auto-failover.readthedocs.io/en/main/failover-state-machine.html.
+func (c *Cluster) await(what string, hold func(states map[string]string) bool) error {
+	err := await(what, c.monitor.proc, func(context.Context) error {
 		states, err := c.states()
-		if err != nil || states[s.name()] == state {
+		if err != nil || hold(states) {
 			return err
 		}
 		return fmt.Errorf("nodes are %v", states)
 	})
+	if err != nil {
+		return fmt.Errorf("%w; their log:\n%s", err, c.folder.tail())
+	}
+	return nil
+}
+
+func (c *Cluster) awaitState(s *Server, state string) error {
+	return c.await(s.name()+" is "+state, func(states map[string]string) bool { return states[s.name()] == state })
 }
 
 // states are the nodes' states by their names.

@@ -44,7 +44,7 @@ func Empty(t testing.TB) string {
 // databases makes and drops databases on one server.
 type databases struct {
 	admin  *url.URL // where CREATE DATABASE is said, and as whom
-	owner  *url.URL // whom databases belong to
+	owner  *url.URL // as whom tests use their databases
 	prefix string   // of the names of this process's databases
 	server *Server  // nil for a given one; here because it ends when nobody refers to it
 
@@ -146,8 +146,11 @@ func (d *databases) create(template string) (string, error) {
 	d.made++
 	database := d.prefix + strconv.Itoa(d.made)
 	d.mu.Unlock()
-	return database, d.exec(fmt.Sprintf("CREATE DATABASE %s TEMPLATE %s OWNER %s STRATEGY file_copy",
-		quote(database), quote(template), quote(d.owner.User.Username())))
+	sql := fmt.Sprintf("CREATE DATABASE %s TEMPLATE %s STRATEGY file_copy", quote(database), quote(template))
+	if d.server != nil { // otherwise it belongs to whom it is made by
+		sql += " OWNER " + ordinary
+	}
+	return database, d.exec(sql)
 }
 
 func (d *databases) url(database string) string {

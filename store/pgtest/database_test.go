@@ -2,6 +2,7 @@ package pgtest_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -50,6 +51,7 @@ func prepareTable(url, table string) error {
 // other's rows, and the template is prepared once.
 func TestDatabasesAreTheirTestsOwn(t *testing.T) {
 	t.Parallel()
+	name := rand.Text() // a new template even where the test runs again
 	var prepared atomic.Int32
 	prepare := func(url string) error {
 		prepared.Add(1)
@@ -61,7 +63,7 @@ func TestDatabasesAreTheirTestsOwn(t *testing.T) {
 			t.Run(fmt.Sprint(i), func(t *testing.T) {
 				t.Parallel()
 				started := time.Now()
-				url := pgtest.Database(t, "own", prepare)
+				url := pgtest.Database(t, name, prepare)
 				t.Logf("database made in %s", time.Since(started))
 				exec(t, url, "INSERT INTO notes VALUES ($1)", 100+i)
 				require.Equal(t, 1, count(t, url, "SELECT count(*) FROM notes"))

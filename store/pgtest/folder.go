@@ -41,7 +41,7 @@ done
 for file in "$1"/*/postmaster.pid; do # one that has left its group
 	if [ -f "$file" ] && read -r pid <"$file"; then end "$pid"; fi
 done
-umount "$1/disk"
+umount -l "$1/disk" # even if a process is just ending
 rm -rf "$1"
 `
 
@@ -202,7 +202,19 @@ func (p *process) kill() error {
 	for _, pid := range all {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
-	return p.end(syscall.SIGKILL)
+	if err := p.end(syscall.SIGKILL); err != nil {
+		return err
+	}
+	// The others have lost their parent; the system's first process buries them, and
+	// until then they look alive to whoever comes next.
+	return await("all processes are gone", nil, func(context.Context) error {
+		for _, pid := range all {
+			if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+				return fmt.Errorf("process %d is still there", pid)
+			}
+		}
+		return nil
+	})
 }
 
 // children are the processes that a process has started.
@@ -225,17 +237,21 @@ func children(parent int) []int {
 }
 
 // await waits until a condition holds. It returns why it does not if that takes
-// too long, and at once if a process that it depends on has exited.
+// too long, and at once if a process that it depends on, if any, has exited.
 func await(what string, p *process, holds func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	var exited chan struct{}
+	if p != nil {
+		exited = p.exited
+	}
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		err := holds(ctx)
 		if err == nil {
 			return nil
 		}
 		select {
-		case <-p.exited:
+		case <-exited:
 			return fmt.Errorf("%s: process %d has exited", what, p.Pid)
 		case <-ctx.Done():
 			return fmt.Errorf("%s: not within %s: %w", what, patience, err)
@@ -259,7 +275,7 @@ func (f *folder) tail() string {
 		return err.Error()
 	}
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	return strings.Join(lines[max(0, len(lines)-20):], "\n")
+	return strings.Join(lines[max(0, len(lines)-30):], "\n")
 }
 
 // unprivileged is whom programs run as that refuse to run as root; nil for

@@ -37,7 +37,7 @@ func TestNothingOutlivesTheProcess(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(temporary)) })
 	require.NoError(t, os.Chmod(temporary, 0o755))
-	cmd := self(t, "TestIsKilled", again+"=1", "TMPDIR="+temporary)
+	cmd := self(t, "TestIsKilled", again+"=1", "TMPDIR="+temporary, "CARILLON_TEST_POSTGRES_URL=")
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())

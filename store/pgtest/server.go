@@ -204,15 +204,13 @@ func (s *Server) Running() bool {
 	}
 }
 
-// Stop shuts the server down and waits for its end. Fast, it ends all
-// transactions and writes a checkpoint; otherwise it stops in the middle of
-// everything, and recovers at the next start.
-func (s *Server) Stop(fast bool) error {
-	if fast {
-		return s.proc.end(syscall.SIGINT)
-	}
-	return s.proc.end(syscall.SIGQUIT)
-}
+// Stop shuts the server down, and waits for its end: transactions are rolled
+// back, connections closed, and a checkpoint is written.
+func (s *Server) Stop() error { return s.proc.end(syscall.SIGINT) }
+
+// StopImmediately makes the server stop in the middle of everything, and waits
+// for its end; it recovers at the next start.
+func (s *Server) StopImmediately() error { return s.proc.end(syscall.SIGQUIT) }
 
 // Kill ends all the server's processes with SIGKILL, as a crash of the machine
 // does; what they wrote without a sync survives, other than in a power cut.

@@ -18,12 +18,7 @@ func TestServersAreHurt(t *testing.T) {
 	s := pgtest.Start(t, pgtest.Options{})
 	url := s.URL("carillon")
 	exec(t, url, "CREATE TABLE notes (id BIGINT PRIMARY KEY)")
-	ends := []func() error{
-		func() error { return s.Stop(true) },
-		func() error { return s.Stop(false) },
-		s.Kill,
-	}
-	for i, end := range ends {
+	for i, end := range []func() error{s.Stop, s.StopImmediately, s.Kill} {
 		conn, err := pgx.Connect(t.Context(), url)
 		require.NoError(t, err)
 		_, err = conn.Exec(t.Context(), "INSERT INTO notes VALUES ($1)", i)
@@ -72,6 +67,10 @@ func TestOptionsOfServers(t *testing.T) {
 	require.Equal(t, "on", show(s, "full_page_writes"))
 	require.Equal(t, "1234ms", show(s, "statement_timeout"))
 	require.Equal(t, "7", show(s, "max_connections"))
+
+	sorted, err := pgtest.Query[string](s, "carillon", "SELECT x FROM (VALUES ('B'), ('a'), ('C')) AS v (x) ORDER BY x")
+	require.NoError(t, err)
+	require.Equal(t, []string{"a", "B", "C"}, sorted, "as people sort, not as bytes do")
 
 	require.NoError(t, s.Exec("postgres", "CREATE DATABASE other"))
 	names, err := pgtest.Query[string](s, "other", "SELECT datname FROM pg_database WHERE datname = $1", "other")
