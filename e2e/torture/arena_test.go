@@ -95,7 +95,7 @@ func (a *arena) weather() {
 // heal makes links and providers whole and starts what is down.
 func (a *arena) heal() {
 	for _, l := range a.fleet.links() {
-		require.NoError(a.t, l.Heal())
+		mend(a.t, l)
 	}
 	a.sim.ClearFault("")
 	a.revive()

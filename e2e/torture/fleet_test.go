@@ -108,10 +108,11 @@ func hostOf(t testing.TB, raw string) string {
 }
 
 // freeAddress is one that a node keeps over its lives. It is below the ports
-// that the system gives to outgoing connections, so that none of those takes it.
+// that the system gives to outgoing connections, and below those that package
+// toxic takes, so that neither gets it while the node is down.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	const low, high, tries = 12000, 20000, 100
+	const low, high, tries = 6000, 10000, 100
 	for range tries {
 		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(low+rand.IntN(high-low)))
 		if l, err := net.Listen("tcp", address); err == nil {
@@ -143,6 +144,13 @@ func (f *fleet) links() []*toxic.Proxy {
 		all = append(all, f.wires[name])
 	}
 	return append(all, f.db.links()...)
+}
+
+// mend makes a link whole. Somebody else on this machine may have its port for a
+// moment.
+func mend(t testing.TB, link *toxic.Proxy) {
+	t.Helper()
+	require.Eventually(t, func() bool { return link.Heal() == nil }, patience, 50*time.Millisecond)
 }
 
 // living are the nodes that run.
