@@ -3,6 +3,8 @@ package store_test
 import (
 	"context"
 	"database/sql"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,13 +13,21 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/pgtest"
 	"github.com/carillonhq/carillon/tenants"
 )
 
 // raw changes the database behind the store's back.
 func raw(t *testing.T, o testOptions, query string, args ...any) {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+o.URL+"?_pragma=busy_timeout(10000)")
+	driver, source := "sqlite", "file:"+o.URL+"?_pragma=busy_timeout(10000)"
+	if pgtest.Postgres() {
+		driver, source = "pgx", o.URL
+		for i := range args {
+			query = strings.Replace(query, "?", fmt.Sprint("$", i+1), 1)
+		}
+	}
+	db, err := sql.Open(driver, source)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, db.Close()) }()
 	r, err := db.Exec(query, args...)
@@ -97,7 +107,7 @@ func TestEachFaultIsFound(t *testing.T) {
 		"reason_missing":        {delivery.Dead, "UPDATE deliveries SET reason=0" + of},
 		"overspent":             {delivery.Sent, "UPDATE deliveries SET spent=22" + of},
 		"notification_unserved": {delivery.Sent, "DELETE FROM deliveries" + of},
-		"marker_unserved":       {delivery.Sent, "UPDATE fanouts SET due_at=due_at-3660001 WHERE ?>0"},
+		"marker_unserved":       {delivery.Sent, "UPDATE fanouts SET due_at=due_at-3660001 WHERE notification_id<>?"},
 		"content_missing":       {delivery.Pending, "DELETE FROM payloads" + of},
 	}
 	for _, i := range store.Invariants() {

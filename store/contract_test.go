@@ -2,19 +2,26 @@ package store_test
 
 import (
 	"context"
-	"path/filepath"
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/pgtest"
 	"github.com/carillonhq/carillon/store/storetest"
 )
 
 var _ storetest.Store = (*store.Store)(nil)
 
-func TestSQLite(t *testing.T) {
+// TestMain runs everything on SQLite, and on PostgreSQL all but what looks into
+// SQLite's own workings.
+func TestMain(m *testing.M) {
+	os.Exit(pgtest.OnBoth(m, "OneFaultNever", "ATroubledDatabase", "AFullQueue", "CloseWritesWhatWaits", "QueriesUseTheirIndexes", "ADatabaseThatTakesNoWrites", "LeasesOfADeadProcess", "OneEngineAtATime", "SecretsAreNowhereInTheFiles"))
+}
+
+func TestContract(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storetest.Opened {
 		t.Helper()
@@ -34,8 +41,13 @@ func options(t *testing.T) testOptions {
 	ring, _, err := store.NewKeyRing()
 	require.NoError(t, err)
 	clock := storetest.NewClock()
-	return testOptions{clock: clock, Options: store.Options{URL: filepath.Join(t.TempDir(), "c.db"), KeyRing: ring, Now: clock.Now,
-		IDs: ids.NewGenerator(1, clock.Now), Migrate: true}}
+	return testOptions{clock: clock, Options: store.Options{URL: pgtest.URL(t, migrated), KeyRing: ring, Now: clock.Now,
+		IDs: ids.NewGenerator(1, clock.Now), Migrate: true, Connections: 8}}
+}
+
+func migrated(url string) error {
+	_, err := store.Migrations(context.Background(), url, true)
+	return err
 }
 
 func open(t *testing.T, o testOptions) *store.Store {
