@@ -67,6 +67,7 @@ func (a *arena) round(s scenario) *verdict {
 	a.weather()
 	s.play(a)
 	a.heal()
+	a.afterwards()
 	a.finishKeys()
 	a.drain()
 	v := judge(a.evidence())
@@ -121,6 +122,15 @@ func (a *arena) revive() {
 	a.heartbeat()
 	require.NoError(a.t, a.sim.Wait(ctx, func(r simulator.Report) bool { return r.Accepted > before }), "no provider is reached after a start:\n%s", a.fleet.nodes[0].tail())
 	a.report.recovered(time.Since(began))
+}
+
+// afterwards lets callers try whether it works again. They also see to it that
+// there is something to judge when a server died at the very first request.
+func (a *arena) afterwards() {
+	l := a.load(func(m *[wishes]int) { m[pauseOrResume] = 0 })
+	l.begin()
+	a.wait(l, 3)
+	l.end()
 }
 
 // heartbeat sends to a user on every channel: a success settles what is in doubt.
