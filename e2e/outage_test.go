@@ -232,3 +232,29 @@ func hostOf(t *testing.T, raw string) string {
 	require.NoError(t, err)
 	return u.Host
 }
+
+// TestOutageNode: what a node had in hand when it was killed, the other takes over
+// within seconds, not when a lease of a minute and a half ends.
+func TestOutageNode(t *testing.T) {
+	t.Parallel()
+	s := newPair(t, pgtest.Empty(t))
+	stalls := simulator.Token(simulator.FCM, simulator.Fault{Latency: time.Minute, Times: 1}, 1)
+	s.do("PUT", "/v1/devices", map[string]any{"user": "bob", "channel": "fcm", "token": stalls}, nil)
+	got := s.send(map[string]any{"to": map[string]any{"users": []string{"bob"}}, "title": "Hello"})
+	s.nodes[0].kill()
+	s.url = s.nodes[1].url
+	var v struct {
+		State     string
+		Unknown   bool
+		Takeovers int
+	}
+	eventually(t, func() bool {
+		s.do("GET", "/v1/deliveries/"+got.Deliveries[0].ID, nil, &v)
+		return v.State == "sent"
+	}, "the other node sends it")
+	require.True(t, v.Unknown)
+	require.Equal(t, 1, v.Takeovers)
+	require.Contains(t, s.nodes[1].log.tail(), "a node is gone")
+	s.nodes[0].start()
+	s.recovers()
+}
