@@ -19,6 +19,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/jobs"
 )
 
 const (
@@ -44,6 +45,7 @@ type Options struct {
 	Tenants   Tenants
 	Devices   Devices
 	Endpoints Endpoints
+	Jobs      jobs.Register
 
 	Log     *slog.Logger     // nil: slog.Default()
 	Now     func() time.Time // nil: time.Now
@@ -66,6 +68,7 @@ type Server struct {
 	tenants   Tenants
 	devices   Devices
 	endpoints Endpoints
+	jobs      jobs.Register
 
 	log     *slog.Logger
 	now     func() time.Time
@@ -92,7 +95,7 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		engine: o.Engine, ledger: o.Ledger, auth: o.Tenants, tenants: o.Tenants, devices: o.Devices, endpoints: o.Endpoints,
+		engine: o.Engine, ledger: o.Ledger, auth: o.Tenants, tenants: o.Tenants, devices: o.Devices, endpoints: o.Endpoints, jobs: o.Jobs,
 		log: o.Log, now: o.Now, maxBody: o.MaxBody, metrics: o.Metrics,
 		limits: newLimiter(o.Limits, o.Now), cors: newCORS(o.Tenants, o.Now),
 	}
@@ -128,6 +131,7 @@ func (o *Options) check() error {
 	need("Tenants", o.Tenants != nil)
 	need("Devices", o.Devices != nil)
 	need("Endpoints", o.Endpoints != nil)
+	need("Jobs", o.Jobs != nil)
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
@@ -150,9 +154,9 @@ func (o *Options) check() error {
 func (s *Server) routes() []route {
 	var all []route
 	for _, part := range [][]route{
-		s.notificationRoutes(), s.deliveryRoutes(), s.holdRoutes(), s.userRoutes(),
+		s.notificationRoutes(), s.deliveryRoutes(), s.holdRoutes(), s.jobRoutes(), s.userRoutes(), s.erasureRoutes(),
 		s.deviceRoutes(), s.meRoutes(), s.endpointRoutes(),
-		s.credentialRoutes(), s.appRoutes(), s.keyRoutes(), s.userKeyRoutes(), s.tenantRoutes(),
+		s.credentialRoutes(), s.appRoutes(), s.keyRoutes(), s.userKeyRoutes(), s.tenantRoutes(), s.sendingRoutes(),
 	} {
 		all = append(all, part...)
 	}

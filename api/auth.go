@@ -24,6 +24,9 @@ const tenantHeader = "Carillon-Tenant"
 type access struct {
 	kind  accessKind
 	scope tenants.Scope // byKey only
+	// installation: an operator's key may leave Carillon-Tenant out, and then means
+	// the installation itself, tenant 0. byKey only.
+	installation bool
 }
 
 type accessKind uint8
@@ -35,6 +38,11 @@ const (
 )
 
 func needs(scope tenants.Scope) access { return access{kind: byKey, scope: scope} }
+
+// orInstallation is needs for what the installation has as well as a tenant.
+func orInstallation(scope tenants.Scope) access {
+	return access{kind: byKey, scope: scope, installation: true}
+}
 
 // authorize finds out who calls and whether they may, and fills in the call.
 func (s *Server) authorize(ctx context.Context, c *call, a access, req *http.Request) error {
@@ -54,7 +62,7 @@ func (s *Server) authorize(ctx context.Context, c *call, a access, req *http.Req
 	if err != nil {
 		return err
 	}
-	c.key, c.actor = p.Key, p.Actor()
+	c.key, c.actor, c.may = p.Key, p.Actor(), p.Has
 	if a.kind == byOperator {
 		if !p.Has(tenants.Operator) {
 			return problem.New(problem.Forbidden, "This call needs an operator's key; yours belongs to a tenant.")
@@ -64,7 +72,11 @@ func (s *Server) authorize(ctx context.Context, c *call, a access, req *http.Req
 	if !p.Has(a.scope) {
 		return problem.New(problem.Forbidden, "This key lacks the scope %q, which the call needs.", a.scope)
 	}
-	c.tenant, err = s.tenantOf(ctx, p, req.Header.Get(tenantHeader))
+	name := req.Header.Get(tenantHeader)
+	if a.installation && p.Tenant == 0 && name == "" {
+		return nil
+	}
+	c.tenant, err = s.tenantOf(ctx, p, name)
 	return err
 }
 
@@ -83,6 +95,9 @@ func (s *Server) tenantOf(ctx context.Context, p tenants.Principal, name string)
 	}
 	if err != nil || (p.Tenant != 0 && p.Tenant != t.ID) {
 		return 0, problem.New(problem.NotFound, "There is no tenant with the name in %s.", tenantHeader)
+	}
+	if t.Deleting() {
+		return 0, problem.New(problem.Conflict, "The tenant in %s is being deleted.", tenantHeader)
 	}
 	return t.ID, nil
 }

@@ -15,18 +15,20 @@ import (
 
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/tenants"
 )
 
 // call is what a handler knows of its request beyond parameters and body.
 type call struct {
 	requestID string
-	tenant    ids.ID // 0 on routes that belong to no tenant
-	key       ids.ID // the API key, or the key that verified a user's token
-	actor     string // for the audit: "key_..." or "usk_..."
-	user      string // only on routes for a user's token
-	body      []byte // as it was sent; empty on routes without one
-	idemKey   string // Idempotency-Key; "" where none was sent
-	status    int    // set by a handler that answers another status than its route says
+	tenant    ids.ID                   // 0 on routes that belong to no tenant, and for the installation
+	key       ids.ID                   // the API key, or the key that verified a user's token
+	actor     string                   // for the audit: "key_..." or "usk_..."
+	may       func(tenants.Scope) bool // what the API key may; nil for a user's token
+	user      string                   // only on routes for a user's token
+	body      []byte                   // as it was sent; empty on routes without one
+	idemKey   string                   // Idempotency-Key; "" where none was sent
+	status    int                      // set by a handler that answers another status than its route says
 }
 
 const (

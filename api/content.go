@@ -150,7 +150,7 @@ type Skip struct {
 	User    string `json:"user,omitempty"`
 	Target  string `json:"target,omitempty" doc:"The device or endpoint that was named"`
 	Channel string `json:"channel,omitempty" doc:"Absent: no channel in particular"`
-	Reason  string `json:"reason" enum:"unknown_user,no_device,retired,endpoint_paused,unknown_target,sensitive,no_subscriber,too_many_targets,unreadable"`
+	Reason  string `json:"reason" enum:"unknown_user,no_device,retired,endpoint_paused,unknown_target,sensitive,no_subscriber,too_many_targets,unreadable,erased"`
 }
 
 // Preview is the answer to a dry run.

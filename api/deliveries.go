@@ -92,6 +92,7 @@ func (s *Server) deliveryRoutes() []route {
 			summary: "Send a dead letter again", about: "A new round with new attempts and a new deadline; ids stay. 409 when it is not dead.", handler: reading(s.replayDelivery)},
 		{method: http.MethodGet, path: "/v1/dead-letters", access: read, id: "listDeadLetters", tag: tag,
 			summary: "List dead letters, the latest first", about: "since and until are when they died.", handler: reading(s.listDeadLetters)},
+		s.replayAllRoute(tag),
 	}
 }
 

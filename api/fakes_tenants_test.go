@@ -27,6 +27,7 @@ type fakeTenants struct {
 	w           *world
 	credentials []tenants.Credential
 	origins     []string
+	deleting    bool
 	input       json.RawMessage
 }
 
@@ -61,7 +62,11 @@ func (f *fakeTenants) AuthenticateUser(_ context.Context, token string) (tenants
 }
 
 func (f *fakeTenants) acme() tenants.Tenant {
-	return tenants.Tenant{ID: tenantA, Name: "acme", Title: "Acme", CreatedAt: epoch, UpdatedAt: epoch, Settings: tenants.Settings{Origins: f.origins}}
+	t := tenants.Tenant{ID: tenantA, Name: "acme", Title: "Acme", CreatedAt: epoch, UpdatedAt: epoch, Settings: tenants.Settings{Origins: f.origins}}
+	if f.deleting {
+		t.DeletedAt = epoch
+	}
+	return t
 }
 
 func (f *fakeTenants) CreateTenant(_ context.Context, name, title string, _ tenants.Settings, _ string) (tenants.Tenant, error) {
@@ -72,6 +77,12 @@ func (f *fakeTenants) CreateTenant(_ context.Context, name, title string, _ tena
 func (f *fakeTenants) PutTenant(_ context.Context, name, title string, _ tenants.Settings, _ string) (tenants.Tenant, bool, error) {
 	f.w.note("put tenant " + name)
 	return tenants.Tenant{ID: tenantA, Name: name, Title: title, CreatedAt: epoch}, name == "new", nil
+}
+
+func (f *fakeTenants) DeleteTenant(_ context.Context, name, _ string) (tenants.Tenant, error) {
+	f.w.note("delete tenant " + name)
+	f.deleting = true
+	return f.acme(), nil
 }
 
 func (f *fakeTenants) Tenant(_ context.Context, id ids.ID) (tenants.Tenant, error) {

@@ -19,6 +19,7 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/webhooks"
 )
@@ -35,6 +36,8 @@ const (
 	theCredential
 	theUserKey
 	theHold
+	theJob
+	theErasure
 )
 
 var epoch = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
@@ -50,6 +53,7 @@ type world struct {
 	tenants   *fakeTenants
 	devices   *fakeDevices
 	endpoints *fakeEndpoints
+	jobs      *fakeJobs
 	log       *bytes.Buffer
 	now       time.Time
 
@@ -71,7 +75,8 @@ func setup(t testing.TB, change ...func(*Options)) *world {
 	w.tenants = &fakeTenants{w: w}
 	w.devices = &fakeDevices{w: w}
 	w.endpoints = &fakeEndpoints{w: w}
-	o := Options{Engine: w.engine, Ledger: w.ledger, Tenants: w.tenants, Devices: w.devices, Endpoints: w.endpoints,
+	w.jobs = &fakeJobs{w: w, kind: jobs.ReplayDeadLetters}
+	o := Options{Jobs: w.jobs, Engine: w.engine, Ledger: w.ledger, Tenants: w.tenants, Devices: w.devices, Endpoints: w.endpoints,
 		Log: slog.New(slog.NewTextHandler(w.log, nil)), Now: func() time.Time { return w.now }, MaxBody: 4096, Version: "test"}
 	for _, f := range change {
 		f(&o)
@@ -145,6 +150,9 @@ type fakeEngine struct {
 	w      *world
 	accept func(delivery.Submission) (delivery.Answer, error)
 	ready  error
+	pause  delivery.Pause
+	order  delivery.ReplayOrder // of the last replay or count
+	exact  bool                 // what counting says of itself
 }
 
 var _ Engine = (*fakeEngine)(nil)
@@ -204,7 +212,42 @@ func (e *fakeEngine) Replay(_ context.Context, tenant, n, target ids.ID, _ strin
 	return nil
 }
 
-func (e *fakeEngine) Ready() error { return e.ready }
+func (e *fakeEngine) ReplayAll(_ context.Context, o delivery.ReplayOrder) (delivery.Answer, error) {
+	e.w.note("replay all")
+	e.order = o
+	status, body, err := o.Render(e.w.jobs.aJob(jobs.Queued))
+	return delivery.Answer{Status: status, Body: body}, err
+}
+
+func (e *fakeEngine) CountDead(_ context.Context, o delivery.ReplayOrder) (int, bool, error) {
+	e.w.note("count dead")
+	e.order = o
+	return 7, e.exact, nil
+}
+
+func (e *fakeEngine) EraseUser(_ context.Context, _ ids.ID, user, actor string) (delivery.Erasure, error) {
+	e.w.note("erase " + user + " by " + actor)
+	return anErasure(), nil
+}
+
+func (e *fakeEngine) Ready() error            { return e.ready }
+func (e *fakeEngine) Sending() delivery.Pause { return e.pause }
+
+func (e *fakeEngine) PauseSending(_ context.Context, reason, actor string) (delivery.Pause, error) {
+	e.w.note("pause sending")
+	e.pause = delivery.Pause{Since: epoch, Reason: reason, Actor: actor}
+	return e.pause, nil
+}
+
+func (e *fakeEngine) ResumeSending(context.Context, string) (delivery.Pause, error) {
+	e.w.note("resume sending")
+	if !e.pause.Restored.IsZero() {
+		return e.pause, problem.New(problem.Conflict, "Judge it first.")
+	}
+	e.pause = delivery.Pause{}
+	return e.pause, nil
+}
+
 func (e *fakeEngine) EndpointsChanged(_, which ids.ID) {
 	e.w.note("changed " + which.Format(ids.Endpoint))
 }
@@ -268,6 +311,27 @@ func (l *fakeLedger) Holds(context.Context, ids.ID) ([]delivery.Hold, error) {
 	return l.holds, nil
 }
 
+func anErasure() delivery.Erasure {
+	return delivery.Erasure{ID: theErasure, Tenant: tenantA, Subject: "00ff", Job: theJob, Actor: "key_1", Origin: delivery.ErasureAsked, RequestedAt: epoch,
+		Rows: map[string]int{"devices": 2}}
+}
+
+func (l *fakeLedger) Erasures(_ context.Context, _, after ids.ID, _ int) ([]delivery.Erasure, error) {
+	l.w.note("erasures")
+	if after != 0 {
+		return nil, nil
+	}
+	return []delivery.Erasure{anErasure()}, nil
+}
+
+func (l *fakeLedger) Erasure(_ context.Context, tenant, id ids.ID) (delivery.Erasure, error) {
+	l.w.note("erasure")
+	if tenant != tenantA || id != theErasure {
+		return delivery.Erasure{}, absent()
+	}
+	return anErasure(), nil
+}
+
 func (l *fakeLedger) UserNotifications(_ context.Context, _ ids.ID, user string, after ids.ID, limit int) ([]delivery.NotificationView, error) {
 	l.w.note("notifications of " + user)
 	var out []delivery.NotificationView
@@ -283,6 +347,43 @@ func (l *fakeLedger) Stored(_ context.Context, _ ids.ID, i delivery.Idempotency)
 		return delivery.Answer{}, false, nil
 	}
 	return l.stored(i)
+}
+
+type fakeJobs struct {
+	w     *world
+	query jobs.Query // of the last list
+	kind  jobs.Kind
+}
+
+var _ jobs.Register = (*fakeJobs)(nil)
+
+func (f *fakeJobs) aJob(state jobs.State) jobs.Job {
+	return jobs.Job{ID: theJob, Tenant: tenantA, Kind: f.kind, State: state, Spec: json.RawMessage(`{"per_second":100}`),
+		Cursor: json.RawMessage(`"cursor-never-shown"`), Total: 10, Done: 3, Skipped: 1, Actor: "key_x", CreatedAt: epoch, UpdatedAt: epoch}
+}
+
+func (f *fakeJobs) has(tenant, id ids.ID) bool { return id == theJob && tenant == tenantA }
+
+func (f *fakeJobs) Job(_ context.Context, tenant, id ids.ID) (jobs.Job, error) {
+	f.w.note("job")
+	if !f.has(tenant, id) {
+		return jobs.Job{}, absent()
+	}
+	return f.aJob(jobs.Running), nil
+}
+
+func (f *fakeJobs) Jobs(_ context.Context, tenant ids.ID, q jobs.Query) ([]jobs.Job, error) {
+	f.w.note("jobs of " + tenant.Format(ids.Tenant))
+	f.query = q
+	return []jobs.Job{f.aJob(jobs.Running), f.aJob(jobs.Done)}[:min(2, q.Limit)], nil
+}
+
+func (f *fakeJobs) CancelJob(_ context.Context, tenant, id ids.ID, _ string) (jobs.Job, error) {
+	f.w.note("cancel job")
+	if !f.has(tenant, id) {
+		return jobs.Job{}, absent()
+	}
+	return f.aJob(jobs.Canceled), nil
 }
 
 type fakeDevices struct {

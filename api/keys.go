@@ -22,7 +22,7 @@ type KeyRegister interface {
 type Key struct {
 	ID         string          `json:"id" example:"key_0d1kq3w8r000c"`
 	Name       string          `json:"name"`
-	Scopes     []tenants.Scope `json:"scopes" enum:"send,devices,read,webhooks,credentials,admin"`
+	Scopes     []tenants.Scope `json:"scopes" enum:"send,devices,read,webhooks,credentials,erase,admin"`
 	CreatedAt  time.Time       `json:"created_at"`
 	ExpiresAt  time.Time       `json:"expires_at,omitzero" doc:"Absent: never"`
 	RevokedAt  time.Time       `json:"revoked_at,omitzero" doc:"Absent: not revoked"`
@@ -32,7 +32,7 @@ type Key struct {
 // NewKey is a key to be made.
 type NewKey struct {
 	Name      string          `json:"name" maxLength:"100" doc:"For people: who uses the key, and where"`
-	Scopes    []tenants.Scope `json:"scopes" enum:"send,devices,read,webhooks,credentials,admin" doc:"What the key may do; admin is all of it"`
+	Scopes    []tenants.Scope `json:"scopes" enum:"send,devices,read,webhooks,credentials,erase,admin" doc:"What the key may do; admin is all of it"`
 	ExpiresAt time.Time       `json:"expires_at,omitzero" doc:"Absent: never"`
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"reflect"
 
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
@@ -20,16 +21,28 @@ type Engine interface {
 	Cancel(ctx context.Context, tenant, notification ids.ID) (int, error)
 	// Replay makes a dead delivery pending again. Conflict when it is not dead.
 	Replay(ctx context.Context, tenant, notification, target ids.ID, actor string) error
+	// ReplayAll makes a job that does so for all dead letters that a filter selects.
+	ReplayAll(ctx context.Context, o delivery.ReplayOrder) (delivery.Answer, error)
+	// CountDead counts them. exact is false where counting took too long.
+	CountDead(ctx context.Context, o delivery.ReplayOrder) (n int, exact bool, err error)
+	// EraseUser takes a user out of use at once, and has the rest removed in the
+	// background.
+	EraseUser(ctx context.Context, tenant ids.ID, user, actor string) (delivery.Erasure, error)
 	// Ready is nil while the engine works. The sentence of its error is shown at /readyz.
 	Ready() error
 	// EndpointsChanged tells that an endpoint was made, changed or deleted.
 	EndpointsChanged(tenant, endpoint ids.ID)
+	// Sending tells whether anything is sent; the others change it and tell what it is then.
+	Sending() delivery.Pause
+	PauseSending(ctx context.Context, reason, actor string) (delivery.Pause, error)
+	ResumeSending(ctx context.Context, actor string) (delivery.Pause, error)
 }
 
 // Routes that take an idempotency key.
 const (
-	sendRoute  = "POST /v1/notifications"
-	batchRoute = "POST /v1/notifications/batch"
+	sendRoute   = "POST /v1/notifications"
+	batchRoute  = "POST /v1/notifications/batch"
+	replayRoute = "POST /v1/dead-letters/replay"
 )
 
 type notificationPath struct {
@@ -40,7 +53,7 @@ func (s *Server) notificationRoutes() []route {
 	const tag = "Notifications"
 	return []route{
 		{method: http.MethodPost, path: "/v1/notifications", access: needs(tenants.Send), id: "sendNotification", tag: tag, status: http.StatusAccepted, idempotent: true,
-			summary: "Send a notification", handler: sending[NotificationRequest, Accepted](s.sendNotification),
+			summary: "Send a notification", handler: sending[NotificationRequest, Accepted](s.sendNotification), preview: reflect.TypeFor[Preview](),
 			about: "202 means that it is stored and will be delivered or explained, whatever happens to the server. " +
 				"With dry_run nothing is stored: the answer is 200 and a Preview with the exact payloads.",
 			example: `{"to":{"users":["u42"]},"title":"Your order has shipped","body":"It arrives tomorrow.","url":"https://example.com/orders/7","ttl":86400}`},

@@ -67,7 +67,11 @@ func headersOf(r route) []*huma.Param {
 	text := &huma.Schema{Type: huma.TypeString}
 	var out []*huma.Param
 	if r.access.kind == byKey {
-		out = append(out, &huma.Param{Name: tenantHeader, In: "header", Schema: text, Description: "The tenant's name; needed with an operator's key"})
+		about := "The tenant's name; needed with an operator's key"
+		if r.access.installation {
+			about = "The tenant's name, with an operator's key; without it the key sees what belongs to no tenant"
+		}
+		out = append(out, &huma.Param{Name: tenantHeader, In: "header", Schema: text, Description: about})
 	}
 	if r.idempotent {
 		longest := maxIdempotencyKey
@@ -119,9 +123,9 @@ func (s *Server) document(r route) {
 		delete(answer.Headers, "Content-Type")
 		answer.Content = map[string]*huma.MediaType{jsonType: {Schema: schemas.Schema(t, true, r.id+"Answer")}}
 	}
-	if r.id == "sendNotification" {
-		op.Responses["200"] = &huma.Response{Description: "With dry_run: what would be sent",
-			Content: map[string]*huma.MediaType{jsonType: {Schema: schemas.Schema(reflect.TypeFor[Preview](), true, "")}}}
+	if t := r.preview; t != nil {
+		op.Responses["200"] = &huma.Response{Description: "With dry_run: what would be done",
+			Content: map[string]*huma.MediaType{jsonType: {Schema: schemas.Schema(t, true, "")}}}
 	}
 }
 

@@ -286,3 +286,29 @@ func TestAStoreThatFailsIsNotAnEmptyList(t *testing.T) {
 	w.ledger.failWith = errors.New("disk")
 	require.Equal(t, 500, w.do(t, get("/v1/notifications/"+theNotification.Format(ids.Notification), keyAdmin)).Code)
 }
+
+func TestAnErasureIsAReceipt(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	e := jsonIn[Erasure](t, w.do(t, request{method: "DELETE", path: "/v1/users/a%2Fb", key: keyWith(tenants.Erase)}), 202)
+	require.Equal(t, []string{"erase a/b by " + theKey.Format(ids.Key)}, w.did)
+	require.Equal(t, Erasure{ID: theErasure.Format(ids.Erasure), Subject: "00ff", State: "running", Origin: "request", Actor: "key_1",
+		Job: theJob.Format(ids.Job), RequestedAt: epoch, Rows: map[string]int{"devices": 2}}, e)
+	require.Equal(t, e, jsonIn[Erasure](t, w.do(t, get("/v1/erasures/"+e.ID, keyAdmin)), 200))
+	require.Equal(t, []Erasure{e}, jsonIn[List[Erasure]](t, w.do(t, get("/v1/erasures", keyAdmin)), 200).Data)
+}
+
+func TestADeletedTenantIsShownAndActsForNobody(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	require.Equal(t, "active", jsonIn[Tenant](t, w.do(t, get("/v1/tenants/acme", keyOperator)), 200).State)
+	gone := jsonIn[Tenant](t, w.do(t, request{method: "DELETE", path: "/v1/tenants/acme", key: keyOperator}), 202)
+	require.Equal(t, "deleting", gone.State)
+	require.Equal(t, epoch, gone.DeletedAt)
+	require.Equal(t, gone, jsonIn[Tenant](t, w.do(t, get("/v1/tenants/acme", keyOperator)), 200))
+	w.did = nil
+	req := get("/v1/keys", keyOperator)
+	req.tenant = "acme"
+	require.Equal(t, problem.Conflict, problemIn(t, w.do(t, req)).Code)
+	require.Empty(t, w.did)
+}

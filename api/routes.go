@@ -18,10 +18,11 @@ type route struct {
 	about        string // more, in sentences; may be empty
 	status       int    // of a success
 	handler      handler
-	idempotent   bool   // takes an Idempotency-Key
-	hasBody      bool   // set by mount
-	bodyOptional bool   // every member is optional, so the body is too
-	example      string // of the body
+	idempotent   bool         // takes an Idempotency-Key
+	hasBody      bool         // set by mount
+	bodyOptional bool         // every member is optional, so the body is too
+	example      string       // of the body
+	preview      reflect.Type // of the answer to a dry run; nil: there is none
 }
 
 // handler is made by reading, writing, sending or doing.

@@ -17,6 +17,7 @@ type TenantRegister interface {
 	Tenant(ctx context.Context, id ids.ID) (tenants.Tenant, error)
 	TenantByName(ctx context.Context, name string) (tenants.Tenant, error)
 	Tenants(ctx context.Context, p tenants.Page) ([]tenants.Tenant, error)
+	DeleteTenant(ctx context.Context, name, actor string) (tenants.Tenant, error)
 }
 
 // Tenant is a tenant as it is shown.
@@ -26,12 +27,14 @@ type Tenant struct {
 	Settings  tenants.Settings `json:"settings"`
 	CreatedAt time.Time        `json:"created_at"`
 	UpdatedAt time.Time        `json:"updated_at"`
+	State     string           `json:"state" enum:"active,deleting" doc:"deleting: its keys are refused, nothing of it is sent, and its rows are being removed"`
+	DeletedAt time.Time        `json:"deleted_at,omitzero" doc:"Since when it is being deleted"`
 }
 
 // TenantPut is what can be changed of a tenant.
 type TenantPut struct {
 	Title    string           `json:"title,omitempty" maxLength:"200" doc:"For people"`
-	Settings tenants.Settings `json:"settings,omitzero" doc:"Retry policies, times to live and browser origins; what is absent has the server's default"`
+	Settings tenants.Settings `json:"settings,omitzero" doc:"Retry policies, times to live, browser origins, retention and when devices are stale; what is absent has the server's default"`
 }
 
 // NewTenant is a tenant to be made.
@@ -56,6 +59,10 @@ func (s *Server) tenantRoutes() []route {
 			summary: "Make a tenant or replace its title and settings", about: "Answers 201 when the tenant was made.", handler: writing(s.putTenant)},
 		{method: http.MethodGet, path: "/v1/tenants/{tenant}", access: operator, id: "getTenant", tag: tag,
 			summary: "Read a tenant", handler: reading(s.getTenant)},
+		{method: http.MethodDelete, path: "/v1/tenants/{tenant}", access: operator, id: "deleteTenant", tag: tag, status: http.StatusAccepted,
+			summary: "Delete a tenant with all that it has", handler: reading(s.deleteTenant),
+			about: "It cannot be taken back. The tenant's keys are refused at once, its sealing keys are destroyed, nothing more is sent, and its rows are " +
+				"removed in the background: see the jobs of the installation. Its name is free when it is not found any more. May be repeated until then."},
 		{method: http.MethodGet, path: "/v1/tenant", access: needs(tenants.Admin), id: "getOwnTenant", tag: tag,
 			summary: "Read the tenant of the key", handler: reading(s.getOwnTenant)},
 		{method: http.MethodPut, path: "/v1/tenant", access: needs(tenants.Admin), id: "putOwnTenant", tag: tag,
@@ -78,6 +85,11 @@ func (s *Server) putTenant(ctx context.Context, c *call, p *tenantPath, in *Tena
 
 func (s *Server) getTenant(ctx context.Context, _ *call, p *tenantPath) (Tenant, error) {
 	t, err := s.tenants.TenantByName(ctx, p.Tenant)
+	return showTenant(t), err
+}
+
+func (s *Server) deleteTenant(ctx context.Context, c *call, p *tenantPath) (Tenant, error) {
+	t, err := s.tenants.DeleteTenant(ctx, p.Tenant, c.actor)
 	return showTenant(t), err
 }
 
@@ -106,5 +118,10 @@ func (s *Server) putOwnTenant(ctx context.Context, c *call, _ *none, in *TenantP
 }
 
 func showTenant(t tenants.Tenant) Tenant {
-	return Tenant{Name: t.Name, Title: t.Title, Settings: t.Settings, CreatedAt: when(t.CreatedAt), UpdatedAt: when(t.UpdatedAt)}
+	state := "active"
+	if t.Deleting() {
+		state = "deleting"
+	}
+	return Tenant{Name: t.Name, Title: t.Title, Settings: t.Settings, CreatedAt: when(t.CreatedAt), UpdatedAt: when(t.UpdatedAt),
+		State: state, DeletedAt: when(t.DeletedAt)}
 }

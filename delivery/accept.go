@@ -92,7 +92,7 @@ func (e *Engine) commit(ctx context.Context, s Submission, plans []plan, answer 
 			continue
 		}
 		n := len(p.accepted.Rows)
-		if n > 0 && e.sends() && !p.accepted.SendAt.After(now) && e.dispatch.promise(p.lane, n) {
+		if n > 0 && e.sends() && !e.Sending().On() && !p.accepted.SendAt.After(now) && e.dispatch.promise(p.lane, n) {
 			promised[p.lane] += n
 			for k := range p.accepted.Rows {
 				r := &p.accepted.Rows[k]
@@ -165,6 +165,9 @@ func (e *Engine) plan(ctx context.Context, tenant ids.ID, r *Request, id ids.ID,
 	pic, err := e.directory.of(ctx, tenant)
 	if err != nil {
 		return plan{}, err
+	}
+	if pic.deleting {
+		return plan{}, errDeleting()
 	}
 	p := plan{lane: Regular, receipt: Receipt{Notification: id}}
 	if r.Urgent {

@@ -68,6 +68,9 @@ func (e *Engine) claimRound() (more bool) {
 		e.renew() // the process stood still: first keep what is ours from ourselves
 	}
 	e.markers(ctx)
+	if e.Sending().On() {
+		return false
+	}
 	for l := range Lane(LanesCount) {
 		limit := min(e.dispatch.room(l), claimLimit)
 		if limit == 0 || !e.dispatch.promise(l, limit) {
@@ -260,7 +263,7 @@ func (e *Engine) holdLoop() {
 			switch {
 			case h.Ending != Open:
 				e.endHold(h)
-			case probe && h.Scope == HoldCredential && h.Reason == CredentialDenied:
+			case probe && !e.Sending().On() && h.Scope == HoldCredential && h.Reason == CredentialDenied:
 				e.loops.Go(func() { e.probe(h) })
 			}
 		}
@@ -305,7 +308,7 @@ func (e *Engine) probe(h Hold) {
 	ctx, cancel := context.WithTimeout(e.loopCtx, e.o.SendTimeout)
 	defer cancel()
 	pic, err := e.directory.of(ctx, h.Tenant)
-	if err != nil || pic.byID[h.Subject] == nil {
+	if err != nil || pic.deleting || pic.byID[h.Subject] == nil {
 		return
 	}
 	c := pic.byID[h.Subject]

@@ -40,6 +40,13 @@ func (c *contents) put(k contentKey, p channels.Payload) {
 	c.known[k] = p
 }
 
+// clear forgets all: what was erased must not be sent from memory.
+func (c *contents) clear() {
+	c.mu.Lock()
+	c.known = nil
+	c.mu.Unlock()
+}
+
 // payload prepares what a claimed row needs. mapping: the stored content cannot
 // be turned into a payload, which no retry will mend.
 func (e *Engine) payload(ctx context.Context, it *item) (p channels.Payload, mapping bool, err error) {
@@ -88,5 +95,11 @@ func (t *targets) put(id ids.ID, x TargetNow) {
 func (t *targets) forget(id ids.ID) {
 	t.mu.Lock()
 	delete(t.known, id)
+	t.mu.Unlock()
+}
+
+func (t *targets) clear() {
+	t.mu.Lock()
+	t.known = nil
 	t.mu.Unlock()
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/tenants"
 )
 
@@ -19,6 +20,7 @@ const directoryAge = time.Second
 // only replaced.
 type picture struct {
 	settings    tenants.Settings
+	deleting    bool // the tenant is on its way out: nothing of it is sent
 	credentials []tenants.Credential
 	byID        map[ids.ID]*tenants.Credential
 	holds       map[holdKey]Hold
@@ -41,6 +43,9 @@ func (h Hold) key() holdKey {
 	}
 	return k
 }
+
+// errDeleting refuses what is asked for a tenant that is being deleted.
+func errDeleting() error { return problem.New(problem.Conflict, "The tenant is being deleted.") }
 
 // directory keeps a picture of each tenant that has work.
 type directory struct {
@@ -126,7 +131,7 @@ func (d *directory) read(ctx context.Context, tenant ids.ID, e *entry) (*picture
 	if err != nil {
 		return nil, fmt.Errorf("read a tenant: %w", err)
 	}
-	pic.settings = t.Settings
+	pic.settings, pic.deleting = t.Settings, t.Deleting()
 	if pic.credentials, err = d.store.Credentials(ctx, tenant); err != nil {
 		return nil, fmt.Errorf("read credentials: %w", err)
 	}

@@ -15,12 +15,14 @@ import (
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/problem"
 )
 
 // Options make an Engine. Zero values have the defaults named beside them.
 type Options struct {
 	Store    Store
+	Jobs     *jobs.Runner // takes the steps of jobs; nil: another node does
 	Channels map[channels.Kind]channels.Channel
 	IDs      *ids.Generator
 	Log      *slog.Logger
@@ -44,6 +46,12 @@ type Options struct {
 	PurgeEvery  time.Duration // 1 min
 	CountEvery  time.Duration // between two counts of the backlog; 10 s
 	ProbeEvery  time.Duration // of refused credentials; 15 min
+	// StaleAfter is after how long without a sign of life a device is retired, where
+	// the tenant does not say; 0: never.
+	StaleAfter time.Duration
+	// OldCredentials is how long the secret of a replaced credential is kept; 0: 30 days.
+	OldCredentials time.Duration
+	UpkeepEvery    time.Duration // between two rounds of the slow loop; 1 h
 }
 
 func (o *Options) defaults() {
@@ -59,6 +67,8 @@ func (o *Options) defaults() {
 	set(&o.PurgeEvery, time.Minute)
 	set(&o.CountEvery, 10*time.Second)
 	set(&o.ProbeEvery, 15*time.Minute)
+	set(&o.OldCredentials, 30*24*time.Hour)
+	set(&o.UpkeepEvery, time.Hour)
 	if o.Retention == (Retention{}) {
 		o.Retention = DefaultRetention()
 	}
@@ -101,6 +111,9 @@ type Engine struct {
 	moveHolds chan struct{}
 	claimBeat atomic.Int64
 
+	paused    atomic.Pointer[Pause] // never nil
+	pauseSaid atomic.Int64          // unix ms of the last line about it in the log
+
 	hand     sync.Mutex // guards inHand
 	inHand   map[*item]struct{}
 	finishes sync.WaitGroup // items whose outcome is not written yet
@@ -129,6 +142,12 @@ func New(o Options) *Engine {
 	e.sendCtx, e.stopSends = context.WithCancelCause(context.Background())
 	e.loopCtx, e.stopLoops = context.WithCancel(context.Background())
 	e.claimBeat.Store(o.Now().UnixMilli())
+	e.paused.Store(&Pause{})
+	if o.Jobs != nil {
+		o.Jobs.Handle(jobs.ReplayDeadLetters, e.replayStep)
+		o.Jobs.Handle(jobs.EraseUser, o.Store.EraseStep)
+		o.Jobs.Handle(jobs.DeleteTenant, o.Store.DeleteTenantStep)
+	}
 	return e
 }
 
@@ -139,7 +158,11 @@ func (e *Engine) Start(ctx context.Context) error {
 		return fmt.Errorf("count unfinished deliveries: %w", err)
 	}
 	e.backlog.Store(int64(n))
+	if err := e.readPause(ctx); err != nil {
+		return fmt.Errorf("look whether sending is paused: %w", err)
+	}
 	e.o.Store.OnHint(e.hinted)
+	e.loops.Go(e.pauseLoop)
 	e.loops.Go(e.countLoop)
 	if !e.sends() {
 		return nil
@@ -148,6 +171,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	e.loops.Go(e.leaseLoop)
 	e.loops.Go(e.holdLoop)
 	e.loops.Go(e.purgeLoop)
+	e.loops.Go(e.upkeepLoop)
 	return nil
 }
 
@@ -225,6 +249,9 @@ func (e *Engine) refresh(tenant ids.ID) {
 	}
 	hint(e.moveHolds)
 	hint(e.wake)
+	if e.o.Jobs != nil {
+		e.o.Jobs.Wake()
+	}
 }
 
 // Cancel drops what has not been sent of a notification, and counts it.
@@ -289,7 +316,7 @@ func (e *Engine) Replay(ctx context.Context, tenant, notification, target ids.ID
 	}
 	failpoint.Hit("replay.begin")
 	err = e.o.Store.Replay(ctx, tenant, notification, target, e.o.Now(), func(r Request, k channels.Kind) time.Duration {
-		return ttlOf(k, r.TTL, pic.settings)
+		return life(ttlOf(k, r.TTL, pic.settings))
 	}, actor)
 	if err == nil {
 		failpoint.Hit("replay.committed")

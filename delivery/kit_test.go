@@ -15,6 +15,7 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/store/pgtest"
@@ -145,13 +146,22 @@ type kit struct {
 	tenant   ids.ID
 	ids      *ids.Generator
 	opts     delivery.Options
+	runner   *jobs.Runner
+	clock    func() time.Time                  // nil: time.Now
+	wrap     func(*store.Store) delivery.Store // nil: the store itself
 }
 
 func newKit(t *testing.T, change func(*delivery.Options)) *kit {
 	t.Helper()
+	return newKitAt(t, nil, change)
+}
+
+// newKitAt is newKit with a clock.
+func newKitAt(t *testing.T, clock func() time.Time, change func(*delivery.Options)) *kit {
+	t.Helper()
 	ring, _, err := store.NewKeyRing()
 	require.NoError(t, err)
-	k := &kit{t: t, ctx: context.Background(), ring: ring, url: pgtest.URL(t, migrated),
+	k := &kit{t: t, clock: clock, ctx: context.Background(), ring: ring, url: pgtest.URL(t, migrated),
 		channels: map[channels.Kind]*fakeChannel{}, ids: ids.NewGenerator(1, time.Now)}
 	all := map[channels.Kind]channels.Channel{}
 	for _, kind := range channels.Kinds() {
@@ -176,18 +186,34 @@ func newKit(t *testing.T, change func(*delivery.Options)) *kit {
 func (k *kit) open() {
 	k.t.Helper()
 	var err error
-	k.store, err = store.Open(k.ctx, store.Options{URL: k.url, KeyRing: k.ring, IDs: k.ids, Migrate: true, Connections: 8})
+	k.store, err = store.Open(k.ctx, store.Options{URL: k.url, KeyRing: k.ring, IDs: k.ids, Now: k.clock, Migrate: true, Connections: 8})
 	require.NoError(k.t, err)
 	require.NoError(k.t, k.store.LockEngine())
 	_, err = k.store.LapseLeases(k.ctx)
 	require.NoError(k.t, err)
+	k.begin()
+}
+
+// begin makes an engine on the store that is open, and starts it.
+func (k *kit) begin() {
+	k.t.Helper()
 	o := k.opts
 	o.Store = k.store
+	if k.clock != nil {
+		o.Now = k.clock
+	}
+	if k.wrap != nil {
+		o.Store = k.wrap(k.store)
+	}
+	k.runner = jobs.NewRunner(jobs.Options{Store: k.store, IDs: k.ids, Now: k.clock, Poll: 5 * time.Millisecond, Lease: 10 * time.Second})
+	o.Jobs = k.runner
 	k.engine = delivery.New(o)
 	require.NoError(k.t, k.engine.Start(k.ctx))
+	k.runner.Start()
 }
 
 func (k *kit) close() {
+	k.runner.Stop()
 	ctx, cancel := context.WithTimeout(k.ctx, 10*time.Second)
 	defer cancel()
 	_ = k.engine.Stop(ctx)

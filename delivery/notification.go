@@ -113,19 +113,21 @@ type SkipReason uint8
 
 // The reasons to skip.
 const (
-	SkipUnknownUser    SkipReason = 1 // never seen before
-	SkipNoDevice       SkipReason = 2 // no device or bound endpoint on this channel
-	SkipRetired        SkipReason = 3 // only retired ones
-	SkipEndpointPaused SkipReason = 4 // reserved for endpoints that refuse events while paused
-	SkipUnknownTarget  SkipReason = 5 // a named device or endpoint does not exist
-	SkipSensitive      SkipReason = 6 // sensitive content never goes to unbound endpoints
-	SkipNoSubscriber   SkipReason = 7 // an event that no endpoint subscribes to
-	SkipTooMany        SkipReason = 8 // scheduled, and by now more than one notification may reach
-	SkipUnreadable     SkipReason = 9 // scheduled, and its content cannot be read any more
+	SkipUnknownUser    SkipReason = 1  // never seen before
+	SkipNoDevice       SkipReason = 2  // no device or bound endpoint on this channel
+	SkipRetired        SkipReason = 3  // only retired ones
+	SkipEndpointPaused SkipReason = 4  // reserved for endpoints that refuse events while paused
+	SkipUnknownTarget  SkipReason = 5  // a named device or endpoint does not exist
+	SkipSensitive      SkipReason = 6  // sensitive content never goes to unbound endpoints
+	SkipNoSubscriber   SkipReason = 7  // an event that no endpoint subscribes to
+	SkipTooMany        SkipReason = 8  // scheduled, and by now more than one notification may reach
+	SkipUnreadable     SkipReason = 9  // scheduled, and its content cannot be read any more
+	SkipErased         SkipReason = 10 // scheduled, and the user whom it named was erased
 )
 
 var skipNames = [...]string{SkipUnknownUser: "unknown_user", SkipNoDevice: "no_device", SkipRetired: "retired",
-	SkipEndpointPaused: "endpoint_paused", SkipUnknownTarget: "unknown_target", SkipSensitive: "sensitive", SkipNoSubscriber: "no_subscriber", SkipTooMany: "too_many_targets", SkipUnreadable: "unreadable"}
+	SkipEndpointPaused: "endpoint_paused", SkipUnknownTarget: "unknown_target", SkipSensitive: "sensitive", SkipNoSubscriber: "no_subscriber", SkipTooMany: "too_many_targets", SkipUnreadable: "unreadable",
+	SkipErased: "erased"}
 
 func (r SkipReason) String() string { return nameOf(skipNames[:], uint8(r), "skip") }
 

@@ -39,6 +39,7 @@ func TestStoredNumbersNeverChange(t *testing.T) {
 		{SkipRetired, uint8(SkipRetired), code{3, "retired"}}, {SkipEndpointPaused, uint8(SkipEndpointPaused), code{4, "endpoint_paused"}},
 		{SkipUnknownTarget, uint8(SkipUnknownTarget), code{5, "unknown_target"}}, {SkipSensitive, uint8(SkipSensitive), code{6, "sensitive"}},
 		{SkipNoSubscriber, uint8(SkipNoSubscriber), code{7, "no_subscriber"}}, {SkipTooMany, uint8(SkipTooMany), code{8, "too_many_targets"}}, {SkipUnreadable, uint8(SkipUnreadable), code{9, "unreadable"}},
+		{SkipErased, uint8(SkipErased), code{10, "erased"}},
 
 		{HoldCredential, uint8(HoldCredential), code{1, "credential"}}, {HoldEndpoint, uint8(HoldEndpoint), code{2, "endpoint"}},
 		{HoldMissing, uint8(HoldMissing), code{3, "missing_credential"}}, {HoldDoubt, uint8(HoldDoubt), code{4, "doubt"}},

@@ -205,8 +205,25 @@ type CommandStore interface {
 	RecoverCredential(ctx context.Context, tenant, id ids.ID) error
 	// Restore makes devices suspect again that a version retired since.
 	Restore(ctx context.Context, credential ids.ID, version int, since, now time.Time) (int, error)
-	// Purge removes up to limit rows of each table that are past their time.
+	// Purge removes up to limit rows of each table that are past their time: the
+	// tenant's own where its settings name one, r otherwise.
 	Purge(ctx context.Context, r Retention, now time.Time, limit int) (int, error)
+}
+
+// UpkeepStore is what the slow loop needs.
+type UpkeepStore interface {
+	// RetireStale retires devices, as stale, of which nothing was heard for so long,
+	// or for as long as the tenant's settings say: no registration, and no success
+	// among the deliveries that are kept. 0 is never.
+	RetireStale(ctx context.Context, after time.Duration, now time.Time) (int, error)
+	// DropExpiredSecrets removes the secrets of endpoints that do not count any more.
+	DropExpiredSecrets(ctx context.Context, now time.Time) (int, error)
+	// DropReplacedCredentials removes the secrets of up to limit credential versions
+	// that were replaced before a time.
+	DropReplacedCredentials(ctx context.Context, before time.Time, limit int) (int, error)
+	// DropOldKeys removes up to limit API keys that were revoked or expired before
+	// a time.
+	DropOldKeys(ctx context.Context, before time.Time, limit int) (int, error)
 }
 
 // DirectoryStore reads what the engine keeps in memory of a tenant.
@@ -230,7 +247,11 @@ type Store interface {
 	AcceptStore
 	QueueStore
 	CommandStore
+	UpkeepStore
+	ErasureStore
+	ReplayStore
 	DirectoryStore
+	PauseStore
 }
 
 // Retention says how long things are kept.
@@ -238,6 +259,20 @@ type Retention struct {
 	SentPayload time.Duration // content of notifications with nothing unfinished or dead
 	DeadPayload time.Duration // content of dead letters
 	Rows        time.Duration // notifications and all that belongs to them
+}
+
+// For is the retention of a tenant with these settings: what they leave out is
+// the server's.
+func (r Retention) For(own tenants.Retention) Retention {
+	replace := func(d *time.Duration, ms *int64) {
+		if ms != nil {
+			*d = time.Duration(*ms) * time.Millisecond
+		}
+	}
+	replace(&r.SentPayload, own.Sent)
+	replace(&r.DeadPayload, own.Dead)
+	replace(&r.Rows, own.Rows)
+	return r
 }
 
 // DefaultRetention is 24 h for content, 30 days for dead letters and rows.

@@ -134,6 +134,9 @@ type Ledger interface {
 	// DeadLetters lists deliveries in state dead, the latest death first.
 	DeadLetters(ctx context.Context, tenant ids.ID, q Query) ([]View, error)
 	Holds(ctx context.Context, tenant ids.ID) ([]Hold, error) // at most 1,000
+	// Erasures lists the receipts of a tenant, newest first.
+	Erasures(ctx context.Context, tenant, after ids.ID, limit int) ([]Erasure, error)
+	Erasure(ctx context.Context, tenant, id ids.ID) (Erasure, error)
 	// UserNotifications lists what was accepted for a user, newest first, with the
 	// skips of that user.
 	UserNotifications(ctx context.Context, tenant ids.ID, user string, after ids.ID, limit int) ([]NotificationView, error)

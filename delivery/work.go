@@ -56,6 +56,9 @@ func (e *Engine) serve(it *item) mood {
 	ctx := e.sendCtx
 	now := e.o.Now()
 	switch {
+	case e.Sending().On():
+		e.giveBack(it)
+		return unasked
 	case it.canceled.Load():
 		e.finish(it, Finish{Transition: Transition{State: Dropped, Reason: Canceled, Spent: it.Spent}})
 		return unasked
@@ -135,6 +138,8 @@ func obstacle(it *item, pic *picture, now time.Time) (Finish, bool) {
 	}
 	t := &it.now
 	switch {
+	case pic.deleting:
+		return drop(Erased)
 	case !t.Exists:
 		return drop(Gone)
 	case it.Channel == channels.Webhook:

@@ -68,6 +68,9 @@ func (o operation) refusal(key string, status int, code string) bad {
 func (o operation) isUsers() bool    { return strings.HasPrefix(o.path, "/v1/me/") }
 func (o operation) isOperator() bool { return strings.HasPrefix(o.path, "/v1/tenants") }
 
+// isAlso: an operator need not name a tenant, and then means the installation.
+func (o operation) isAlso() bool { return strings.HasPrefix(o.path, "/v1/jobs") }
+
 // TestAccess tries every operation with every key that may not call it.
 // One after the other: each looks whether a table has changed.
 func TestAccess(t *testing.T) {
@@ -126,7 +129,10 @@ func TestAccess(t *testing.T) {
 	})
 	t.Run("an operator names no tenant", func(t *testing.T) {
 		for _, o := range byID {
-			if !o.isUsers() {
+			switch {
+			case o.isAlso():
+				w.refused(t, o.refusal(w.operator, 404, "not_found")) // it is acme's, not the installation's
+			case !o.isUsers():
 				x := o.refusal(w.operator, 422, "invalid")
 				x.field = "Carillon-Tenant"
 				w.refused(t, x)

@@ -37,13 +37,15 @@ func table() map[string]row {
 	with := func(more ...string) []string { return append(slices.Clone(base), more...) }
 	channel := with("channels", "channels/egress")
 	return map[string]row{
-		"problem":    {level: 0, why: "what a caller may see of a failure; everything else speaks it"},
-		"ids":        {level: 0, why: "every row has one"},
-		"failpoint":  {level: 0, why: "tests stop the program at a named instant; in a usual build it does nothing"},
-		"migrations": {level: 0, why: "SQL files"},
-		"clients/js": {level: 0, why: "files for browsers"},
+		"problem":       {level: 0, why: "what a caller may see of a failure; everything else speaks it"},
+		"ids":           {level: 0, why: "every row has one"},
+		"failpoint":     {level: 0, why: "tests stop the program at a named instant; in a usual build it does nothing"},
+		"migrations":    {level: 0, why: "SQL files"},
+		"clients/js":    {level: 0, why: "files for browsers"},
+		"store/archive": {level: 0, why: "the file of a backup: it belongs to no kind of database and knows no table"},
 
 		"channels":        {level: 1, imports: base, why: "the contract of all channels, so it knows none of them"},
+		"jobs":            {level: 1, imports: base, why: "durable background work of whatever kind; whoever has some registers its steps"},
 		"webhooks":        {level: 1, imports: base, why: "receivers import it to verify: it must stay small"},
 		"channels/egress": {level: 1, imports: []string{"problem"}, why: "outgoing HTTP, whoever sends"},
 
@@ -56,15 +58,15 @@ func table() map[string]row {
 		"tenants":              {level: 2, imports: with("channels", "webhooks"), why: "a register of tenants, keys and credentials"},
 		"simulator":            {level: 2, imports: with("webhooks"), why: "the providers' side: it may not share the channels' mistakes"},
 
-		"delivery": {level: 3, imports: with("channels", "devices", "failpoint", "tenants", "webhooks"),
+		"delivery": {level: 3, imports: with("channels", "devices", "jobs", "tenants", "webhooks"),
 			why: "the engine: it knows channels by their contract and the database by its own interface"},
 
-		"store": {level: 4, imports: with("channels", "delivery", "devices", "failpoint", "migrations", "tenants", "webhooks"),
+		"store": {level: 4, imports: with("channels", "delivery", "devices", "jobs", "migrations", "store/archive", "tenants", "webhooks"),
 			why: "the only package that talks to the database; it implements the interfaces of those below"},
-		"api": {level: 4, imports: with("channels", "clients/js", "delivery", "devices", "tenants", "webhooks"),
+		"api": {level: 4, imports: with("channels", "clients/js", "delivery", "devices", "jobs", "tenants", "webhooks"),
 			why: "the only package that knows HTTP as a server; it never sees the database or a concrete channel"},
 
-		"store/storetest": {level: 4, imports: with("channels", "delivery", "devices", "tenants", "webhooks"), test: true,
+		"store/storetest": {level: 4, imports: with("channels", "delivery", "devices", "jobs", "tenants", "webhooks"), test: true,
 			why: "the contract that every database passes"},
 
 		"store/pgtest": {level: 0, test: true, why: "PostgreSQL for tests: it knows servers and databases, and nothing of what is in them"},
@@ -87,6 +89,8 @@ func owners() map[string]string {
 		"modernc.org/sqlite":                 "store",
 		"github.com/pressly/goose/":          "store",
 		"github.com/tink-crypto/":            "store",
+		"github.com/klauspost/compress":      "store/archive",
+		"github.com/fxamacker/cbor":          "store/archive",
 		"github.com/gin-gonic/":              "api",
 		"github.com/danielgtaylor/huma/":     "api",
 		"firebase.google.com/go/":            "channels/fcm",

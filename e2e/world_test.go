@@ -79,6 +79,12 @@ func (w *world) fill() {
 	var got accepted
 	w.sendOnce(map[string]any{"to": map[string]any{"users": []string{"alice"}}, "title": "Hello"}, w.idempotencyKey, &got)
 	w.ids["notifications"], w.ids["deliveries"] = got.ID, got.Deliveries[0].ID
+	put("jobs", "POST", "/v1/dead-letters/replay", map[string]any{"filter": map[string]any{"reason": "exhausted"}})
+	eventually(w.t, func() bool {
+		var j struct{ State string }
+		w.do("GET", "/v1/jobs/"+w.ids["jobs"], nil, &j)
+		return j.State == "done"
+	}, "the job has nothing to do")
 	eventually(w.t, func() bool {
 		var d struct{ State string }
 		w.do("GET", "/v1/deliveries/"+w.ids["deliveries"], nil, &d)
@@ -122,7 +128,7 @@ func (w *world) lists() map[string]any {
 	w.t.Helper()
 	all := map[string]any{}
 	for _, path := range []string{"/v1/tenant", "/v1/keys", "/v1/user-keys", "/v1/apps", "/v1/credentials", "/v1/devices", "/v1/endpoints",
-		"/v1/deliveries", "/v1/dead-letters", "/v1/holds", "/v1/users/alice/notifications", "/v1/users/mallory/devices"} {
+		"/v1/deliveries", "/v1/dead-letters", "/v1/holds", "/v1/jobs", "/v1/users/alice/notifications", "/v1/users/mallory/devices"} {
 		var list map[string]any
 		w.do("GET", path, nil, &list)
 		rows, _ := list["data"].([]any)

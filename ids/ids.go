@@ -31,6 +31,8 @@ const (
 	Credential   = "crd"
 	Hold         = "hld"
 	UserKey      = "usk"
+	Job          = "job"
+	Erasure      = "ers"
 )
 
 const (

@@ -201,11 +201,12 @@ func (t *tx) insertDeliveries(a *delivery.Accepted) error {
 	return nil
 }
 
-// user finds or makes the row of a user: users exist from first sight.
+// user finds or makes the row of a user: users exist from first sight. It cannot
+// be erased before the transaction ends.
 func (t *tx) user(tenant ids.ID, external string) (ids.ID, error) {
 	for {
 		var id ids.ID
-		found, err := t.one("SELECT id FROM users WHERE tenant_id=? AND external_id=?", []any{tenant, external}, &id)
+		found, err := t.one(t.share("SELECT id FROM users WHERE tenant_id=? AND external_id=?"), []any{tenant, external}, &id)
 		if err != nil || found {
 			return id, err
 		}

@@ -124,7 +124,17 @@ func (t *tx) tenantsDue(lane delivery.Lane, now time.Time, mark int64) ([]ids.ID
 	if err != nil {
 		return nil, err
 	}
-	return collect(rows, scanID)
+	due, err := collect(rows, scanID)
+	if err != nil || len(due) == 0 {
+		return due, err
+	}
+	// What is left of a tenant that is being deleted is to be removed, and cannot
+	// be opened any more.
+	if rows, err = t.query("SELECT id FROM tenants WHERE deleted_at<>0"); err != nil {
+		return nil, err
+	}
+	gone, err := collect(rows, scanID)
+	return slices.DeleteFunc(due, func(id ids.ID) bool { return slices.Contains(gone, id) }), err
 }
 
 func (t *tx) claimTenant(out []delivery.Claimed, tenant ids.ID, o delivery.ClaimOrder, limit int) ([]delivery.Claimed, error) {
@@ -234,7 +244,10 @@ func (s *Store) LapseLeases(ctx context.Context) (int64, error) {
 	err := s.do(ctx, maxBatch, func(t *tx) (err error) {
 		now := millis(s.now())
 		n, err = t.affect(`UPDATE deliveries INDEXED BY deliveries_due SET due_at=? WHERE state<4 AND state=2 AND due_at>?`, now, now)
-		return err
+		if err != nil {
+			return err
+		}
+		return t.exec(`UPDATE jobs SET lease_until=0, claim=0 WHERE state<3 AND claim<>0`)
 	})
 	return n, err
 }

@@ -37,7 +37,8 @@ const markerLease = 3 * time.Second
 
 func (t *tx) leaseMarkers(now time.Time, limit int) ([]delivery.Marker, error) {
 	rows, err := t.query(t.skipLocked(`SELECT f.tenant_id,f.notification_id,n.lane,n.send_at,n.flags,n.type FROM fanouts f
- JOIN notifications n ON n.tenant_id=f.tenant_id AND n.id=f.notification_id WHERE f.due_at<=? ORDER BY f.due_at LIMIT ?`, "f"), millis(now), limit)
+ JOIN notifications n ON n.tenant_id=f.tenant_id AND n.id=f.notification_id
+ JOIN tenants t ON t.id=f.tenant_id AND t.deleted_at=0 WHERE f.due_at<=? ORDER BY f.due_at LIMIT ?`, "f"), millis(now), limit)
 	if err != nil {
 		return nil, err
 	}
@@ -141,12 +142,14 @@ func (s *Store) Replay(ctx context.Context, tenant, notification, target ids.ID,
 		case state != delivery.Dead:
 			return problem.New(problem.Conflict, "Only a dead letter can be replayed; this delivery is %s.", state)
 		}
-		if err := t.exec(`UPDATE deliveries SET state=1, reason=0, due_at=?, expires_at=?, round=round+1, spent=0, takeovers=0, renewed=0, updated_at=?
- WHERE tenant_id=? AND notification_id=? AND target_id=?`,
-			append([]any{millis(now), millis(now.Add(ttl(req, kind))), millis(now)}, key...)...); err != nil {
+		done, err := t.replay(tenant, notification, target, now, now.Add(ttl(req, kind)))
+		switch {
+		case err != nil:
 			return err
+		case !done:
+			return problem.New(problem.Conflict, "The delivery, or its content, has changed at this moment; read it again.")
 		}
-		if err := t.exec("UPDATE notifications SET flags=flags & ~4 WHERE tenant_id=? AND id=? AND flags&4<>0", tenant, notification); err != nil {
+		if err := t.uncancel(tenant, notification); err != nil {
 			return err
 		}
 		failpoint.Hit("replay.written")

@@ -18,7 +18,10 @@ var _ storetest.Store = (*store.Store)(nil)
 // TestMain runs everything on SQLite, and on PostgreSQL all but what looks into
 // SQLite's own workings.
 func TestMain(m *testing.M) {
-	os.Exit(pgtest.OnBoth(m, "OneFaultNever", "ATroubledDatabase", "AFullQueue", "CloseWritesWhatWaits", "QueriesUseTheirIndexes", "ADatabaseThatTakesNoWrites", "LeasesOfADeadProcess", "OneEngineAtATime", "SecretsAreNowhereInTheFiles"))
+	os.Exit(pgtest.OnBoth(m, "OneFaultNever", "ATroubledDatabase", "AFullQueue", "CloseWritesWhatWaits", "QueriesUseTheirIndexes", "ADatabaseThatTakesNoWrites", "LeasesOfADeadProcess", "OneEngineAtATime", "SecretsAreNowhereInTheFiles",
+		// These go to both databases by themselves, or to files.
+		"ALineThatACrash", "ARestoredBackup", "TheSubjectOfAUser", "Backup", "ARestoredDatabase", "AnInterruptedRestore", "EveryTableIsArchived",
+		"NoRestoreUnder", "Examine", "SoundDatabaseIsFoundSound", "SchemaWithoutThePause"))
 }
 
 func TestContract(t *testing.T) {
@@ -26,7 +29,7 @@ func TestContract(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Opened {
 		t.Helper()
 		o := options(t)
-		return storetest.Opened{Store: open(t, o), Clock: o.clock, IDs: o.IDs}
+		return behind(t, o, storetest.Opened{Store: open(t, o), Clock: o.clock, IDs: o.IDs})
 	})
 }
 

@@ -23,16 +23,16 @@ type sealedSecret struct {
 	ExpiresAt int64  `json:"x,omitempty"`
 }
 
-func (s *Store) sealSecrets(e webhooks.Endpoint) ([]byte, error) {
-	list := make([]sealedSecret, len(e.Secrets))
-	for i, x := range e.Secrets {
+func (s *Store) sealSecrets(tenant, id ids.ID, secrets []webhooks.Secret) ([]byte, error) {
+	list := make([]sealedSecret, len(secrets))
+	for i, x := range secrets {
 		list[i] = sealedSecret{Key: x.Key, CreatedAt: millis(x.CreatedAt), ExpiresAt: millis(x.ExpiresAt)}
 	}
 	plain, err := json.Marshal(list)
 	if err != nil {
 		return nil, err
 	}
-	return s.seal(sealEndpoint, e.Tenant, e.ID, plain)
+	return s.seal(sealEndpoint, tenant, id, plain)
 }
 
 func (s *Store) openSecrets(tenant, id ids.ID, sealed []byte) ([]webhooks.Secret, error) {
@@ -59,7 +59,7 @@ func (s *Store) signingKeys(tenant, id ids.ID, sealed []byte, now time.Time) ([]
 
 // CreateEndpoint implements webhooks.Store.
 func (s *Store) CreateEndpoint(ctx context.Context, e webhooks.Endpoint, actor string) error {
-	sealed, err := s.sealSecrets(e)
+	sealed, err := s.sealSecrets(e.Tenant, e.ID, e.Secrets)
 	if err != nil {
 		return err
 	}

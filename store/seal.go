@@ -3,8 +3,11 @@ package store
 import (
 	"bytes"
 	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -17,6 +20,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
 )
 
 // KeyRing is the installation's master key. It seals each tenant's own keys,
@@ -81,12 +85,51 @@ func (r *KeyRing) newKeyset(tenant ids.ID) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-func (r *KeyRing) open(tenant ids.ID, sealed []byte) (tink.AEAD, error) {
+func (r *KeyRing) read(tenant ids.ID, sealed []byte) (*keyset.Handle, error) {
+	if len(sealed) == 0 {
+		return nil, problem.New(problem.Conflict, "The tenant is being deleted: its keys are destroyed.")
+	}
 	h, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(sealed)), r.master, ad("tenant", tenant, 0))
 	if err != nil {
 		return nil, errors.New("the tenant's keys do not open with this key ring: was the database made with another one?")
 	}
+	return h, nil
+}
+
+func (r *KeyRing) open(tenant ids.ID, sealed []byte) (tink.AEAD, error) {
+	h, err := r.read(tenant, sealed)
+	if err != nil {
+		return nil, err
+	}
 	return aead.New(h)
+}
+
+// subjectKey derives the key of the hashes that stand for the users of a tenant
+// in receipts and in the erasure log. It comes from the oldest of the tenant's
+// keys, which every backup of the tenant has, and is gone when they are.
+func (r *KeyRing) subjectKey(tenant ids.ID, sealed []byte) ([]byte, error) {
+	h, err := r.read(tenant, sealed)
+	if err != nil {
+		return nil, err
+	}
+	var (
+		text  bytes.Buffer
+		plain struct {
+			Key []struct {
+				KeyData struct {
+					Value []byte `json:"value"`
+				} `json:"keyData"`
+			} `json:"key"`
+		}
+	)
+	err = insecurecleartextkeyset.Write(h, keyset.NewJSONWriter(&text))
+	if err == nil {
+		err = json.Unmarshal(text.Bytes(), &plain)
+	}
+	if err != nil || len(plain.Key) == 0 || len(plain.Key[0].KeyData.Value) == 0 {
+		return nil, errors.New("the tenant's keys cannot be read")
+	}
+	return hkdf.Key(sha256.New, plain.Key[0].KeyData.Value, nil, "carillon erasure subject "+tenant.Format(ids.Tenant), sha256.Size)
 }
 
 // ad is the associated data: a sealed value opens only in the row it was made for.
@@ -127,11 +170,18 @@ func (s *Store) sealer(tenant ids.ID) (tink.AEAD, error) {
 	return a, nil
 }
 
+// forget closes the opened keys of a tenant: they are destroyed.
+func (s *sealers) forget(tenant ids.ID) {
+	s.mu.Lock()
+	delete(s.open, tenant)
+	s.mu.Unlock()
+}
+
 // CheckKeyRing tells whether the key ring opens what the database holds, by the
 // newest tenant.
 func (s *Store) CheckKeyRing(ctx context.Context) error {
 	var tenant ids.ID
-	err := s.readDB.QueryRowContext(ctx, "SELECT id FROM tenants ORDER BY id DESC LIMIT 1").Scan(&tenant)
+	err := s.readDB.QueryRowContext(ctx, "SELECT id FROM tenants WHERE deleted_at=0 ORDER BY id DESC LIMIT 1").Scan(&tenant)
 	if isNoRows(err) {
 		return nil
 	}
@@ -168,4 +218,5 @@ const (
 	sealCredential = "credential"
 	sealEndpoint   = "endpoint"
 	sealUserKey    = "user_key"
+	sealErasure    = "erasure"
 )

@@ -22,13 +22,15 @@ type tenantModel struct {
 	Keyset    []byte
 	CreatedAt int64
 	UpdatedAt int64
+	DeletedAt int64
 }
 
 // TableName implements gorm's Tabler.
 func (tenantModel) TableName() string { return "tenants" }
 
 func (m tenantModel) tenant() (tenants.Tenant, error) {
-	t := tenants.Tenant{ID: m.ID, Name: m.Name, Title: m.Title, CreatedAt: fromMillis(m.CreatedAt), UpdatedAt: fromMillis(m.UpdatedAt)}
+	t := tenants.Tenant{ID: m.ID, Name: m.Name, Title: m.Title, CreatedAt: fromMillis(m.CreatedAt), UpdatedAt: fromMillis(m.UpdatedAt),
+		DeletedAt: fromMillis(m.DeletedAt)}
 	if err := json.Unmarshal([]byte(m.Settings), &t.Settings); err != nil {
 		return t, fmt.Errorf("read a tenant's settings: %w", err)
 	}
@@ -53,7 +55,7 @@ func (s *Store) CreateTenant(ctx context.Context, t tenants.Tenant, c tenants.Ch
 			return err
 		}
 		if taken > 0 {
-			return problem.New(problem.Conflict, "There is a tenant %q already.", t.Name)
+			return problem.New(problem.Conflict, "There is a tenant %q already, or one that is still being deleted.", t.Name)
 		}
 		if err := x.db.Create(&m).Error; err != nil {
 			return err
@@ -72,12 +74,19 @@ func (s *Store) UpdateTenant(ctx context.Context, t tenants.Tenant, c tenants.Ch
 		return err
 	}
 	return s.change(ctx, func(x *tx) error {
-		r := x.db.Model(&tenantModel{}).Where("id=?", t.ID).
+		r := x.db.Model(&tenantModel{}).Where("id=? AND deleted_at=0", t.ID).
 			Updates(map[string]any{"title": t.Title, "settings": string(settings), "updated_at": millis(t.UpdatedAt)})
 		if r.Error != nil {
 			return r.Error
 		}
 		if r.RowsAffected == 0 {
+			there, err := x.count("SELECT count(*) FROM tenants WHERE id=?", t.ID)
+			switch {
+			case err != nil:
+				return err
+			case there > 0:
+				return problem.New(problem.Conflict, "The tenant is being deleted.")
+			}
 			return problem.New(problem.NotFound, "There is no such tenant.")
 		}
 		return x.audit(t.ID, c.Actor, c.Action, t.Name)
@@ -99,7 +108,11 @@ func (s *Store) tenant(ctx context.Context, where string, arg any) (tenants.Tena
 	if err != nil {
 		return tenants.Tenant{}, err
 	}
-	return m.tenant()
+	t, err := m.tenant()
+	if t.Deleting() {
+		s.seals.forget(t.ID) // another node, or a command, has destroyed them
+	}
+	return t, err
 }
 
 // Tenants implements tenants.Store.

@@ -152,7 +152,9 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 	s := openStore(t, nil)
 	queries := map[string]string{"tenants due": dueTenants, "due": selectDue, "resolve users": resolveUserDevices, "lease": lease, "finish": finishAttempt,
 		"keep": keepAttempt, "unknown": unknownAttempt, "idempotency": selectIdempotency}
-	for _, p := range purges(delivery.DefaultRetention(), s.now()) {
+	queries["purge idempotency"], queries["find sensitive"], queries["find content"] = purgeIdempotency, findSensitive, findContent
+	queries["remove content"], queries["oldest"] = removeContent, oldest
+	for _, p := range purges {
 		queries["purge "+p.what] = p.query
 	}
 	for name, q := range queries {

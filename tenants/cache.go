@@ -63,6 +63,14 @@ func (c *cache[K, V]) drop(key K) {
 	c.drops++
 }
 
+// clear forgets everything, also for loads that are under way.
+func (c *cache[K, V]) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.entries)
+	c.drops++
+}
+
 // makeRoom removes what is too old when the cache is full, and anything if
 // nothing is.
 func (c *cache[K, V]) makeRoom(now time.Time) {

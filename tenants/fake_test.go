@@ -115,6 +115,20 @@ func (m *memory) UpdateTenant(_ context.Context, t tenants.Tenant, c tenants.Cha
 	return err
 }
 
+func (m *memory) DeleteTenant(_ context.Context, id ids.ID, c tenants.Change) (tenants.Tenant, error) {
+	leave, err := m.enter("DeleteTenant", c)
+	defer leave()
+	if err != nil {
+		return tenants.Tenant{}, err
+	}
+	t, err := find(m.tenants, id)
+	if err == nil {
+		t.DeletedAt = epoch
+		m.tenants[id] = t
+	}
+	return t, err
+}
+
 func (m *memory) Tenant(_ context.Context, id ids.ID) (tenants.Tenant, error) {
 	leave, err := m.enter("Tenant")
 	defer leave()

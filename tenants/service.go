@@ -92,6 +92,7 @@ func (s *Service) CreateTenant(ctx context.Context, name, title string, settings
 	if err := s.o.Store.CreateTenant(ctx, t, Change{Actor: actor, Action: "tenant.create"}); err != nil {
 		return Tenant{}, err
 	}
+	s.names.drop(name) // of a tenant that was deleted
 	return t, nil
 }
 
@@ -117,6 +118,27 @@ func (s *Service) PutTenant(ctx context.Context, name, title string, settings Se
 		}
 	}
 	return t, false, err
+}
+
+// DeleteTenant puts a tenant out of use for good. Its API keys are refused here
+// at once, on other nodes within 5 s; nothing of it is sent any more, what was
+// sealed for it cannot be opened again, and its rows are removed in the
+// background. The name is free when that is done. It may be repeated until then.
+func (s *Service) DeleteTenant(ctx context.Context, name, actor string) (Tenant, error) {
+	t, err := s.o.Store.TenantByName(ctx, name)
+	if err != nil {
+		return Tenant{}, err
+	}
+	t, err = s.o.Store.DeleteTenant(ctx, t.ID, Change{Actor: actor, Action: "tenant.delete"})
+	if err != nil {
+		return Tenant{}, err
+	}
+	s.tenants.drop(t.ID)
+	s.names.drop(name)
+	s.keys.clear()
+	s.userKeys.clear()
+	s.o.Changed(t.ID)
+	return t, nil
 }
 
 func (s *Service) updateTenant(ctx context.Context, t Tenant, title string, settings Settings, actor string) (Tenant, error) {

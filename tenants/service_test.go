@@ -327,3 +327,65 @@ func TestPauseResumeDelete(t *testing.T) {
 	require.Equal(t, []ids.ID{7, 7, 7, 7}, b.changed)
 	require.Equal(t, tenants.Change{Actor: "key_1", Action: "credential.delete"}, b.store.made()[3])
 }
+
+func TestRetentionAndStalenessHaveBounds(t *testing.T) {
+	t.Parallel()
+	days := func(n int64) *int64 { return new(n * 24 * 3600 * 1000) }
+	good := tenants.Settings{Retention: tenants.Retention{Sent: new(int64(0)), Dead: days(1), Rows: days(366)}, StaleAfter: days(31)}
+	require.NoError(t, good.Check())
+	require.NoError(t, tenants.Settings{StaleAfter: new(int64(0))}.Check(), "0 switches it off")
+	bad := tenants.Settings{Retention: tenants.Retention{Sent: new(int64(-1)), Dead: new(int64(1000)), Rows: days(367)}, StaleAfter: days(30)}
+	got := faults(t, bad.Check())
+	require.Equal(t, []string{"retention.dead_ms", "retention.rows_ms", "retention.sent_ms", "stale_after_ms"}, paths(got))
+	require.Contains(t, got["retention.dead_ms"], "86400000 to 31622400000 milliseconds (1 to 366 days)")
+	for text, want := range map[string]tenants.Settings{
+		`{}`: {},
+		`{"retention":{"sent_ms":0},"stale_after_ms":0}`: {Retention: tenants.Retention{Sent: new(int64(0))}, StaleAfter: new(int64(0))},
+	} {
+		var read tenants.Settings
+		require.NoError(t, json.Unmarshal([]byte(text), &read))
+		require.Equal(t, want, read)
+		written, err := json.Marshal(read)
+		require.NoError(t, err)
+		require.Equal(t, text, string(written), "0 is not the same as absent")
+	}
+}
+
+func TestADeletedTenantIsForgottenAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	made, err := b.CreateTenant(t.Context(), "acme", "", tenants.Settings{}, "cli")
+	require.NoError(t, err)
+	_, secret, err := b.CreateKey(t.Context(), made.ID, tenants.NewKey{Name: "k", Scopes: []tenants.Scope{tenants.Send}}, "cli")
+	require.NoError(t, err)
+	_, err = b.Authenticate(t.Context(), secret)
+	require.NoError(t, err)
+	_, err = b.TenantByName(t.Context(), "acme")
+	require.NoError(t, err)
+
+	gone, err := b.DeleteTenant(t.Context(), "acme", "key_1")
+	require.NoError(t, err)
+	require.True(t, gone.Deleting())
+	require.Equal(t, []ids.ID{made.ID}, b.changed)
+	changes := b.store.made()
+	require.Equal(t, tenants.Change{Actor: "key_1", Action: "tenant.delete"}, changes[len(changes)-1])
+	for id, k := range b.store.keys { // as a store does
+		k.RevokedAt = epoch
+		b.store.keys[id] = k
+	}
+	_, err = b.Authenticate(t.Context(), secret)
+	require.Equal(t, problem.Unauthenticated, problem.CodeOf(err), "the key is read anew")
+	shown, err := b.TenantByName(t.Context(), "acme")
+	require.NoError(t, err)
+	require.True(t, shown.Deleting(), "the tenant is read anew")
+	_, err = b.DeleteTenant(t.Context(), "nobody", "key_1")
+	require.Equal(t, problem.NotFound, problem.CodeOf(err))
+
+	// The name is free in the end, and stands for the new tenant at once.
+	delete(b.store.tenants, made.ID)
+	again, err := b.CreateTenant(t.Context(), "acme", "", tenants.Settings{}, "cli")
+	require.NoError(t, err)
+	found, err := b.TenantByName(t.Context(), "acme")
+	require.NoError(t, err)
+	require.Equal(t, again.ID, found.ID)
+}

@@ -22,6 +22,15 @@ const (
 	MaxFloor   = 24 * time.Hour
 	MaxOrigins = 100
 
+	// MinRetention bounds how soon dead letters and rows may go: not while an
+	// idempotency key has its answer, which names them.
+	MinRetention = 24 * time.Hour
+	MaxRetention = 366 * 24 * time.Hour
+
+	// MinStale keeps devices whose app registers once a month, as Google advises.
+	MinStale = 31 * 24 * time.Hour
+	MaxStale = 2 * 366 * 24 * time.Hour
+
 	MaxPushTTL    = 28 * 24 * time.Hour
 	MaxWebhookTTL = 30 * 24 * time.Hour // the longest of any channel
 )
@@ -50,6 +59,12 @@ func (s Settings) Check() error {
 		}
 	}
 	checkOrigins(&faults, s.Origins)
+	checkKept(&faults, "retention.sent_ms", s.Retention.Sent, 0, MaxRetention)
+	checkKept(&faults, "retention.dead_ms", s.Retention.Dead, MinRetention, MaxRetention)
+	checkKept(&faults, "retention.rows_ms", s.Retention.Rows, MinRetention, MaxRetention)
+	if s.StaleAfter != nil && *s.StaleAfter != 0 {
+		checkKept(&faults, "stale_after_ms", s.StaleAfter, MinStale, MaxStale)
+	}
 	return faults.Err()
 }
 
@@ -87,6 +102,13 @@ func (p RetryPolicy) check(faults *problem.Fields, path string) {
 func checkMillis(faults *problem.Fields, path string, ms int64, most time.Duration) {
 	if ms < 0 || ms > most.Milliseconds() {
 		faults.Add(path, "is %d; use 0 to %d milliseconds", ms, most.Milliseconds())
+	}
+}
+
+func checkKept(faults *problem.Fields, path string, ms *int64, least, most time.Duration) {
+	if ms != nil && (*ms < least.Milliseconds() || *ms > most.Milliseconds()) {
+		faults.Add(path, "is %d; use %d to %d milliseconds (%d to %d days)", *ms, least.Milliseconds(), most.Milliseconds(),
+			least/(24*time.Hour), most/(24*time.Hour))
 	}
 }
 

@@ -24,7 +24,10 @@ type Change struct {
 // another tenant's, is problem.NotFound.
 type Store interface {
 	CreateTenant(context.Context, Tenant, Change) error // Conflict when the name is taken
-	UpdateTenant(context.Context, Tenant, Change) error // title and settings
+	UpdateTenant(context.Context, Tenant, Change) error // title and settings; Conflict while it is being deleted
+	// DeleteTenant refuses the tenant's keys, destroys its sealing keys, and has its
+	// rows removed in the background. May be repeated until they are.
+	DeleteTenant(ctx context.Context, id ids.ID, c Change) (Tenant, error)
 	Tenant(context.Context, ids.ID) (Tenant, error)
 	TenantByName(context.Context, string) (Tenant, error)
 	Tenants(context.Context, Page) ([]Tenant, error) // oldest first

@@ -19,7 +19,12 @@ type Tenant struct {
 	Settings  Settings
 	CreatedAt time.Time
 	UpdatedAt time.Time
+	DeletedAt time.Time // zero: it is not being deleted
 }
+
+// Deleting tells whether the tenant is on its way out: its keys are refused,
+// nothing of it is sent any more, and its rows are being removed.
+func (t Tenant) Deleting() bool { return !t.DeletedAt.IsZero() }
 
 // Settings of a tenant. Everything is optional; what is absent has the default
 // of the server.
@@ -31,6 +36,23 @@ type Settings struct {
 	// Origins may register browsers with user tokens (CORS), such as
 	// https://app.example.com. "*" is not allowed.
 	Origins []string `json:"origins,omitempty"`
+	// Retention replaces how long things are kept.
+	Retention Retention `json:"retention,omitzero"`
+	// StaleAfter is after how long without a registration a device is retired,
+	// in milliseconds. 0 is never.
+	StaleAfter *int64 `json:"stale_after_ms,omitempty"`
+}
+
+// Retention says how long things are kept, in milliseconds. It may be shorter or
+// longer than the server's default.
+type Retention struct {
+	// Sent is for the content of a notification, after the last of its deliveries
+	// is final.
+	Sent *int64 `json:"sent_ms,omitempty"`
+	// Dead is for dead letters with their content.
+	Dead *int64 `json:"dead_ms,omitempty"`
+	// Rows is for everything else of a notification.
+	Rows *int64 `json:"rows_ms,omitempty"`
 }
 
 // RetryPolicy says when a failed attempt is followed by another.
@@ -60,12 +82,13 @@ const (
 	Read        Scope = "read"        // read notifications, deliveries, dead letters, holds
 	Webhooks    Scope = "webhooks"    // endpoints
 	Credentials Scope = "credentials" // apps, credentials, user keys, pause and resume
+	Erase       Scope = "erase"       // erase users, and read the receipts
 	Admin       Scope = "admin"       // the tenant's own settings and keys, and all of the above
 	Operator    Scope = "operator"    // tenants
 )
 
 // Scopes lists what a tenant's key may hold.
-func Scopes() []Scope { return []Scope{Send, Devices, Read, Webhooks, Credentials, Admin} }
+func Scopes() []Scope { return []Scope{Send, Devices, Read, Webhooks, Credentials, Erase, Admin} }
 
 // Key is an API key. Its secret is shown once, when it is made.
 type Key struct {

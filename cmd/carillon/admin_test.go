@@ -66,7 +66,7 @@ func TestCommandsBesideTheServer(t *testing.T) {
 	made := i.must("tenant", "create")
 	require.Regexp(t, `^ten_\w{13}$`, made)
 	list := i.must("tenant", "list")
-	require.Regexp(t, `(?m)^acme\s+Acme Inc\.\s+\d{4}-`, list)
+	require.Regexp(t, `(?m)^acme\s+Acme Inc\.\s+active\s+\d{4}-`, list)
 	require.Contains(t, list, made)
 
 	code, key, said := i.command("key", "create", "--tenant", "acme", "--scopes", "devices, read", "--expires", "1h")
@@ -106,13 +106,17 @@ func TestCommandsSayWhatIsWrong(t *testing.T) {
 		{"key create --tenant acme --scopes all", exitFailed, "scopes"},
 		{"key create --tenant acme --scopes read --expires -1h", exitFailed, "expires_at"},
 		{"key revoke", exitUsage, "1 arg"},
+		{"tenant delete acme", exitUsage, "--yes"},
+		{"tenant delete nobody --yes", exitFailed, "nobody"},
+		{"erasures apply", exitFailed, ".erasures"},
+		{"erasures apply --erasure-log off", exitUsage, "erasure_log"},
 		{"key revoke acme", exitUsage, "key_"},
 		{"key revoke key_0000000000001", exitFailed, "key"},
 		{"send --title x", exitUsage, "CARILLON_KEY"},
 		{"send --key k --url ftp://x --title x", exitUsage, "https://"},
 		{"send --key k --url http://127.0.0.1:1 --title x", exitFailed, "cannot be reached"},
 		{"send --key k --data {", exitUsage, "--data"},
-		{"dead replay", exitUsage, "1 arg"},
+		{"dead replay", exitUsage, "give a delivery"},
 	} {
 		code, _, errs := i.command(strings.Fields(x.args)...)
 		require.Equal(t, x.code, code, "%s: %s", x.args, errs)

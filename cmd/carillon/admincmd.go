@@ -31,7 +31,7 @@ func (c *cli) beside(ctx context.Context, run func(*store.Store, *tenants.Servic
 		return err
 	}
 	s, err := store.Open(ctx, store.Options{URL: cfg.DatabaseURL, KeyRing: ring, Connections: cfg.Connections, Migrate: cfg.Migrate == migrateAuto,
-		Unchecked: cfg.Migrate == migrateOff})
+		Unchecked: cfg.Migrate == migrateOff, ErasureLog: cfg.ErasureLogPath()})
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (c *cli) beside(ctx context.Context, run func(*store.Store, *tenants.Servic
 }
 
 func newTenantCommand(c *cli) *cobra.Command {
-	tenant := group(&cobra.Command{Use: "tenant", Short: "Make and list tenants"})
+	tenant := group(&cobra.Command{Use: "tenant", Short: "Make, list and delete tenants"})
 	var title string
 	create := &cobra.Command{
 		Use: "create [name]", Short: "Make a tenant", Args: maxArgs(1),
@@ -81,17 +81,21 @@ func newTenantCommand(c *cli) *cobra.Command {
 						return err
 					}
 					for _, t := range list {
-						rows = append(rows, []string{t.Name, t.Title, t.CreatedAt.Format(time.RFC3339)})
+						state := "active"
+						if t.Deleting() {
+							state = "deleting"
+						}
+						rows = append(rows, []string{t.Name, t.Title, state, t.CreatedAt.Format(time.RFC3339)})
 						page.After = t.ID
 					}
 					if len(list) < page.Limit {
-						return c.table([]string{"TENANT", "TITLE", "CREATED"}, rows)
+						return c.table([]string{"TENANT", "TITLE", "STATE", "CREATED"}, rows)
 					}
 				}
 			})
 		},
 	}
-	tenant.AddCommand(create, list)
+	tenant.AddCommand(create, list, newTenantDeleteCommand(c))
 	return tenant
 }
 
@@ -126,6 +130,9 @@ func newKeyCreateCommand(c *cli) *cobra.Command {
 				id := ids.ID(0)
 				if tenant != "" {
 					t, err := s.TenantByName(cmd.Context(), tenant)
+					if err == nil && t.Deleting() {
+						return fmt.Errorf("the tenant %q is being deleted", tenant)
+					}
 					if problem.CodeOf(err) == problem.NotFound {
 						return fmt.Errorf("there is no tenant %q; `carillon tenant list` shows those of this database", tenant)
 					}
@@ -148,7 +155,7 @@ func newKeyCreateCommand(c *cli) *cobra.Command {
 	f.StringVar(&tenant, "tenant", "", "the tenant whose key it is")
 	f.BoolVar(&operator, "operator", false, "a key that manages tenants and acts for any of them")
 	f.StringVar(&name, "name", "cli", "what it is for")
-	f.StringSliceVar(&scopes, "scopes", nil, "what it may do: send, devices, read, webhooks, credentials, admin")
+	f.StringSliceVar(&scopes, "scopes", nil, "what it may do: send, devices, read, webhooks, credentials, erase, admin")
 	f.DurationVar(&expires, "expires", 0, "how long it works, such as 720h; without it, until it is revoked")
 	return cmd
 }

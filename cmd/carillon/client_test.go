@@ -113,6 +113,64 @@ func TestDeadLetters(t *testing.T) {
 	require.Contains(t, errs, "(not_found)")
 }
 
+func TestReplayOfManyAndJobs(t *testing.T) {
+	t.Parallel()
+	k := startServer(t)
+	for _, name := range []string{"one", "two"} {
+		k.phone("bob", "bobs-"+name)
+		k.sim.SetFault("bobs-"+name, simulator.Fault{Status: 400, Reason: "INVALID_ARGUMENT"})
+	}
+	code, _, _ := k.command("send", "--user", "bob", "--type", "order.shipped", "--title", "Hello", "--wait", "20s")
+	require.Equal(t, exitFailed, code)
+	for _, name := range []string{"one", "two"} {
+		k.sim.ClearFault("bobs-" + name)
+	}
+
+	require.Equal(t, "2 dead letters would be replayed", k.must("dead", "replay", "--reason", "rejected", "--channel", "fcm", "--app", "default", "--user", "bob",
+		"--type", "order.shipped", "--since", "2020-01-01T00:00:00Z", "--until", "2099-01-01T00:00:00Z", "--dry-run"))
+	require.Equal(t, "0 dead letters would be replayed", k.must("dead", "replay", "--user", "alice", "--dry-run"))
+	require.Contains(t, k.must("dead", "list"), "dlv_")
+	require.NotContains(t, k.must("jobs", "list"), "job_")
+
+	row := regexp.MustCompile(`^(job_\w+) replays 2 dead letters; `).FindStringSubmatch(k.must("dead", "replay", "--reason", "rejected", "--per-second", "500"))
+	require.NotNil(t, row)
+	eventually(t, func() bool { return strings.Contains(k.must("jobs", "show", row[1]), `"state": "done"`) }, "the job is done")
+	eventually(t, func() bool { return !strings.Contains(k.must("dead", "list"), "dlv_") }, "none is dead any more")
+	require.Regexp(t, `(?m)^`+row[1]+` +dead_letter_replay +done +2 of 2 \(100%\) +2 +0 +0 +\d{4}-`, k.must("jobs", "list", "--state", "done", "--kind", "dead_letter_replay", "--limit", "5"))
+	require.NotContains(t, k.must("jobs", "list", "--state", "running"), "job_")
+
+	code, _, errs := k.command("jobs", "cancel", row[1])
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "This job is done already. (conflict)")
+	require.NotContains(t, k.must("jobs", "list", "--key", k.operator), "job_", "the installation's own")
+	require.Contains(t, k.must("jobs", "list", "--key", k.operator, "--tenant", "acme"), row[1])
+
+	for _, args := range [][]string{{}, {"--dry-run"}, {"dlv_x", "dlv_y"}, {"dlv_x", "--reason", "rejected"}, {"dlv_x", "--dry-run"}} {
+		code, _, errs := k.command(append([]string{"dead", "replay"}, args...)...)
+		require.Equal(t, exitUsage, code, errs)
+	}
+	code, _, errs = k.command("dead", "replay", "--reason", "gone", "--per-second", "0")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "filter.reason: is not a reason of a dead letter")
+	require.Contains(t, errs, "per_second: must be 1 to 1000")
+}
+
+// TestAJobCanBeCanceled from the command line, while it has most of its way ahead.
+func TestAJobCanBeCanceled(t *testing.T) {
+	t.Parallel()
+	k := startServer(t)
+	for _, name := range []string{"one", "two", "three"} {
+		k.phone("bob", "bobs-"+name)
+		k.sim.SetFault("bobs-"+name, simulator.Fault{Status: 400, Reason: "INVALID_ARGUMENT"})
+	}
+	code, _, _ := k.command("send", "--user", "bob", "--title", "Hello", "--wait", "20s")
+	require.Equal(t, exitFailed, code)
+	id, _, _ := strings.Cut(k.must("dead", "replay", "--user", "bob", "--per-second", "1"), " ")
+	require.Regexp(t, `^`+id+` is canceled after [012] of 3 \(\d+%\)$`, k.must("jobs", "cancel", id))
+	require.Contains(t, k.must("jobs", "list"), "canceled")
+	require.Regexp(t, `is canceled after`, k.must("jobs", "cancel", id), "it may be repeated")
+}
+
 func TestErrorsOfTheAPIAreShown(t *testing.T) {
 	t.Parallel()
 	k := startServer(t)
@@ -152,7 +210,8 @@ func TestAnswersThatAreNone(t *testing.T) {
 // place of --url, --key or --tenant.
 func TestClientFlagsAreTheSameEverywhere(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"send", "--title", "x"}, {"dead", "list"}, {"dead", "replay", "dlv_x"}, {"holds"}} {
+	for _, args := range [][]string{{"send", "--title", "x"}, {"dead", "list"}, {"dead", "replay", "dlv_x"}, {"dead", "replay", "--reason", "rejected"}, {"holds"},
+		{"jobs", "list"}, {"jobs", "show", "job_x"}, {"jobs", "cancel", "job_x"}} {
 		var path, authorization, tenant string
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			path, authorization, tenant = r.URL.Path, r.Header.Get("Authorization"), r.Header.Get("Carillon-Tenant")

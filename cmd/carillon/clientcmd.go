@@ -239,21 +239,7 @@ func newDeadCommand(c *cli) *cobra.Command {
 	list.Flags().StringVar(&channel, "channel", "", "only of this channel")
 	list.Flags().StringVar(&user, "user", "", "only for this user")
 	list.Flags().IntVar(&limit, "limit", limit, "at most this many, up to 200")
-	replay := &cobra.Command{
-		Use: "replay dlv_...", Short: "Send a dead letter again", Args: exactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			x, err := f.client(c)
-			if err != nil {
-				return err
-			}
-			if err := x.call(cmd.Context(), "POST", "/v1/deliveries/"+url.PathEscape(args[0])+"/replay", nil, nil); err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(c.out, "%s is pending again\n", args[0])
-			return err
-		},
-	}
-	dead.AddCommand(list, replay)
+	dead.AddCommand(list, newReplayCommand(c, &f))
 	return dead
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/store"
 )
 
 // Config is what the operator has set. Load makes one; settings lists what every
@@ -31,6 +32,8 @@ type Config struct {
 	APNs         APNsConfig
 	WebPush      WebPushConfig
 	Webhook      EgressConfig
+	ErasureLog   string        // see ErasureLogPath
+	StaleAfter   time.Duration // 0: devices are never stale
 	ShutdownWait time.Duration
 	Docs         bool
 }
@@ -54,6 +57,8 @@ type RetentionConfig struct {
 	Sent time.Duration // the content of notifications whose deliveries are final
 	Dead time.Duration // dead letters with their content
 	Rows time.Duration // everything else of a notification
+	// Credentials is for the secrets of credentials that were replaced.
+	Credentials time.Duration
 }
 
 // FCMConfig is for proxies, private mirrors and simulators.
@@ -92,7 +97,7 @@ func defaultConfig() Config {
 		DatabaseURL: "./carillon.db", Connections: 16, Migrate: migrateAuto, Role: delivery.RoleAll, Workers: 512,
 		Log:       LogConfig{Level: "info", Format: "auto"},
 		Limits:    LimitsConfig{BodyBytes: 1 << 20, Queue: 4096, Backlog: 1_000_000},
-		Retention: RetentionConfig{Sent: day, Dead: 30 * day, Rows: 30 * day},
+		Retention: RetentionConfig{Sent: day, Dead: 30 * day, Rows: 30 * day, Credentials: 30 * day},
 		FCM:       FCMConfig{Endpoint: "https://fcm.googleapis.com"},
 		APNs:      APNsConfig{ProductionURL: "https://api.push.apple.com", SandboxURL: "https://api.sandbox.push.apple.com"},
 		WebPush:   WebPushConfig{EgressConfig: EgressConfig{Timeout: 20 * time.Second}},
@@ -108,6 +113,20 @@ const (
 	migrateCheck = "check"
 	migrateOff   = "off"
 )
+
+// erasureLogOff is how the erasure log is switched off.
+const erasureLogOff = "off"
+
+// ErasureLogPath is the file in which erasures are written: "" for none.
+func (c Config) ErasureLogPath() string {
+	switch {
+	case c.ErasureLog == erasureLogOff:
+		return ""
+	case c.ErasureLog == "" && !store.IsPostgres(c.DatabaseURL):
+		return strings.TrimPrefix(c.DatabaseURL, "sqlite:") + ".erasures"
+	}
+	return c.ErasureLog
+}
 
 // KeyRingText is the text of the key ring, whichever way it was set: "" if it
 // was not. The error never holds it.

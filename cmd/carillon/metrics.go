@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/tenants"
 )
@@ -37,6 +38,8 @@ var (
 	descExpiry    = desc("carillon_credential_expiry_seconds", "When the credential expires, in Unix seconds.", "tenant", "app", "channel", "credential")
 	descBeat      = desc("carillon_loop_heartbeat_seconds", "When a loop of the engine last came round, in Unix seconds.", "loop")
 	descWaiting   = desc("carillon_writes_waiting", "Writes that wait for the database.")
+	descPaused    = desc("carillon_sending_paused", "1: sending is paused, and nothing is sent by any node; 0: it is not.")
+	descJobs      = desc("carillon_jobs", "Background jobs by kind and state; those that have ended as long as rows are kept.", "kind", "state")
 	descViolation = desc("carillon_invariant_violations", "Rows that break an invariant; anything but 0 is a fault.", "invariant")
 )
 
@@ -50,7 +53,7 @@ func newStateCollector(s *store.Store, e *delivery.Engine, log *slog.Logger) *st
 
 // Describe implements prometheus.Collector.
 func (c *stateCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descQueue, descOldest, descHeld, descDead, descDevices, descUp, descExpiry, descBeat, descWaiting, descViolation} {
+	for _, d := range []*prometheus.Desc{descQueue, descOldest, descHeld, descDead, descDevices, descUp, descExpiry, descBeat, descWaiting, descPaused, descJobs, descViolation} {
 		out <- d
 	}
 }
@@ -63,7 +66,7 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		c.kept = c.kept[:0]
-		for _, read := range []func(context.Context) error{c.depths, c.credentials, c.invariants} {
+		for _, read := range []func(context.Context) error{c.depths, c.credentials, c.jobs, c.invariants} {
 			if err := read(ctx); err != nil {
 				c.log.Warn("read metrics", "error", err)
 			}
@@ -77,6 +80,11 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 	out <- gauge(descBeat, float64(written.UnixMilli())/1000, "write")
 	out <- gauge(descBeat, float64(c.engine.ClaimBeat().UnixMilli())/1000, "claim")
 	out <- gauge(descWaiting, float64(waiting))
+	paused := 0.0
+	if c.engine.Sending().On() {
+		paused = 1
+	}
+	out <- gauge(descPaused, paused)
 }
 
 func gauge(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
@@ -126,6 +134,29 @@ func (c *stateCollector) credentials(ctx context.Context) error {
 		c.keep(descUp, up, labels...)
 		if !x.ExpiresAt.IsZero() {
 			c.keep(descExpiry, float64(x.ExpiresAt.Unix()), labels...)
+		}
+	}
+	return nil
+}
+
+// jobs has a series for every kind and state, so that an alert can tell 0 from
+// absent.
+func (c *stateCollector) jobs(ctx context.Context) error {
+	counts, err := c.store.JobCounts(ctx)
+	if err != nil {
+		return err
+	}
+	type key struct {
+		kind  jobs.Kind
+		state jobs.State
+	}
+	n := map[key]int{}
+	for _, x := range counts {
+		n[key{x.Kind, x.State}] = x.Jobs
+	}
+	for _, k := range jobs.Kinds() {
+		for _, s := range jobs.States() {
+			c.keep(descJobs, float64(n[key{k, s}]), k.String(), s.String())
 		}
 	}
 	return nil

@@ -26,6 +26,7 @@ import (
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/tenants"
 	"github.com/carillonhq/carillon/webhooks"
@@ -37,6 +38,7 @@ type server struct {
 	log     *slog.Logger
 	store   *store.Store
 	engine  *delivery.Engine
+	jobs    *jobs.Runner
 	tenants *tenants.Service
 	metrics *api.Metrics
 	http    *http.Server
@@ -63,7 +65,7 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 		}
 	}()
 	s.store, err = store.Open(ctx, store.Options{URL: cfg.DatabaseURL, KeyRing: p.keyRing, Log: p.log, QueueSize: cfg.Limits.Queue,
-		Connections: cfg.Connections, Migrate: cfg.Migrate == migrateAuto, Unchecked: cfg.Migrate == migrateOff})
+		Connections: cfg.Connections, Migrate: cfg.Migrate == migrateAuto, Unchecked: cfg.Migrate == migrateOff, ErasureLog: cfg.ErasureLogPath()})
 	if err != nil {
 		return nil, err
 	}
@@ -73,6 +75,9 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 	if err := s.store.CheckKeyRing(ctx); err != nil {
 		return nil, err
 	}
+	if cfg.ErasureLogPath() == "" && cfg.ErasureLog != erasureLogOff {
+		p.log.Warn("there is no erasure log: users who are erased come back when a backup is restored; see the setting erasure_log")
+	}
 	if err := s.join(ctx); err != nil {
 		return nil, err
 	}
@@ -81,9 +86,11 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 	if err != nil {
 		return nil, err
 	}
-	o := delivery.Options{Store: s.store, Channels: kinds, IDs: generator, Now: now, Role: cfg.Role, Log: p.log, Metrics: s.metrics.Registry(),
+	s.jobs = jobs.NewRunner(jobs.Options{Store: s.store, IDs: generator, Now: now, Log: p.log})
+	o := delivery.Options{Store: s.store, Jobs: s.jobs, Channels: kinds, IDs: generator, Now: now, Role: cfg.Role, Log: p.log, Metrics: s.metrics.Registry(),
 		Workers: cfg.Workers, MaxBacklog: cfg.Limits.Backlog,
-		Retention: delivery.Retention{SentPayload: cfg.Retention.Sent, DeadPayload: cfg.Retention.Dead, Rows: cfg.Retention.Rows}}
+		Retention:  delivery.Retention{SentPayload: cfg.Retention.Sent, DeadPayload: cfg.Retention.Dead, Rows: cfg.Retention.Rows},
+		StaleAfter: cfg.StaleAfter, OldCredentials: cfg.Retention.Credentials}
 	o.SendTimeout, o.MarkerAfter = failpoint.Duration("send_timeout", o.SendTimeout), failpoint.Duration("marker_after", o.MarkerAfter)
 	if p.tune != nil {
 		p.tune(&o)
@@ -145,7 +152,7 @@ func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *
 	now := s.store.Now
 	rules := s.cfg.Webhook.rules()
 	handler, err := api.New(api.Options{
-		Engine: s.engine, Ledger: s.store, Tenants: s.tenants,
+		Engine: s.engine, Ledger: s.store, Tenants: s.tenants, Jobs: s.store,
 		Devices: devices.NewRegistry(devices.Options{Store: s.store, Channels: kinds, IDs: generator, Now: now}),
 		Endpoints: webhooks.NewRegister(webhooks.Options{Store: s.store, IDs: generator, Now: now,
 			CheckURL: func(raw string) error { _, err := rules.CheckURL(raw); return err }}),
@@ -205,6 +212,7 @@ func (s *server) run(ctx context.Context) error {
 		s.release()
 		return err
 	}
+	s.jobs.Start()
 	s.log.Info("carillon serves", "url", s.url(), "version", versionText(), "database", s.store.Database(), "role", s.cfg.Role, "number", s.store.IDs().Node())
 	g, gctx := errgroup.WithContext(ctx)
 	if s.listen != nil {
@@ -233,6 +241,7 @@ func (s *server) shutdown() error {
 	defer cancel()
 	s.log.Info("carillon stops", "grace", s.cfg.ShutdownWait.String())
 	s.endRequests(grace)
+	s.jobs.Stop()
 	err := s.engine.Stop(grace)
 	if s.admin != nil {
 		err = errors.Join(err, s.admin.Close())

@@ -13,6 +13,7 @@ import (
 	"github.com/carillonhq/carillon/channels/egress"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/tenants"
 )
 
 // setting is one member of Config: how it is spelled, what it means, and what it
@@ -89,7 +90,7 @@ func (c *Config) serverSettings() []setting {
 }
 
 func (c *Config) limitSettings() []setting {
-	const day, year = 24 * time.Hour, 366 * 24 * time.Hour
+	const day, year = tenants.MinRetention, tenants.MaxRetention
 	return []setting{
 		{key: "limits.body_bytes", into: &c.Limits.BodyBytes, check: within(&c.Limits.BodyBytes, 1<<10, 64<<20),
 			doc: "The longest request body in bytes."},
@@ -104,7 +105,14 @@ func (c *Config) limitSettings() []setting {
 		{key: "retention.dead", into: &c.Retention.Dead, check: between(&c.Retention.Dead, day, year),
 			doc: "How long dead letters are kept with their content, to be replayed."},
 		{key: "retention.rows", into: &c.Retention.Rows, check: between(&c.Retention.Rows, day, year),
-			doc: "How long it can be asked what became of a notification."},
+			doc: "How long it can be asked what became of a notification. Revoked and expired API keys are listed as long."},
+		{key: "retention.credentials", into: &c.Retention.Credentials, check: between(&c.Retention.Credentials, time.Hour, year),
+			doc: "How long the secret of a credential is kept after a newer version has replaced it."},
+		{key: "erasure_log", into: &c.ErasureLog,
+			doc: "The file in which erasures of users and deletions of tenants are written, to be applied again after a restore. Empty: beside the " +
+				"SQLite file, with `.erasures` behind its name; none with PostgreSQL. `off` switches it off. See [privacy](operations/privacy.md)."},
+		{key: "devices.stale_after", into: &c.StaleAfter, check: zeroOr(&c.StaleAfter, between(&c.StaleAfter, tenants.MinStale, tenants.MaxStale)),
+			doc: "After how long without a registration, and without anything sent successfully, a device is retired. `0s` is never."},
 	}
 }
 
@@ -234,6 +242,16 @@ func between(d *time.Duration, least, most time.Duration) func() string {
 			return fmt.Sprintf("%s is out of range; use %s to %s", formatDuration(*d), formatDuration(least), formatDuration(most))
 		}
 		return ""
+	}
+}
+
+// zeroOr also allows 0, which switches something off.
+func zeroOr(d *time.Duration, check func() string) func() string {
+	return func() string {
+		if *d == 0 {
+			return ""
+		}
+		return check()
 	}
 }
 

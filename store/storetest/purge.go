@@ -9,6 +9,7 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/tenants"
 )
 
 func purgeTests() map[string]func(*kit) {
@@ -22,6 +23,8 @@ func purgeTests() map[string]func(*kit) {
 		"Purge/IdempotencyKeys":       purgesIdempotency,
 		"Purge/EmptyHolds":            purgesEmptyHolds,
 		"Purge/InBounds":              purgesInBounds,
+		"Purge/EachTenantsOwnTime":    purgesByTenant,
+		"Purge/RowsBeforeContent":     purgesRowsBeforeContent,
 	}
 }
 
@@ -232,4 +235,78 @@ func purgesInBounds(k *kit) {
 		}
 	}
 	require.Equal(k, (3+tries)*n, total, "contents, deliveries, notifications, and every attempt though there are more of them")
+}
+
+// settings gives a tenant settings.
+func (k *kit) settings(tenant ids.ID, s tenants.Settings) {
+	k.Helper()
+	t, err := k.Store.Tenant(k.ctx, tenant)
+	k.ok(err)
+	t.Settings = s
+	k.ok(k.Store.UpdateTenant(k.ctx, t, change("tenant.update")))
+}
+
+func ms(d time.Duration) *int64 { n := d.Milliseconds(); return &n }
+
+// purgesByTenant: one tenant keeps things for a shorter time than the server,
+// one for a longer time, and neither changes what becomes of the others.
+func purgesByTenant(k *kit) {
+	usual := k.tenant
+	short, long := k.newTenant("short"), k.newTenant("long")
+	k.settings(short, tenants.Settings{Retention: tenants.Retention{Sent: ms(time.Hour), Dead: ms(2 * day), Rows: ms(3 * day)}})
+	k.settings(long, tenants.Settings{Retention: tenants.Retention{Sent: ms(40 * day), Dead: ms(50 * day), Rows: ms(60 * day)}})
+	type pair struct{ sent, dead delivery.Accepted }
+	made := map[ids.ID]pair{}
+	for _, tenant := range []ids.ID{usual, short, long} {
+		k.tenant = tenant
+		p := pair{sent: k.accepted(1), dead: k.accepted(1)}
+		made[tenant] = p
+		for _, c := range k.claim() {
+			if c.Notification == p.sent.ID {
+				k.sends(c)
+			} else {
+				k.dies(c)
+			}
+		}
+	}
+	// What is there at an age: content of sent, content of dead, rows.
+	look := func(tenant ids.ID) (there [3]bool) {
+		k.tenant = tenant
+		for i, id := range []ids.ID{made[tenant].sent.ID, made[tenant].dead.ID} {
+			_, err := k.Store.Content(k.ctx, tenant, id)
+			there[i] = err == nil
+		}
+		_, err := k.Store.Notification(k.ctx, tenant, made[tenant].sent.ID)
+		there[2] = err == nil
+		return there
+	}
+	for _, want := range []struct {
+		after              time.Duration
+		usual, short, long [3]bool
+	}{
+		{2 * time.Hour, [3]bool{true, true, true}, [3]bool{false, true, true}, [3]bool{true, true, true}},
+		{25 * time.Hour, [3]bool{false, true, true}, [3]bool{false, true, true}, [3]bool{true, true, true}},
+		{2*day + time.Hour, [3]bool{false, true, true}, [3]bool{false, false, true}, [3]bool{true, true, true}},
+		{3*day + time.Hour, [3]bool{false, true, true}, [3]bool{}, [3]bool{true, true, true}},
+		{30*day + time.Hour, [3]bool{}, [3]bool{}, [3]bool{true, true, true}},
+		{40*day + time.Hour, [3]bool{}, [3]bool{}, [3]bool{false, true, true}},
+		{50*day + time.Hour, [3]bool{}, [3]bool{}, [3]bool{false, false, true}},
+		{60*day + time.Hour, [3]bool{}, [3]bool{}, [3]bool{}},
+	} {
+		k.Clock.Advance(made[usual].sent.CreatedAt.Add(want.after).Sub(k.Clock.Now()))
+		k.purge()
+		require.Equal(k, want.usual, look(usual), "the server's, after %s", want.after)
+		require.Equal(k, want.short, look(short), "shorter, after %s", want.after)
+		require.Equal(k, want.long, look(long), "longer, after %s", want.after)
+	}
+}
+
+// purgesRowsBeforeContent: content does not outlive the rows it belongs to.
+func purgesRowsBeforeContent(k *kit) {
+	k.settings(k.tenant, tenants.Settings{Retention: tenants.Retention{Sent: ms(300 * day), Rows: ms(day)}})
+	a := k.accepted(1)
+	k.sends(k.claim()[0])
+	k.Clock.Advance(day + time.Millisecond)
+	require.Equal(k, 3, k.purge(), "the delivery, the notification and its content")
+	k.content(a.ID, false)
 }

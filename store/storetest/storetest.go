@@ -16,6 +16,7 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/tenants"
 	"github.com/carillonhq/carillon/webhooks"
@@ -28,6 +29,8 @@ type Store interface {
 	devices.Store
 	tenants.Store
 	webhooks.Store
+	jobs.Store
+	jobs.Register
 }
 
 // Opened is an empty store. It must tell the time by Clock and take its ids from
@@ -36,6 +39,21 @@ type Opened struct {
 	Store Store
 	Clock *Clock
 	IDs   *ids.Generator
+	// Dump reads the whole database, behind the store.
+	Dump func(*testing.T) Dump
+	// Exec writes behind the store, with ? for parameters.
+	Exec func(t *testing.T, query string, args ...any)
+	// Files is what the files of the database hold; nil where they cannot be read.
+	Files func(*testing.T) []byte
+}
+
+// Dump is everything in a database, by table.
+type Dump map[string]Table
+
+// Table is a table with its rows. Numbers are int64, texts string, bytes []byte.
+type Table struct {
+	Columns []string
+	Rows    []map[string]any
 }
 
 // Clock is a clock that tests move.
@@ -68,7 +86,8 @@ func (c *Clock) Advance(d time.Duration) {
 func Run(t *testing.T, open func(t *testing.T) Opened) {
 	for _, group := range []map[string]func(*kit){
 		acceptTests(), claimTests(), finishTests(), holdTests(), commandTests(), purgeTests(), ledgerTests(),
-		deviceTests(), endpointTests(), tenantTests(), credentialTests(), tenancyTests(), modelTests(),
+		deviceTests(), endpointTests(), tenantTests(), credentialTests(), tenancyTests(), modelTests(), jobTests(), replayTests(),
+		erasureTests(), deletionTests(), upkeepTests(), pauseTests(),
 	} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {

@@ -28,6 +28,7 @@ func anothersIDIsNotFound(k *kit) {
 	a := k.accepted(2)
 	dead := k.claim()[0]
 	k.dies(dead)
+	job := k.newJob(k.tenant)
 	mine := k.tenant
 	other := k.newTenant("other")
 	k.tenant = other
@@ -57,6 +58,8 @@ func anothersIDIsNotFound(k *kit) {
 		"PauseCredential":  func() error { _, err := s.PauseCredential(ctx, other, c.ID, "", who); return err },
 		"ResumeCredential": func() error { _, err := s.ResumeCredential(ctx, other, c.ID, who); return err },
 		"Recover":          func() error { return s.RecoverCredential(ctx, other, c.ID) },
+		"Job":              func() error { _, err := s.Job(ctx, other, job.ID); return err },
+		"CancelJob":        func() error { _, err := s.CancelJob(ctx, other, job.ID, "test"); return err },
 	} {
 		err := call()
 		require.Error(k, err, name)
@@ -70,6 +73,7 @@ func anothersIDIsNotFound(k *kit) {
 	k.ok(err)
 
 	k.tenant = mine
+	require.Equal(k, job, k.job(job))
 	k.is(dead.Row, delivery.Dead, delivery.Rejected)
 	view, err := s.Notification(ctx, mine, a.ID)
 	k.ok(err)

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+
+	"github.com/spf13/cobra"
+)
+
+// newReplayCommand sends dead letters again: one by its id, or by a job all that
+// a filter selects.
+func newReplayCommand(c *cli, f *clientFlags) *cobra.Command {
+	var (
+		texts     = map[string]*string{}
+		perSecond int
+		dry       bool
+	)
+	cmd := &cobra.Command{
+		Use: "replay [dlv_...]", Short: "Send a dead letter again, or all that a filter selects",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usageError{errors.New("give one delivery, or flags that select many")}
+			}
+			return nil
+		},
+		Example: "  carillon dead replay dlv_0d1kq3w8r000c0d1kq3w8r000d\n" +
+			"  carillon dead replay --reason exhausted --channel webhook --since 2026-01-31T12:00:00Z --dry-run\n" +
+			"  carillon dead replay --reason exhausted --channel webhook --per-second 50",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			filter := map[string]string{}
+			for name, v := range texts {
+				if *v != "" {
+					filter[name] = *v
+				}
+			}
+			many := len(filter) > 0 || dry || cmd.Flags().Changed("per-second")
+			switch {
+			case len(args) == 0 && len(filter) == 0:
+				return usageError{errors.New("give a delivery (dlv_...), or at least one flag that selects dead letters, such as --reason")}
+			case len(args) == 1 && many:
+				return usageError{errors.New("give a delivery or flags that select many, not both")}
+			}
+			x, err := f.client(c)
+			if err != nil {
+				return err
+			}
+			if len(args) == 1 {
+				return c.replayOne(cmd.Context(), x, args[0])
+			}
+			in := map[string]any{"filter": filter}
+			if cmd.Flags().Changed("per-second") {
+				in["per_second"] = perSecond
+			}
+			return c.replayMany(cmd.Context(), x, in, dry)
+		},
+	}
+	flags := cmd.Flags()
+	for _, t := range []struct{ name, help string }{
+		{"reason", "only with this reason: rejected, exhausted, expired, ambiguous, crashed, mapping"},
+		{"channel", "only of this channel: fcm, apns, webpush, webhook"}, {"app", "only to devices of this app"}, {"user", "only for this user"},
+		{"endpoint", "only to this endpoint (whe_...)"}, {"notification", "only of this notification (ntf_...)"},
+		{"type", "only of notifications of this type, such as order.shipped"},
+		{"since", "only what died then or later, such as 2026-01-31T12:00:00Z"}, {"until", "only what died before"},
+	} {
+		texts[t.name] = flags.String(t.name, "", t.help)
+	}
+	flags.IntVar(&perSecond, "per-second", 100, "letters in a second at most, up to 1000")
+	flags.BoolVar(&dry, "dry-run", false, "only count what the flags select")
+	return cmd
+}
+
+func (c *cli) replayOne(ctx context.Context, x *client, id string) error {
+	if err := x.call(ctx, "POST", "/v1/deliveries/"+url.PathEscape(id)+"/replay", nil, nil); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(c.out, "%s is pending again\n", id)
+	return err
+}
+
+func (c *cli) replayMany(ctx context.Context, x *client, in map[string]any, dry bool) error {
+	const path = "/v1/dead-letters/replay"
+	if dry {
+		in["dry_run"] = true
+		var p struct {
+			Matching   int  `json:"matching"`
+			LowerBound bool `json:"lower_bound"`
+		}
+		if err := x.call(ctx, "POST", path, in, &p); err != nil {
+			return err
+		}
+		least := ""
+		if p.LowerBound {
+			least = "at least "
+		}
+		_, err := fmt.Fprintf(c.out, "%s%d dead letters would be replayed\n", least, p.Matching)
+		return err
+	}
+	var j jobAnswer
+	if err := x.call(ctx, "POST", path, in, &j); err != nil {
+		return err
+	}
+	of := ""
+	if j.Total > 0 {
+		of = fmt.Sprintf(" %d dead letters", j.Total)
+	}
+	_, err := fmt.Fprintf(c.out, "%s replays%s; `carillon jobs show %s` tells how far it is\n", j.ID, of, j.ID)
+	return err
+}

@@ -1,0 +1,86 @@
+package delivery
+
+import (
+	"context"
+	"time"
+
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/jobs"
+	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/webhooks"
+)
+
+// Erasure is the receipt of the erasure of a user. It does not name the user.
+type Erasure struct {
+	ID, Tenant ids.ID
+	// Subject is a keyed hash, in hexadecimal, of the tenant's own id of the user.
+	// The key is derived from the tenant's keys, so it can neither be reversed nor
+	// compared by whoever has only the receipt, and the same user has the same one.
+	Subject     string
+	Job         ids.ID // that does it
+	Actor       string
+	Origin      ErasureOrigin
+	RequestedAt time.Time
+	FinishedAt  time.Time // zero: under way
+	// Rows counts the rows that were removed or changed, by table. A row that is
+	// changed in two ways counts twice.
+	Rows map[string]int
+}
+
+// ErasureOrigin says why a user is erased. The numbers are stored.
+type ErasureOrigin uint8
+
+// The origins.
+const (
+	ErasureAsked    ErasureOrigin = 1 // by a call
+	ErasureRepeated ErasureOrigin = 2 // from the erasure log, after a restore
+)
+
+func (o ErasureOrigin) String() string {
+	if o == ErasureRepeated {
+		return "log"
+	}
+	return "request"
+}
+
+// EraseSettle is how long an erasure, and the deletion of a tenant, look for what
+// was on its way when they began: a request that had read the user before may
+// write until then.
+const EraseSettle = 2 * time.Minute
+
+// ErasureStore erases users.
+type ErasureStore interface {
+	// EraseUser takes a user out of use at once: the user, devices, bound endpoints
+	// and unfinished deliveries. A job removes what remains. A user who is not known
+	// may be named in what is scheduled, so it is looked for all the same. It also
+	// returns the internal id of the user, 0 for one who is not known.
+	EraseUser(ctx context.Context, tenant ids.ID, user, actor string) (Erasure, ids.ID, error)
+	// EraseStep takes the steps of jobs.EraseUser, and DeleteTenantStep those of
+	// jobs.DeleteTenant.
+	EraseStep(ctx context.Context, j jobs.Job) (jobs.Progress, error)
+	DeleteTenantStep(ctx context.Context, j jobs.Job) (jobs.Progress, error)
+}
+
+// EraseUser erases a user of a tenant. When it returns, nothing more is sent to
+// the user but what is on the wire already; the rest is removed in the
+// background, and the receipt tells when that is done. It may be repeated.
+func (e *Engine) EraseUser(ctx context.Context, tenant ids.ID, user, actor string) (Erasure, error) {
+	if err := webhooks.CheckUser(user); err != nil {
+		return Erasure{}, problem.AtField("user", "%s", err)
+	}
+	receipt, id, err := e.o.Store.EraseUser(ctx, tenant, user, actor)
+	if err != nil {
+		return Erasure{}, err
+	}
+	e.hand.Lock()
+	for it := range e.inHand {
+		if id != 0 && it.Tenant == tenant && it.UserID == id {
+			it.lost.Store(true) // its row has been dropped; what is not yet is found by the next claim
+		}
+	}
+	e.hand.Unlock()
+	e.contents.clear()
+	e.endpoints.clear()
+	e.changed(tenant)
+	return receipt, nil
+}
