@@ -153,7 +153,7 @@ func (a *arena) holdMany() {
 	deadline := time.Now().Add(patience)
 	for posted := 0; time.Now().Before(deadline); {
 		held := a.held()
-		if held > 1000 {
+		if held > 1100 {
 			return
 		}
 		if posted < 10*len(list) && posted-held < 3*len(list) && l.batchOf(context.Background(), list) {

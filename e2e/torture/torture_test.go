@@ -50,11 +50,11 @@ func TestTorture(t *testing.T) {
 		a := newArena(t, open, *nodes, rng, r, &serial)
 		points := failpoint.Names()
 		rng.Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
-		list := []scenario{killing(5), cutting(), stopping()}
+		list := []scenario{killing(4), cutting(), stopping()}
 		if a.fleet.canRestore() {
 			list = append(list, restoring())
 		}
-		for _, p := range points[:6] {
+		for _, p := range points[:4] {
 			list = append(list, pointed(p))
 		}
 		play(t, a, list, time.Time{})
