@@ -11,6 +11,7 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/tenants"
@@ -183,6 +184,7 @@ func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tena
 		return unasked
 	}
 
+	failpoint.Hit("send.begin")
 	started := e.o.Now()
 	sendCtx, cancel := context.WithTimeout(ctx, e.o.SendTimeout)
 	r := e.send(sendCtx, s, it, channels.Life{
@@ -190,6 +192,7 @@ func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tena
 		UUID: uuidOf(it.Notification, it.Target), Attempt: it.Attempts + 1, Renewed: it.Renewed, ExpiresAt: it.ExpiresAt,
 	})
 	cancel()
+	failpoint.Hit("send.answered")
 	now := e.o.Now()
 	took := now.Sub(started)
 
@@ -253,6 +256,9 @@ func (e *Engine) mayBegin(ctx context.Context, it *item) bool {
 		return true
 	}
 	ours, err := e.o.Store.Begin(context.WithoutCancel(ctx), it.Row)
+	if ours {
+		failpoint.Hit("begin.committed")
+	}
 	switch {
 	case err != nil:
 		e.putOff(it, "write that the attempt begins", err)
@@ -413,6 +419,7 @@ func (e *Engine) written(it *item, f *Finish, res FinishResult) {
 	if res.Lost {
 		return
 	}
+	failpoint.Hit("finish.committed")
 	t := &res.Written
 	e.metrics.moved(it.Channel, t)
 	if !t.State.Unfinished() {
@@ -420,6 +427,7 @@ func (e *Engine) written(it *item, f *Finish, res FinishResult) {
 	}
 	switch {
 	case res.Opened:
+		failpoint.Hit("hold.committed")
 		go e.opened(it.Tenant, versionKey{f.Credential, f.Version})
 	case t.State == Pending && f.Transition.State == Held: // what is known of the tenant is old
 		go e.changed(it.Tenant)

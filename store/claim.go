@@ -11,6 +11,7 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 )
 
@@ -60,6 +61,9 @@ func (s *Store) Claim(ctx context.Context, o delivery.ClaimOrder) ([]delivery.Cl
 			out, err = t.claimShared(o)
 		} else {
 			out, err = t.claim(o)
+		}
+		if len(out) > 0 {
+			failpoint.Hit("claim.written")
 		}
 		return err
 	})

@@ -24,6 +24,7 @@ import (
 	"github.com/carillonhq/carillon/clients/js"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/store"
@@ -90,6 +91,7 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 		Workers: cfg.Workers, MaxBacklog: cfg.Limits.Backlog,
 		Retention:  delivery.Retention{SentPayload: cfg.Retention.Sent, DeadPayload: cfg.Retention.Dead, Rows: cfg.Retention.Rows},
 		StaleAfter: cfg.StaleAfter, OldCredentials: cfg.Retention.Credentials}
+	o.SendTimeout, o.MarkerAfter = failpoint.Duration("send_timeout", o.SendTimeout), failpoint.Duration("marker_after", o.MarkerAfter)
 	if p.tune != nil {
 		p.tune(&o)
 	}
