@@ -156,7 +156,7 @@ func (s *Server) routes() []route {
 	for _, part := range [][]route{
 		s.notificationRoutes(), s.deliveryRoutes(), s.holdRoutes(), s.jobRoutes(), s.userRoutes(), s.erasureRoutes(),
 		s.deviceRoutes(), s.meRoutes(), s.endpointRoutes(),
-		s.credentialRoutes(), s.appRoutes(), s.keyRoutes(), s.userKeyRoutes(), s.tenantRoutes(),
+		s.credentialRoutes(), s.appRoutes(), s.keyRoutes(), s.userKeyRoutes(), s.tenantRoutes(), s.sendingRoutes(),
 	} {
 		all = append(all, part...)
 	}

@@ -30,6 +30,7 @@ var bodies = map[string]string{
 	"createTenant":       `{"name":"acme"}`,
 	"putTenant":          `{"title":"Acme"}`,
 	"putOwnTenant":       `{"title":"Acme"}`,
+	"putSending":         `{"paused":true,"reason":"r"}`,
 }
 
 // sampleRequest fills in the path and body of a route.

@@ -150,6 +150,7 @@ type fakeEngine struct {
 	w      *world
 	accept func(delivery.Submission) (delivery.Answer, error)
 	ready  error
+	pause  delivery.Pause
 	order  delivery.ReplayOrder // of the last replay or count
 	exact  bool                 // what counting says of itself
 }
@@ -229,7 +230,24 @@ func (e *fakeEngine) EraseUser(_ context.Context, _ ids.ID, user, actor string) 
 	return anErasure(), nil
 }
 
-func (e *fakeEngine) Ready() error { return e.ready }
+func (e *fakeEngine) Ready() error            { return e.ready }
+func (e *fakeEngine) Sending() delivery.Pause { return e.pause }
+
+func (e *fakeEngine) PauseSending(_ context.Context, reason, actor string) (delivery.Pause, error) {
+	e.w.note("pause sending")
+	e.pause = delivery.Pause{Since: epoch, Reason: reason, Actor: actor}
+	return e.pause, nil
+}
+
+func (e *fakeEngine) ResumeSending(context.Context, string) (delivery.Pause, error) {
+	e.w.note("resume sending")
+	if !e.pause.Restored.IsZero() {
+		return e.pause, problem.New(problem.Conflict, "Judge it first.")
+	}
+	e.pause = delivery.Pause{}
+	return e.pause, nil
+}
+
 func (e *fakeEngine) EndpointsChanged(_, which ids.ID) {
 	e.w.note("changed " + which.Format(ids.Endpoint))
 }

@@ -32,6 +32,10 @@ type Engine interface {
 	Ready() error
 	// EndpointsChanged tells that an endpoint was made, changed or deleted.
 	EndpointsChanged(tenant, endpoint ids.ID)
+	// Sending tells whether anything is sent; the others change it and tell what it is then.
+	Sending() delivery.Pause
+	PauseSending(ctx context.Context, reason, actor string) (delivery.Pause, error)
+	ResumeSending(ctx context.Context, actor string) (delivery.Pause, error)
 }
 
 // Routes that take an idempotency key.

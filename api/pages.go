@@ -59,6 +59,10 @@ func (s *Server) readyz(g *gin.Context) {
 		s.refuse(g, callFrom(g.Request.Context()), problem.New(problem.Unavailable, "Not ready: %s", err))
 		return
 	}
+	if s.engine.Sending().On() { // the node does its work: it accepts
+		g.Data(http.StatusOK, jsonType, []byte(`{"status":"ready","sending":"paused"}`))
+		return
+	}
 	g.Data(http.StatusOK, jsonType, []byte(`{"status":"ready"}`))
 }
 

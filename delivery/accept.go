@@ -91,7 +91,7 @@ func (e *Engine) commit(ctx context.Context, s Submission, plans []plan, answer 
 			continue
 		}
 		n := len(p.accepted.Rows)
-		if n > 0 && e.sends() && !p.accepted.SendAt.After(now) && e.dispatch.promise(p.lane, n) {
+		if n > 0 && e.sends() && !e.Sending().On() && !p.accepted.SendAt.After(now) && e.dispatch.promise(p.lane, n) {
 			promised[p.lane] += n
 			for k := range p.accepted.Rows {
 				r := &p.accepted.Rows[k]

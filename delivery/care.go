@@ -67,6 +67,9 @@ func (e *Engine) claimRound() (more bool) {
 		e.renew() // the process stood still: first keep what is ours from ourselves
 	}
 	e.markers(ctx)
+	if e.Sending().On() {
+		return false
+	}
 	for l := range Lane(LanesCount) {
 		limit := min(e.dispatch.room(l), claimLimit)
 		if limit == 0 || !e.dispatch.promise(l, limit) {
@@ -254,7 +257,7 @@ func (e *Engine) holdLoop() {
 			switch {
 			case h.Ending != Open:
 				e.endHold(h)
-			case probe && h.Scope == HoldCredential && h.Reason == CredentialDenied:
+			case probe && !e.Sending().On() && h.Scope == HoldCredential && h.Reason == CredentialDenied:
 				e.loops.Go(func() { e.probe(h) })
 			}
 		}

@@ -108,6 +108,9 @@ type Engine struct {
 	moveHolds chan struct{}
 	claimBeat atomic.Int64
 
+	paused    atomic.Pointer[Pause] // never nil
+	pauseSaid atomic.Int64          // unix ms of the last line about it in the log
+
 	hand     sync.Mutex // guards inHand
 	inHand   map[*item]struct{}
 	finishes sync.WaitGroup // items whose outcome is not written yet
@@ -136,6 +139,7 @@ func New(o Options) *Engine {
 	e.sendCtx, e.stopSends = context.WithCancelCause(context.Background())
 	e.loopCtx, e.stopLoops = context.WithCancel(context.Background())
 	e.claimBeat.Store(o.Now().UnixMilli())
+	e.paused.Store(&Pause{})
 	if o.Jobs != nil {
 		o.Jobs.Handle(jobs.ReplayDeadLetters, e.replayStep)
 		o.Jobs.Handle(jobs.EraseUser, o.Store.EraseStep)
@@ -151,7 +155,11 @@ func (e *Engine) Start(ctx context.Context) error {
 		return fmt.Errorf("count unfinished deliveries: %w", err)
 	}
 	e.backlog.Store(int64(n))
+	if err := e.readPause(ctx); err != nil {
+		return fmt.Errorf("look whether sending is paused: %w", err)
+	}
 	e.o.Store.OnHint(e.hinted)
+	e.loops.Go(e.pauseLoop)
 	e.loops.Go(e.countLoop)
 	if !e.sends() {
 		return nil

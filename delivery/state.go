@@ -84,6 +84,7 @@ const (
 	Ambiguous Reason = 42 // on_ambiguous: stop, and an attempt may have been acted upon
 	Crashed   Reason = 43 // taken over five times
 	Unmapped  Reason = 44 // the stored content cannot be turned into a payload any more
+	Stale     Reason = 46 // restored from a backup, and found too old to be sent; dropped or dead, as the operator chose
 )
 
 var reasonNames = [...]string{
@@ -91,7 +92,7 @@ var reasonNames = [...]string{
 	EndpointPaused: "endpoint_paused", InDoubt: "in_doubt",
 	Gone: "gone", Expired: "expired", Canceled: "canceled", Rebound: "rebound", Superseded: "superseded",
 	OptedOut: "opted_out", NotNeeded: "not_needed", Erased: "erased",
-	Rejected: "rejected", Exhausted: "exhausted", Ambiguous: "ambiguous", Crashed: "crashed", Unmapped: "mapping",
+	Rejected: "rejected", Exhausted: "exhausted", Ambiguous: "ambiguous", Crashed: "crashed", Unmapped: "mapping", Stale: "stale",
 }
 
 func (r Reason) String() string {

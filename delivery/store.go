@@ -251,6 +251,7 @@ type Store interface {
 	ErasureStore
 	ReplayStore
 	DirectoryStore
+	PauseStore
 }
 
 // Retention says how long things are kept.

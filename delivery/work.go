@@ -55,6 +55,9 @@ func (e *Engine) serve(it *item) mood {
 	ctx := e.sendCtx
 	now := e.o.Now()
 	switch {
+	case e.Sending().On():
+		e.giveBack(it)
+		return unasked
 	case it.canceled.Load():
 		e.finish(it, Finish{Transition: Transition{State: Dropped, Reason: Canceled, Spent: it.Spent}})
 		return unasked

@@ -37,10 +37,11 @@ func table() map[string]row {
 	with := func(more ...string) []string { return append(slices.Clone(base), more...) }
 	channel := with("channels", "channels/egress")
 	return map[string]row{
-		"problem":    {level: 0, why: "what a caller may see of a failure; everything else speaks it"},
-		"ids":        {level: 0, why: "every row has one"},
-		"migrations": {level: 0, why: "SQL files"},
-		"clients/js": {level: 0, why: "files for browsers"},
+		"problem":       {level: 0, why: "what a caller may see of a failure; everything else speaks it"},
+		"ids":           {level: 0, why: "every row has one"},
+		"migrations":    {level: 0, why: "SQL files"},
+		"clients/js":    {level: 0, why: "files for browsers"},
+		"store/archive": {level: 0, why: "the file of a backup: it belongs to no kind of database and knows no table"},
 
 		"channels":        {level: 1, imports: base, why: "the contract of all channels, so it knows none of them"},
 		"jobs":            {level: 1, imports: base, why: "durable background work of whatever kind; whoever has some registers its steps"},
@@ -59,7 +60,7 @@ func table() map[string]row {
 		"delivery": {level: 3, imports: with("channels", "devices", "jobs", "tenants", "webhooks"),
 			why: "the engine: it knows channels by their contract and the database by its own interface"},
 
-		"store": {level: 4, imports: with("channels", "delivery", "devices", "jobs", "migrations", "tenants", "webhooks"),
+		"store": {level: 4, imports: with("channels", "delivery", "devices", "jobs", "migrations", "store/archive", "tenants", "webhooks"),
 			why: "the only package that talks to the database; it implements the interfaces of those below"},
 		"api": {level: 4, imports: with("channels", "clients/js", "delivery", "devices", "jobs", "tenants", "webhooks"),
 			why: "the only package that knows HTTP as a server; it never sees the database or a concrete channel"},
@@ -87,6 +88,8 @@ func owners() map[string]string {
 		"modernc.org/sqlite":                 "store",
 		"github.com/pressly/goose/":          "store",
 		"github.com/tink-crypto/":            "store",
+		"github.com/klauspost/compress":      "store/archive",
+		"github.com/fxamacker/cbor":          "store/archive",
 		"github.com/gin-gonic/":              "api",
 		"github.com/danielgtaylor/huma/":     "api",
 		"firebase.google.com/go/":            "channels/fcm",

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/store/pgtest"
 	"github.com/carillonhq/carillon/store/storetest"
 )
@@ -19,24 +20,17 @@ var placeholder = regexp.MustCompile(`\?`)
 // behind gives the contract a way to look, and to write, behind the store.
 func behind(t *testing.T, o testOptions, x storetest.Opened) storetest.Opened {
 	t.Helper()
-	driver, url, tables := "sqlite", o.URL+"?_pragma=busy_timeout(10000)", `SELECT name FROM sqlite_master WHERE type='table'`
+	db, tables := rawDB(t, o), `SELECT name FROM sqlite_master WHERE type='table'`
 	if pgtest.Postgres() {
-		driver, url, tables = "pgx", o.URL, `SELECT table_name::text FROM information_schema.tables WHERE table_schema='public' AND table_type='BASE TABLE'`
+		tables = `SELECT table_name::text FROM information_schema.tables WHERE table_schema='public' AND table_type='BASE TABLE'`
 	}
-	db, err := sql.Open(driver, url)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = db.Close() })
 	x.Dump = func(t *testing.T) storetest.Dump {
 		t.Helper()
 		return dump(t, db, tables)
 	}
 	x.Exec = func(t *testing.T, query string, args ...any) {
 		t.Helper()
-		n := 0
-		if pgtest.Postgres() {
-			query = placeholder.ReplaceAllStringFunc(query, func(string) string { n++; return "$" + strconv.Itoa(n) })
-		}
-		_, err := db.Exec(query, args...)
+		_, err := db.Exec(numbered(o, query), args...)
 		require.NoError(t, err)
 	}
 	if pgtest.Postgres() {
@@ -54,6 +48,15 @@ func behind(t *testing.T, o testOptions, x storetest.Opened) storetest.Opened {
 		return all
 	}
 	return x
+}
+
+// numbered writes placeholders as the database reads them.
+func numbered(o testOptions, query string) string {
+	if !store.IsPostgres(o.URL) {
+		return query
+	}
+	n := 0
+	return placeholder.ReplaceAllStringFunc(query, func(string) string { n++; return "$" + strconv.Itoa(n) })
 }
 
 // exec runs a statement behind the store, on SQLite.

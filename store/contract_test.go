@@ -19,7 +19,9 @@ var _ storetest.Store = (*store.Store)(nil)
 // SQLite's own workings.
 func TestMain(m *testing.M) {
 	os.Exit(pgtest.OnBoth(m, "OneFaultNever", "ATroubledDatabase", "AFullQueue", "CloseWritesWhatWaits", "QueriesUseTheirIndexes", "ADatabaseThatTakesNoWrites", "LeasesOfADeadProcess", "OneEngineAtATime", "SecretsAreNowhereInTheFiles",
-		"ARestoredBackup", "ALineThatACrash", "TheSubjectOfAUser"))
+		// These go to both databases by themselves, or to files.
+		"ALineThatACrash", "ARestoredBackup", "TheSubjectOfAUser", "Backup", "ARestoredDatabase", "AnInterruptedRestore", "EveryTableIsArchived",
+		"NoRestoreUnder", "Examine", "SoundDatabaseIsFoundSound", "SchemaWithoutThePause"))
 }
 
 func TestContract(t *testing.T) {

@@ -3,8 +3,6 @@ package store_test
 import (
 	"context"
 	"database/sql"
-	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -13,28 +11,36 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store"
-	"github.com/carillonhq/carillon/store/pgtest"
 	"github.com/carillonhq/carillon/tenants"
 )
 
 // raw changes the database behind the store's back.
 func raw(t *testing.T, o testOptions, query string, args ...any) {
 	t.Helper()
-	driver, source := "sqlite", "file:"+o.URL+"?_pragma=busy_timeout(10000)"
-	if pgtest.Postgres() {
-		driver, source = "pgx", o.URL
-		for i := range args {
-			query = strings.Replace(query, "?", fmt.Sprint("$", i+1), 1)
+	db := rawDB(t, o)
+	query = numbered(o, query)
+	for i, a := range args {
+		if id, ok := a.(ids.ID); ok {
+			args[i] = int64(id)
 		}
 	}
-	db, err := sql.Open(driver, source)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, db.Close()) }()
 	r, err := db.Exec(query, args...)
 	require.NoError(t, err)
 	n, err := r.RowsAffected()
 	require.NoError(t, err)
 	require.Positive(t, n, "the fault was planted")
+}
+
+func rawDB(t *testing.T, o testOptions) *sql.DB {
+	t.Helper()
+	driver, name := "sqlite", "file:"+o.URL+"?_pragma=busy_timeout(10000)"
+	if store.IsPostgres(o.URL) {
+		driver, name = "pgx", o.URL
+	}
+	db, err := sql.Open(driver, name)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return db
 }
 
 // sound fills a store with a delivery in every state, a skip, a marker and a
@@ -176,4 +182,27 @@ func TestLeasesOfADeadProcessLapse(t *testing.T) {
 		was[c.Notification] = c.Was
 	}
 	require.Equal(t, map[ids.ID]delivery.State{rows[delivery.Sending].Notification: delivery.Sending, rows[delivery.Pending].Notification: delivery.Pending}, was)
+}
+
+// TestAPauseExcusesWhatIsLate, and nothing else.
+func TestAPauseExcusesWhatIsLate(t *testing.T) {
+	t.Parallel()
+	o := options(t)
+	s := open(t, o)
+	rows := sound(t, o, s)
+	ctx := context.Background()
+	require.NoError(t, s.PauseSending(ctx, "", "test"))
+	raw(t, o, "UPDATE deliveries SET reason=0 WHERE notification_id=?", rows[delivery.Dead].Notification)
+	o.clock.Advance(2 * time.Hour) // and markers are still resolved
+	names := func() (out []string) {
+		v, err := s.Check(ctx, true)
+		require.NoError(t, err)
+		for _, x := range v {
+			out = append(out, x.Name)
+		}
+		return out
+	}
+	require.Equal(t, []string{"reason_missing", "marker_unserved"}, names())
+	require.NoError(t, s.ResumeSending(ctx, "test"))
+	require.Equal(t, []string{"pending_overdue", "lease_lapsed", "held_past_deadline", "reason_missing", "marker_unserved"}, names())
 }

@@ -45,6 +45,8 @@ type Options struct {
 	QueueSize int
 	// Connections bounds the connections to PostgreSQL. Default 16, least 8.
 	Connections int
+	bare        bool // without migrating, checking the schema, or a writer
+	peek        bool // and without changing anything
 }
 
 // Store is one open database.
@@ -98,13 +100,21 @@ func databaseOf(o Options) (database, error) {
 	if IsPostgres(o.URL) {
 		return newPostgres(o)
 	}
-	return &sqliteFile{path: strings.TrimPrefix(o.URL, "sqlite:")}, nil
+	return &sqliteFile{path: strings.TrimPrefix(o.URL, "sqlite:"), peek: o.peek}, nil
+}
+
+// Peek opens a database to look at it, whatever state it is in: nothing is
+// created, migrated or checked, and nothing but a backup can be written. A key
+// ring is needed only for what is sealed.
+func Peek(ctx context.Context, o Options) (*Store, error) {
+	o.bare, o.peek, o.Migrate = true, true, false
+	return Open(ctx, o)
 }
 
 // Open opens the database. Any number of processes may have it open; of an SQLite
 // file only one may run the engine: see LockEngine.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	if o.KeyRing == nil {
+	if o.KeyRing == nil && !o.bare {
 		return nil, errors.New("a key ring is needed to open the store")
 	}
 	if o.Log == nil {
@@ -112,6 +122,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if o.QueueSize == 0 {
 		o.QueueSize = 4096
+	}
+	if o.Machine == nil {
+		o.Machine = time.Now
 	}
 	db, err := databaseOf(o)
 	if err != nil {
@@ -128,13 +141,9 @@ func (s *Store) start(ctx context.Context) (err error) {
 	if err := s.db.open(ctx, s); err != nil {
 		return err
 	}
-	if s.opts.Machine == nil {
-		s.opts.Machine = time.Now
-	}
 	if s.opts.Now == nil {
 		s.opts.Now = s.opts.Machine
 		if pg, ok := s.db.(*postgres); ok {
-			pg.clock.machine = s.opts.Machine
 			if err := pg.clock.set(ctx, s.readDB); err != nil {
 				return fmt.Errorf("read the database's clock: %w", err)
 			}
@@ -145,6 +154,7 @@ func (s *Store) start(ctx context.Context) (err error) {
 		s.opts.IDs = ids.NewGenerator(0, s.opts.Now)
 	}
 	switch {
+	case s.opts.bare:
 	case s.opts.Migrate:
 		err = s.Migrate(ctx)
 	case !s.opts.Unchecked:
@@ -159,7 +169,9 @@ func (s *Store) start(ctx context.Context) (err error) {
 	if s.write, err = s.gorm(s.writeDB); err != nil {
 		return err
 	}
-	s.writer, err = newWriter(ctx, s)
+	if !s.opts.bare {
+		s.writer, err = newWriter(ctx, s)
+	}
 	return err
 }
 
@@ -178,7 +190,9 @@ func (s *Store) gorm(db *sql.DB) (*gorm.DB, error) {
 // Close writes what waits, closes the database and gives up the engine lock.
 func (s *Store) Close() error {
 	s.leave()
-	s.writer.close()
+	if s.writer != nil {
+		s.writer.close()
+	}
 	s.prepared.Range(func(_, v any) bool { _ = v.(*sql.Stmt).Close(); return true })
 	err := s.closePools()
 	if s.lock != nil {

@@ -61,7 +61,11 @@ func newPostgres(o Options) (*postgres, error) {
 	if n == 0 {
 		n = defaultConns
 	}
-	return &postgres{url: o.URL, config: c, conns: max(n, leastConns)}, nil
+	p := &postgres{url: o.URL, config: c, conns: max(n, leastConns)}
+	if p.clock.machine = o.Machine; p.clock.machine == nil {
+		p.clock.machine = time.Now
+	}
+	return p, nil
 }
 
 // CheckURL tells what is wrong with the URL of a PostgreSQL database, "" if
@@ -121,7 +125,11 @@ func (p *postgres) open(ctx context.Context, s *Store) error {
 	writers, lists := p.writers(), max(2, p.conns/4)
 	s.writeDB = p.pool(answerWithin, writers+2) // one for the beat, one for the listener
 	s.readDB = p.pool(answerWithin, p.conns-writers-2-lists)
-	s.listDB = p.pool(listWithin, lists)
+	within := listWithin
+	if s.opts.peek {
+		within = 0 // whoever looks at everything has time
+	}
+	s.listDB = p.pool(within, lists)
 	return nil
 }
 
@@ -160,13 +168,13 @@ func (p *postgres) look(ctx context.Context) error {
 }
 
 // pool opens a pool whose connections give up on a server that says nothing for
-// so long.
+// so long; 0: they never do.
 func (p *postgres) pool(within time.Duration, most int) *sql.DB {
 	c := p.config.Copy()
 	dial := c.DialFunc
 	c.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
-		if err != nil {
+		if err != nil || within == 0 {
 			return conn, err
 		}
 		return &impatientConn{Conn: conn, within: within}, nil

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gofrs/flock"
 	gormsqlite "gorm.io/driver/sqlite"
@@ -19,23 +20,39 @@ import (
 )
 
 // sqliteFile is the database inside: one file, one writer, many readers.
-type sqliteFile struct{ path string }
+type sqliteFile struct {
+	path string
+	peek bool // leave it as it is
+}
 
 // The pragmas, with their reasons: WAL lets readers work beside the writer;
 // synchronous=FULL makes a commit survive a power cut, which is what a 202
 // promises; busy_timeout covers the CLI beside a running server; secure_delete
 // overwrites what is removed, so that it cannot be read from the file.
-const pragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)" +
+const pragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&" + durable +
 	"&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)&_pragma=secure_delete(ON)"
+
+const durable = "_pragma=synchronous(FULL)"
+
+// peekPragmas change nothing of the file.
+const peekPragmas = "_pragma=busy_timeout(10000)&_pragma=temp_store(MEMORY)"
 
 const sqliteReaders = 4
 
 func (f *sqliteFile) dsn() string {
-	return "file:" + (&url.URL{Path: f.path}).EscapedPath() + "?" + pragmas
+	how := pragmas
+	if f.peek {
+		how = peekPragmas
+	}
+	return "file:" + (&url.URL{Path: f.path}).EscapedPath() + "?" + how
 }
 
 func (f *sqliteFile) open(_ context.Context, s *Store) (err error) {
-	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
+	if f.peek {
+		if _, err := os.Stat(f.path); err != nil {
+			return fmt.Errorf("open the database: %w", err)
+		}
+	} else if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
 		return fmt.Errorf("create the folder of the database: %w", err)
 	}
 	if s.writeDB, err = f.openWriter(); err != nil {
@@ -53,8 +70,10 @@ func (f *sqliteFile) open(_ context.Context, s *Store) (err error) {
 }
 
 func (f *sqliteFile) openWriter() (*sql.DB, error) {
-	if err := private(f.path); err != nil {
-		return nil, err
+	if !f.peek {
+		if err := private(f.path); err != nil {
+			return nil, err
+		}
 	}
 	db, err := sql.Open("sqlite", f.dsn()+"&_txlock=immediate")
 	if err != nil {
@@ -85,6 +104,8 @@ func (f *sqliteFile) taken(err error) bool {
 	return ok && slices.Contains([]int{1555, 2067}, e.Code())
 }
 
+func (f *sqliteFile) lockPath() string { return f.path + ".engine.lock" }
+
 // private creates the file readable by its owner alone: it holds device tokens.
 func private(path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the operator chooses the path
@@ -103,10 +124,13 @@ func (s *Store) LockEngine() error {
 	if !ok {
 		return nil
 	}
-	path := f.path + ".engine.lock"
+	path := f.lockPath()
 	l := flock.New(path, flock.SetPermissions(0o600))
-	ok, err := l.TryLock()
-	if err != nil {
+	// Whoever looks whether a server runs takes it for a moment.
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	ok, err := l.TryLockContext(ctx, 20*time.Millisecond)
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("lock %s: %w", path, err)
 	}
 	if !ok {

@@ -52,6 +52,9 @@ func run(ctx context.Context, args []string, s streams) int {
 	if err == nil {
 		return exitOK
 	}
+	if code, ok := exitCode(err); ok {
+		return code
+	}
 	_, _ = fmt.Fprintf(s.err, "carillon: %s\n", err)
 	var usage usageError
 	var config configError
@@ -103,6 +106,11 @@ func newRootCommand(c *cli) *cobra.Command {
 		newSendCommand(c),
 		newDeadCommand(c),
 		newHoldsCommand(c),
+		newSendingCommand(c),
+		newBackupCommand(c),
+		newRestoreCommand(c),
+		newAfterRestoreCommand(c),
+		newDoctorCommand(c),
 		newJobsCommand(c),
 		newErasuresCommand(c),
 		newSimulateCommand(c),

@@ -38,6 +38,7 @@ var (
 	descExpiry    = desc("carillon_credential_expiry_seconds", "When the credential expires, in Unix seconds.", "tenant", "app", "channel", "credential")
 	descBeat      = desc("carillon_loop_heartbeat_seconds", "When a loop of the engine last came round, in Unix seconds.", "loop")
 	descWaiting   = desc("carillon_writes_waiting", "Writes that wait for the database.")
+	descPaused    = desc("carillon_sending_paused", "1: sending is paused, and nothing is sent by any node; 0: it is not.")
 	descJobs      = desc("carillon_jobs", "Background jobs by kind and state; those that have ended as long as rows are kept.", "kind", "state")
 	descViolation = desc("carillon_invariant_violations", "Rows that break an invariant; anything but 0 is a fault.", "invariant")
 )
@@ -52,7 +53,7 @@ func newStateCollector(s *store.Store, e *delivery.Engine, log *slog.Logger) *st
 
 // Describe implements prometheus.Collector.
 func (c *stateCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descQueue, descOldest, descHeld, descDead, descDevices, descUp, descExpiry, descBeat, descWaiting, descJobs, descViolation} {
+	for _, d := range []*prometheus.Desc{descQueue, descOldest, descHeld, descDead, descDevices, descUp, descExpiry, descBeat, descWaiting, descPaused, descJobs, descViolation} {
 		out <- d
 	}
 }
@@ -79,6 +80,11 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 	out <- gauge(descBeat, float64(written.UnixMilli())/1000, "write")
 	out <- gauge(descBeat, float64(c.engine.ClaimBeat().UnixMilli())/1000, "claim")
 	out <- gauge(descWaiting, float64(waiting))
+	paused := 0.0
+	if c.engine.Sending().On() {
+		paused = 1
+	}
+	out <- gauge(descPaused, paused)
 }
 
 func gauge(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {

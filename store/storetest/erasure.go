@@ -67,6 +67,7 @@ var noUserData = map[string]string{
 	"audit":               "subjects are ids, never a user's",
 	"nodes":               "servers",
 	"duties":              "background work",
+	"installation":        "facts about the whole, as operators say them",
 	"schema_info":         "the schema",
 	"goose_db_version":    "the schema",
 	"sqlite_sequence":     "the schema",

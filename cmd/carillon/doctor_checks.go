@@ -1,0 +1,231 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/store"
+)
+
+// The bounds of what is called sound.
+const (
+	mib = int64(1) << 20
+	gib = int64(1) << 30
+
+	leastFree    = 200 * mib // below it a server is about to stop accepting
+	fewFree      = 2 * gib
+	bigWAL       = gib // an SQLite -wal that is not reset, or WAL that a slot holds
+	lateAfter    = time.Minute
+	oldSession   = 10 * time.Minute
+	manyDead     = 100_000 // dead tuples, if they are also a fifth of the table
+	clockApart   = 2 * time.Second
+	fewConns     = 10
+	oldBackup    = 7 * 24 * time.Hour
+	shortOfConns = 3
+	mostSessions = 3 // sessions that are named
+)
+
+func one(f finding) []finding { return []finding{f} }
+
+func checkSchema(d *store.Diagnosis, _ time.Time) []finding {
+	s := d.Schema
+	switch {
+	case s.Have == 0 && s.MinReader == 0:
+		return one(finding{fault, "schema", "The database has no schema.", "No server can use it as it is.",
+			"If it is a new database, run `carillon migrate up` or start a server; otherwise see that database.url names the right one."})
+	case s.MinReader > s.Want:
+		return one(finding{fault, "schema", fmt.Sprintf("The database has schema %d and may be used from schema %d on; this program knows %d.", s.Have, s.MinReader, s.Want),
+			"This version refuses to run on it.", "Use the version that migrated it, or a newer one."})
+	case s.Have < s.Want:
+		return one(finding{fault, "schema", fmt.Sprintf("The database has schema %d; this version needs %d. Nothing else of it was looked at.", s.Have, s.Want),
+			"A server of this version migrates it when it starts, or refuses to start if it is told not to migrate.", "Make a backup, then run `carillon migrate up`."})
+	case s.Have > s.Want:
+		return one(finding{note, "schema", fmt.Sprintf("The database has schema %d, and this version knows %d; it may run on it.", s.Have, s.Want),
+			"An upgrade is under way, or was not finished.", "Bring every server to the newer version."})
+	}
+	return nil
+}
+
+func checkSQLite(d *store.Diagnosis, _ time.Time) (out []finding) {
+	f := d.SQLite
+	if f.JournalMode != "wal" {
+		out = append(out, finding{warning, "sqlite", fmt.Sprintf("The file's journal mode is %s, not wal: something else has changed it.", f.JournalMode),
+			"Without the write-ahead log readers and the writer wait for each other.", "Nothing, if no server runs: it sets the mode when it starts. Find out which program changed it."})
+	}
+	if f.Synchronous < 2 {
+		out = append(out, finding{fault, "sqlite", fmt.Sprintf("SQLite runs with synchronous=%d instead of 2 (FULL).", f.Synchronous),
+			"A power cut can take back what was acknowledged.", "Use the binary as it is published: it asks for FULL on every connection."})
+	}
+	if len(f.Corrupt) > 0 {
+		out = append(out, finding{fault, "sqlite", fmt.Sprintf("The file is damaged: %s.", strings.Join(f.Corrupt[:min(len(f.Corrupt), 5)], "; ")),
+			"What is damaged cannot be delivered or explained, and it may spread.", "Stop the server, copy the files away, restore the newest backup, and look for the cause: the disk, memory, or a copy of a file in use."})
+	}
+	if f.Mode&0o077 != 0 {
+		out = append(out, finding{warning, "sqlite", fmt.Sprintf("Other users of the machine have rights on the file (mode %04o).", f.Mode),
+			"Device tokens and the ids of users are not sealed.", "chmod 600 the file, its -wal and its -shm."})
+	}
+	if f.WALSize > bigWAL {
+		out = append(out, finding{warning, "sqlite", fmt.Sprintf("The -wal file has %s.", size(f.WALSize)),
+			"Some reader keeps it from being reset, and it grows until the volume is full.", "Look for a program that has the database open and reads for long, such as a backup that hangs."})
+	}
+	return out
+}
+
+func checkDisk(d *store.Diagnosis, _ time.Time) []finding {
+	f := d.SQLite
+	switch {
+	case f.Free < 0:
+		return nil
+	case f.Free < leastFree:
+		return one(finding{fault, "disk", fmt.Sprintf("The volume of the database has %s left.", size(f.Free)),
+			"When it is full nothing more is accepted, and outcomes cannot be written: what was sent may be sent again.", "Make room now: remove other files, or move the database to a bigger volume."})
+	case f.Free < max(fewFree, f.Size):
+		return one(finding{warning, "disk", fmt.Sprintf("The volume of the database has %s left, and the database has %s.", size(f.Free), size(f.Size)),
+			"A burst, or a backup on the same volume, fills it.", "Make room for at least as much again as the database has."})
+	}
+	return nil
+}
+
+func checkServers(d *store.Diagnosis, now time.Time) (out []finding) {
+	if !d.Running {
+		out = append(out, finding{note, "servers", "No server runs on this database.", "Nothing is accepted or sent.", "Start one, unless it is stopped on purpose."})
+	}
+	if d.Postgres == nil {
+		return out
+	}
+	now = now.Add(d.ClockAhead)
+	versions := []string{}
+	for _, n := range d.Nodes {
+		if n.Role == store.RoleCommand {
+			continue
+		}
+		if n.Dead(now) {
+			out = append(out, finding{warning, "servers", fmt.Sprintf("The node %s (number %d) has not been heard of since %s.", n.Name, n.Number, n.BeatAt.Format(time.RFC3339)),
+				"It stopped without an end in order, or does not reach the database. The others take over what it had in hand as soon as one of them runs.",
+				"See whether its process runs and reaches the database."})
+			continue
+		}
+		if !slices.Contains(versions, n.Version) {
+			versions = append(versions, n.Version)
+		}
+	}
+	if len(versions) > 1 {
+		out = append(out, finding{note, "servers", "Servers of different versions run: " + strings.Join(versions, ", ") + ".",
+			"That is meant for the time of an upgrade.", "Bring all of them to the newer version."})
+	}
+	return out
+}
+
+func checkInvariants(d *store.Diagnosis, _ time.Time) (out []finding) {
+	for _, v := range d.Broken {
+		why, do := "A delivery in this state may never end, or cannot be explained. It is a fault of the program, unless the database was changed by hand.",
+			"Keep a backup of the database and report it with the name "+v.Name+"."
+		level := fault
+		switch {
+		case v.Late && !d.Running:
+			level, why, do = warning, "It waits because no server runs.", "Start a server."
+		case v.Late:
+			level, why, do = warning, "Sending does not keep up, or stands still.", "See the log of the servers, and what doctor says of the queue."
+		}
+		out = append(out, finding{level, "invariants", fmt.Sprintf("%d rows: %s (%s).", v.Rows, v.Means, v.Name), why, do})
+	}
+	return out
+}
+
+func checkSending(d *store.Diagnosis, _ time.Time) []finding {
+	if !d.Pause.On() {
+		return nil
+	}
+	if !d.Pause.Restored.IsZero() {
+		return one(finding{warning, "sending", "The database was restored from a backup, and sending is paused since " + d.Pause.Since.Format(time.RFC3339) + ".",
+			"Notifications are accepted and wait; those that wait for too long expire.", "Look at what would be sent with `carillon after-restore`, and resume there."})
+	}
+	what := fmt.Sprintf("Sending is paused since %s by %s", d.Pause.Since.Format(time.RFC3339), d.Pause.Actor)
+	if d.Pause.Reason != "" {
+		what += ": " + d.Pause.Reason
+	}
+	return one(finding{warning, "sending", what + ".", "Notifications are accepted and wait; those that wait for too long expire.", "When its reason is over, run `carillon sending resume`."})
+}
+
+func checkQueue(d *store.Diagnosis, _ time.Time) []finding {
+	waiting := 0
+	for k, n := range d.Depths.Rows {
+		if k.State == delivery.Pending {
+			waiting += n
+		}
+	}
+	if d.Depths.OldestDue <= lateAfter || d.Pause.On() {
+		return nil
+	}
+	do := "Compare carillon_attempt_duration_seconds with what it was; raise workers, or add servers on PostgreSQL."
+	if !d.Running {
+		do = "Start a server."
+	}
+	return one(finding{warning, "queue", fmt.Sprintf("The oldest due delivery waits for %s; %d are pending.", d.Depths.OldestDue.Truncate(time.Second), waiting),
+		"Notifications come late, and expire if it goes on.", do})
+}
+
+func checkHolds(d *store.Diagnosis, _ time.Time) (out []finding) {
+	for _, r := range sortedReasons(d.Depths.Held) {
+		out = append(out, finding{warning, "holds", fmt.Sprintf("%d deliveries are held: %s.", d.Depths.Held[r], r),
+			"They wait for a person, and pushes among them expire.", "`carillon holds` says what each waits for, and the call that releases it."})
+	}
+	return out
+}
+
+func checkDead(d *store.Diagnosis, _ time.Time) []finding {
+	if len(d.Depths.Dead) == 0 {
+		return nil
+	}
+	parts := []string{}
+	for _, r := range sortedReasons(d.Depths.Dead) {
+		parts = append(parts, fmt.Sprintf("%d %s", d.Depths.Dead[r], r))
+	}
+	return one(finding{note, "dead_letters", "There are dead letters: " + strings.Join(parts, ", ") + ".",
+		"Each is a delivery that did not arrive, and is kept to be replayed.", "`carillon dead list` shows them with what the provider said."})
+}
+
+func sortedReasons(m map[delivery.Reason]int) []delivery.Reason {
+	var list []delivery.Reason
+	for r, n := range m {
+		if n > 0 {
+			list = append(list, r)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+func checkDoubt(d *store.Diagnosis, _ time.Time) []finding {
+	if d.Depths.Suspect == 0 {
+		return nil
+	}
+	return one(finding{note, "devices", fmt.Sprintf("%d devices are suspect: a provider called them gone, and a wrong credential would cause that too.", d.Depths.Suspect),
+		"They are retired when the credential is seen to work, and come back when it is replaced.", "`carillon holds` shows whose word is in doubt."})
+}
+
+func checkBackup(d *store.Diagnosis, now time.Time) []finding {
+	if d.BackupAt.IsZero() {
+		return one(finding{note, "backup", "No backup by `carillon backup` is known of.", "If the disk is lost, what is not in a backup is lost.",
+			"If there is none by other means either, run `carillon backup` regularly, and keep the key ring apart from it."})
+	}
+	if age := now.Sub(d.BackupAt); age > oldBackup {
+		return one(finding{warning, "backup", fmt.Sprintf("The newest backup that is known of is %d days old.", int(age.Hours()/24)),
+			"What was accepted since would be lost with the disk.", "See why `carillon backup` has not run."})
+	}
+	return nil
+}
+
+// size is a number of bytes for people.
+func size(n int64) string {
+	switch {
+	case n >= gib:
+		return fmt.Sprintf("%.1f GiB", float64(n)/float64(gib))
+	case n >= mib:
+		return fmt.Sprintf("%d MiB", n/mib)
+	}
+	return fmt.Sprintf("%d KiB", n>>10)
+}

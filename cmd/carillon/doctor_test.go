@@ -1,0 +1,216 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/store"
+)
+
+var doctorNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// soundSQLite and soundPostgres are what there is to know of an installation in
+// which nothing is to be found.
+func soundSQLite() store.Diagnosis {
+	return store.Diagnosis{Database: "c.db", Kind: "sqlite", Schema: store.SchemaFacts{Have: 5, Want: 5, MinReader: 1}, Running: true,
+		BackupAt: doctorNow.Add(-time.Hour),
+		SQLite:   &store.SQLiteFacts{JournalMode: "wal", Synchronous: 2, Mode: 0o600, Size: gib, Free: 10 * gib}}
+}
+
+func soundPostgres() store.Diagnosis {
+	d := soundSQLite()
+	d.Kind, d.SQLite = "postgres", nil
+	d.Nodes = []store.Node{{Number: 1, Name: "a", Role: "all", Version: "v1", BeatAt: doctorNow}, {Number: 2, Name: "b", Role: "worker", Version: "v1", BeatAt: doctorNow}}
+	d.Postgres = &store.PostgresFacts{Version: 150000, Fsync: true, FullPageWrites: true, SynchronousCommit: "on",
+		Standbys:   []store.Standby{{Name: "s1", State: "streaming", Sync: "sync"}, {Name: "s2", State: "streaming", Sync: "async"}},
+		Sessions:   []store.Session{{PID: 9, State: "active", Age: time.Minute, HoldsVacuum: true}, {PID: 10, State: "active", Age: time.Hour}},
+		LiveTuples: 1000, DeadTuples: 500, Slots: []store.Slot{{Name: "s1", Active: true, Status: "reserved", Held: mib}},
+		Connections: 20, MaxConnections: 97}
+	return d
+}
+
+func TestASoundInstallationHasNoFindings(t *testing.T) {
+	t.Parallel()
+	for _, d := range []store.Diagnosis{soundSQLite(), soundPostgres()} {
+		got := inWords(d, true, nil, doctorNow)
+		require.Empty(t, got.Findings)
+		require.Equal(t, "sound", got.Status)
+		require.Contains(t, got.Checked, "key_ring")
+		require.Greater(t, len(got.Checked), 9)
+	}
+}
+
+// TestEachFindingIsMade plants each fault in facts that are sound otherwise.
+func TestEachFindingIsMade(t *testing.T) {
+	t.Parallel()
+	type planted struct {
+		name   string
+		on     func() store.Diagnosis
+		plant  func(*store.Diagnosis)
+		level  string
+		check  string
+		phrase string
+	}
+	held := store.DepthKey{State: delivery.Pending}
+	list := []planted{
+		{"no schema", soundSQLite, func(d *store.Diagnosis) { d.Schema = store.SchemaFacts{Want: 5} }, fault, "schema", "no schema"},
+		{"old schema", soundSQLite, func(d *store.Diagnosis) { d.Schema.Have = 4 }, fault, "schema", "needs 5"},
+		{"new schema", soundSQLite, func(d *store.Diagnosis) { d.Schema.Have = 6 }, note, "schema", "schema 6"},
+		{"closed schema", soundSQLite, func(d *store.Diagnosis) { d.Schema.Have, d.Schema.MinReader = 6, 6 }, fault, "schema", "from schema 6 on"},
+		{"key ring", soundSQLite, func(d *store.Diagnosis) { d.KeyRing = errors.New("it does not open: is it another one?") }, fault, "key_ring", "It does not open"},
+		{"unknown", soundSQLite, func(d *store.Diagnosis) {
+			d.Unknown = []store.UnknownFact{{What: "the queue", Err: errors.New("permission denied")}}
+		}, warning, "doctor", "permission denied"},
+		{"invariant", soundSQLite, func(d *store.Diagnosis) {
+			d.Broken = []store.Violation{{Invariant: store.Invariant{Name: "overspent", Means: "more attempts"}, Rows: 3}}
+		}, fault, "invariants", "3 rows: more attempts (overspent)"},
+		{"late, nobody runs", soundSQLite, func(d *store.Diagnosis) {
+			d.Broken = []store.Violation{{Invariant: store.Invariant{Name: "pending_overdue", Late: true}, Rows: 3}}
+			d.Running = false
+		}, warning, "invariants", "pending_overdue"},
+		{"late, somebody runs", soundSQLite, func(d *store.Diagnosis) {
+			d.Broken = []store.Violation{{Invariant: store.Invariant{Name: "pending_overdue", Late: true}, Rows: 3}}
+		}, warning, "invariants", "pending_overdue"},
+		{"journal mode", soundSQLite, func(d *store.Diagnosis) { d.SQLite.JournalMode = "delete" }, warning, "sqlite", "journal mode is delete"},
+		{"synchronous", soundSQLite, func(d *store.Diagnosis) { d.SQLite.Synchronous = 1 }, fault, "sqlite", "synchronous=1"},
+		{"corrupt", soundSQLite, func(d *store.Diagnosis) { d.SQLite.Corrupt = []string{"row 3 missing from index x"} }, fault, "sqlite", "row 3 missing"},
+		{"mode", soundSQLite, func(d *store.Diagnosis) { d.SQLite.Mode = 0o644 }, warning, "sqlite", "0644"},
+		{"wal", soundSQLite, func(d *store.Diagnosis) { d.SQLite.WALSize = 3 * gib }, warning, "sqlite", "3.0 GiB"},
+		{"little room", soundSQLite, func(d *store.Diagnosis) { d.SQLite.Free = gib }, warning, "disk", "1.0 GiB left"},
+		{"less than the database", soundSQLite, func(d *store.Diagnosis) { d.SQLite.Size = 20 * gib }, warning, "disk", "20.0 GiB"},
+		{"no room", soundSQLite, func(d *store.Diagnosis) { d.SQLite.Free = 10 * mib }, fault, "disk", "10 MiB left"},
+		{"nobody runs", soundSQLite, func(d *store.Diagnosis) { d.Running = false }, note, "servers", "No server"},
+		{"dead node", soundPostgres, func(d *store.Diagnosis) { d.Nodes[1].BeatAt = doctorNow.Add(-time.Minute) }, warning, "servers", "node b"},
+		{"two versions", soundPostgres, func(d *store.Diagnosis) { d.Nodes[1].Version = "v2" }, note, "servers", "v1, v2"},
+		{"paused", soundSQLite, func(d *store.Diagnosis) { d.Pause = delivery.Pause{Since: doctorNow, Reason: "why", Actor: "cli"} }, warning, "sending", "by cli: why"},
+		{"restored", soundSQLite, func(d *store.Diagnosis) { d.Pause = delivery.Pause{Since: doctorNow, Restored: doctorNow} }, warning, "sending", "restored"},
+		{"late", soundSQLite, func(d *store.Diagnosis) {
+			d.Depths = store.Depths{OldestDue: 2 * time.Minute, Rows: map[store.DepthKey]int{held: 7}}
+		}, warning, "queue", "2m0s; 7 are pending"},
+		{"held", soundSQLite, func(d *store.Diagnosis) {
+			d.Depths.Held = map[delivery.Reason]int{delivery.CredentialDenied: 4, delivery.InDoubt: 0}
+		}, warning, "holds", "4 deliveries are held: credential_denied"},
+		{"dead", soundSQLite, func(d *store.Diagnosis) {
+			d.Depths.Dead = map[delivery.Reason]int{delivery.Exhausted: 2, delivery.Rejected: 1}
+		}, note, "dead_letters", "1 rejected, 2 exhausted"},
+		{"suspect", soundSQLite, func(d *store.Diagnosis) { d.Depths.Suspect = 3 }, note, "devices", "3 devices"},
+		{"no backup", soundSQLite, func(d *store.Diagnosis) { d.BackupAt = time.Time{} }, note, "backup", "No backup"},
+		{"old backup", soundSQLite, func(d *store.Diagnosis) { d.BackupAt = doctorNow.Add(-8 * 24 * time.Hour) }, warning, "backup", "8 days"},
+		{"standby", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Recovery = true }, fault, "durability", "is a standby"},
+		{"fsync", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Fsync = false }, fault, "durability", "fsync is off"},
+		{"full pages", soundPostgres, func(d *store.Diagnosis) { d.Postgres.FullPageWrites = false }, fault, "durability", "full_page_writes"},
+		{"commit off", soundPostgres, func(d *store.Diagnosis) { d.Postgres.SynchronousCommit = "off" }, note, "durability", "synchronous_commit is off"},
+		{"commit local", soundPostgres, func(d *store.Diagnosis) { d.Postgres.SynchronousCommit = "local" }, warning, "durability", "is local"},
+		{"no standby", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Standbys = nil }, warning, "standbys", "no standby"},
+		{"asynchronous", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Standbys[0].Sync = "async" }, warning, "standbys", "asynchronous: s1, s2"},
+		{"hidden", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Standbys = []store.Standby{{Name: "s1"}} }, note, "standbys", "may not see"},
+		{"old snapshot", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Sessions[0].Age = time.Hour }, warning, "vacuum", "session 9"},
+		{"idle", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Sessions[1].State = "idle in transaction" }, warning, "vacuum", "session 10"},
+		{"prepared", soundPostgres, func(d *store.Diagnosis) {
+			d.Postgres.Sessions[0] = store.Session{Prepared: "two", State: "prepared", Age: time.Hour, HoldsVacuum: true}
+		}, warning, "vacuum", `"two"`},
+		{"dead rows", soundPostgres, func(d *store.Diagnosis) { d.Postgres.DeadTuples = 200_000 }, warning, "vacuum", "200000 dead rows"},
+		{"slot", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Slots[0].Active, d.Postgres.Slots[0].Held = false, 2*gib }, warning, "replication_slots", "2.0 GiB"},
+		{"lost slot", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Slots[0].Status = "lost" }, warning, "replication_slots", "is lost"},
+		{"slow slot", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Slots[0].Held = 20 * gib }, warning, "replication_slots", "is behind"},
+		{"few connections", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Connections = 90 }, warning, "connections", "90 of 97"},
+		{"no connections", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Connections = 97 }, fault, "connections", "97 of 97"},
+		{"clock", soundPostgres, func(d *store.Diagnosis) { d.ClockAhead = -3 * time.Second }, warning, "clock", "3s behind"},
+	}
+	for _, p := range list {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			d := p.on()
+			p.plant(&d)
+			got := inWords(d, true, nil, doctorNow)
+			if !d.Running && p.check != "servers" { // which is said as well
+				require.Equal(t, "servers", got.Findings[0].Check)
+				got.Findings = got.Findings[1:]
+			}
+			require.Len(t, got.Findings, 1, "%v", got.Findings)
+			f := got.Findings[0]
+			require.Equal(t, p.level+" "+p.check, f.Level+" "+f.Check)
+			require.Contains(t, f.What, p.phrase)
+			for _, text := range []string{f.What, f.Why, f.Do} {
+				require.NotEmpty(t, text)
+				require.Contains(t, ".:)?", text[len(text)-1:], "a sentence: %s", text)
+			}
+			require.Equal(t, map[string]string{fault: "faults", warning: "warnings", note: "sound"}[p.level], got.Status)
+		})
+	}
+}
+
+// TestDoctorBesideAServer runs the command, and what its exit code says.
+func TestDoctorBesideAServer(t *testing.T) {
+	t.Parallel()
+	k := startServer(t)
+	say := func(want int, args ...string) string {
+		t.Helper()
+		code, out, errs := k.command(append([]string{"doctor"}, args...)...)
+		require.Equal(t, want, code, "%s%s", out, errs)
+		require.Empty(t, errs)
+		return out
+	}
+	// Of the machine that the tests run on nothing is known, so what it says of the
+	// disk is left out.
+	status := func(args ...string) (diagnosis, string) {
+		t.Helper()
+		code, out, errs := k.command(append([]string{"doctor", "--json"}, args...)...)
+		var d diagnosis
+		require.NoError(t, json.Unmarshal([]byte(out), &d), errs)
+		var names []string
+		for _, f := range d.Findings {
+			if f.Check != "disk" {
+				names = append(names, f.Level+" "+f.Check)
+			}
+		}
+		require.Equal(t, map[string]int{"sound": exitOK, "warnings": exitWarnings, "faults": exitFaults}[d.Status], code)
+		return d, strings.Join(names, ", ")
+	}
+	d, found := status("--deep")
+	require.Equal(t, "note backup", found)
+	require.Contains(t, d.Checked, "invariants")
+	require.Contains(t, d.Database, "carillon.db")
+	k.must("backup", "--to", filepath.Join(k.dir, "backup"))
+	_, found = status()
+	require.Empty(t, found)
+
+	k.must("sending", "pause", "--reason", "moving house")
+	_, found = status()
+	require.Equal(t, "warning sending", found)
+	if d.Status == "sound" { // the disk has room
+		text := say(exitWarnings)
+		require.Contains(t, text, "WARNING (sending): ")
+		require.Contains(t, text, "moving house")
+		require.Contains(t, text, "What to do: ")
+		require.Contains(t, text, "0 faults, 1 warnings.")
+	}
+	k.must("sending", "resume")
+	require.Zero(t, k.server.stop())
+	_, found = status()
+	require.Equal(t, "note servers", found)
+
+	ring := filepath.Join(k.dir, "another")
+	k.must("key-ring", "init", "--out", ring)
+	text := say(exitFaults, "--key-ring-file", ring)
+	require.Contains(t, text, "FAULT (key_ring): ")
+	_, found = status("--key-ring-file", filepath.Join(k.dir, "missing"))
+	require.Equal(t, "fault key_ring, note servers", found)
+
+	code, _, errs := k.command("doctor", "--database-url", filepath.Join(k.dir, "missing.db"))
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "no such file")
+	require.NoFileExists(t, filepath.Join(k.dir, "missing.db"), "looking makes nothing")
+	require.NoError(t, os.WriteFile(filepath.Join(k.dir, "empty.db"), nil, 0o600))
+	code, out, _ := k.command("doctor", "--database-url", filepath.Join(k.dir, "empty.db"))
+	require.Equal(t, exitFaults, code)
+	require.Contains(t, out, "no schema")
+}

@@ -1,0 +1,161 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/carillonhq/carillon/store/archive"
+)
+
+// firstArchived is the oldest schema that a backup is made of: from there on a
+// restored database knows that it must not send.
+const firstArchived = 5
+
+// notArchived is the table of the migrations: it belongs to the database, and not
+// to what it holds.
+const notArchived = "goose_db_version"
+
+// patient opens a pool whose statements may take as long as they take, and the
+// words that begin a snapshot on it.
+func (s *Store) patient() (db *sql.DB, snapshot string, err error) {
+	switch d := s.db.(type) {
+	case *postgres:
+		return d.pool(0, 1), "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ", nil
+	case *sqliteFile:
+		db, err = d.openWriter()
+		return db, "BEGIN", err // a snapshot from the first read on
+	}
+	return nil, "", fmt.Errorf("a database of an unknown kind: %T", s.db)
+}
+
+// Backup writes all that the database holds to w, as of one moment, while others
+// go on writing. version is the program's. Peek is enough for it. What is sealed
+// stays sealed, and the key ring is not part of it.
+func (s *Store) Backup(ctx context.Context, version string, w io.Writer) (_ archive.Summary, err error) {
+	db, snapshot, err := s.patient()
+	if err != nil {
+		return archive.Summary{}, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return archive.Summary{}, fmt.Errorf("open the database: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	created := s.now()
+	if _, err := conn.ExecContext(ctx, snapshot); err != nil {
+		return archive.Summary{}, fmt.Errorf("begin the snapshot: %w", err)
+	}
+	defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") }()
+	// The first read fixes what the snapshot is of.
+	schema, err := schemaVersion(ctx, conn)
+	if err != nil {
+		return archive.Summary{}, err
+	}
+	if schema < firstArchived {
+		return archive.Summary{}, fmt.Errorf("the database has schema %d, and backups are made from schema %d on: run `carillon migrate up` first", schema, firstArchived)
+	}
+	tables, err := s.archivedTables(ctx, conn)
+	if err != nil {
+		return archive.Summary{}, fmt.Errorf("read the schema: %w", err)
+	}
+	a, err := archive.NewWriter(w, archive.Header{Version: version, Schema: schema, Database: s.kind(), CreatedAt: created, SnapshotAt: s.now()})
+	if err != nil {
+		return archive.Summary{}, fmt.Errorf("write the backup: %w", err)
+	}
+	for _, t := range tables {
+		if err := copyOut(ctx, conn, t, a); err != nil {
+			a.Abandon()
+			return archive.Summary{}, fmt.Errorf("back up the table %s: %w", t.Name, err)
+		}
+	}
+	sum, err := a.Close()
+	if err != nil {
+		return archive.Summary{}, fmt.Errorf("write the backup: %w", err)
+	}
+	return sum, nil
+}
+
+// RecordBackup notes that there is a backup, for whoever asks how old the newest
+// one is. Peek is enough for it.
+func (s *Store) RecordBackup(ctx context.Context, sum archive.Summary, actor string) error {
+	_, err := s.writeDB.ExecContext(ctx, setFact, factBackup, millis(sum.Header.SnapshotAt), actor,
+		fmt.Sprintf("%d rows, sha256 %s", sum.Rows(), sum.Sum))
+	return err
+}
+
+func schemaVersion(ctx context.Context, db queryer) (v int64, err error) {
+	err = db.QueryRowContext(ctx, "SELECT coalesce(max(version_id),0) FROM goose_db_version").Scan(&v)
+	if err != nil {
+		return 0, fmt.Errorf("read the schema version: %w", err)
+	}
+	return v, nil
+}
+
+// archivedTables walks the schema, so that a table which a migration adds is
+// part of the next backup without anybody thinking of it.
+func (s *Store) archivedTables(ctx context.Context, db queryer) ([]archive.Table, error) {
+	query := `SELECT m.name, c.name FROM sqlite_schema m JOIN pragma_table_info(m.name) c
+ WHERE m.type='table' AND m.name<>? AND m.name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY m.name, c.cid`
+	if s.onPostgres() {
+		query = `SELECT c.table_name::text, c.column_name::text FROM information_schema.columns c
+ JOIN information_schema.tables t ON t.table_schema=c.table_schema AND t.table_name=c.table_name
+ WHERE t.table_schema=current_schema() AND t.table_type='BASE TABLE' AND t.table_name<>? ORDER BY c.table_name::text COLLATE "C", c.ordinal_position`
+	}
+	rows, err := db.QueryContext(ctx, query, notArchived)
+	if err != nil {
+		return nil, err
+	}
+	var out []archive.Table
+	_, err = collect(rows, func(r *sql.Rows) (none struct{}, err error) {
+		var table, column string
+		err = r.Scan(&table, &column)
+		if len(out) == 0 || out[len(out)-1].Name != table {
+			out = append(out, archive.Table{Name: table})
+		}
+		t := &out[len(out)-1]
+		t.Columns = append(t.Columns, column)
+		return none, err
+	})
+	return out, err
+}
+
+// kind of database, as files and people call it.
+func (s *Store) kind() string {
+	if s.onPostgres() {
+		return "postgres"
+	}
+	return "sqlite"
+}
+
+// identifiers lists names for SQL.
+func identifiers(names []string) string { return `"` + strings.Join(names, `","`) + `"` }
+
+func copyOut(ctx context.Context, db queryer, t archive.Table, a *archive.Writer) error {
+	if err := a.Table(t); err != nil {
+		return err
+	}
+	rows, err := db.QueryContext(ctx, "SELECT "+identifiers(t.Columns)+" FROM "+identifiers([]string{t.Name}))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	values := make([]any, len(t.Columns))
+	into := make([]any, len(t.Columns))
+	for i := range values {
+		into[i] = &values[i]
+	}
+	for rows.Next() {
+		if err := rows.Scan(into...); err != nil {
+			return err
+		}
+		if err := a.Row(values); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
