@@ -16,7 +16,7 @@ func (e *Engine) upkeepLoop() {
 			e.upkeep()
 		}
 		if e.onDuty("stale devices", staleEvery) {
-			e.keepUp("devices without a sign of life are retired", func(ctx context.Context, now time.Time) (int, error) {
+			e.keepUp("stale devices", func(ctx context.Context, now time.Time) (int, error) {
 				return e.o.Store.RetireStale(ctx, e.o.StaleAfter, now)
 			})
 		}
@@ -25,11 +25,11 @@ func (e *Engine) upkeepLoop() {
 
 func (e *Engine) upkeep() {
 	s := e.o.Store
-	e.keepUp("expired webhook secrets are removed", s.DropExpiredSecrets)
-	e.keepUp("secrets of replaced credentials are removed", repeated(func(ctx context.Context, now time.Time) (int, error) {
+	e.keepUp("expired webhook secrets", s.DropExpiredSecrets)
+	e.keepUp("secrets of replaced credentials", repeated(func(ctx context.Context, now time.Time) (int, error) {
 		return s.DropReplacedCredentials(ctx, now.Add(-e.o.OldCredentials), moveLimit)
 	}))
-	e.keepUp("revoked and expired API keys are removed", repeated(func(ctx context.Context, now time.Time) (int, error) {
+	e.keepUp("revoked and expired API keys", repeated(func(ctx context.Context, now time.Time) (int, error) {
 		return s.DropOldKeys(ctx, now.Add(-e.o.Retention.Rows), moveLimit)
 	}))
 }
@@ -54,8 +54,8 @@ func (e *Engine) keepUp(what string, run func(context.Context, time.Time) (int, 
 	n, err := run(e.loopCtx, e.o.Now())
 	switch {
 	case err != nil && e.loopCtx.Err() == nil:
-		e.o.Log.Error(what, "rows", n, "error", err)
+		e.o.Log.Error("upkeep", "what", what, "rows", n, "error", err)
 	case n > 0:
-		e.o.Log.Info(what, "rows", n)
+		e.o.Log.Info("upkeep", "what", what, "rows", n)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -111,11 +112,24 @@ func (r *KeyRing) subjectKey(tenant ids.ID, sealed []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var clear keyset.MemReaderWriter
-	if err := insecurecleartextkeyset.Write(h, &clear); err != nil || len(clear.Keyset.GetKey()) == 0 {
+	var (
+		text  bytes.Buffer
+		plain struct {
+			Key []struct {
+				KeyData struct {
+					Value []byte `json:"value"`
+				} `json:"keyData"`
+			} `json:"key"`
+		}
+	)
+	err = insecurecleartextkeyset.Write(h, keyset.NewJSONWriter(&text))
+	if err == nil {
+		err = json.Unmarshal(text.Bytes(), &plain)
+	}
+	if err != nil || len(plain.Key) == 0 || len(plain.Key[0].KeyData.Value) == 0 {
 		return nil, errors.New("the tenant's keys cannot be read")
 	}
-	return hkdf.Key(sha256.New, clear.Keyset.GetKey()[0].GetKeyData().GetValue(), nil, "carillon erasure subject "+tenant.Format(ids.Tenant), sha256.Size)
+	return hkdf.Key(sha256.New, plain.Key[0].KeyData.Value, nil, "carillon erasure subject "+tenant.Format(ids.Tenant), sha256.Size)
 }
 
 // ad is the associated data: a sealed value opens only in the row it was made for.

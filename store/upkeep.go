@@ -12,6 +12,7 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/tenants"
+	"github.com/carillonhq/carillon/webhooks"
 )
 
 var _ delivery.UpkeepStore = (*Store)(nil)
@@ -183,12 +184,7 @@ func (s *Store) dropExpired(ctx context.Context, tenant, id ids.ID, sealed []byt
 	if err != nil {
 		return 0, nil //nolint:nilerr // of a tenant that is being deleted, or nothing that this could mend
 	}
-	left := slices.Clone(all)
-	for i := len(left) - 1; i >= 0; i-- {
-		if !left[i].Counts(now) {
-			left = slices.Delete(left, i, i+1)
-		}
-	}
+	left := slices.DeleteFunc(slices.Clone(all), func(x webhooks.Secret) bool { return !x.Counts(now) })
 	if len(left) == len(all) {
 		return 0, nil
 	}

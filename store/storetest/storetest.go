@@ -87,7 +87,7 @@ func Run(t *testing.T, open func(t *testing.T) Opened) {
 	for _, group := range []map[string]func(*kit){
 		acceptTests(), claimTests(), finishTests(), holdTests(), commandTests(), purgeTests(), ledgerTests(),
 		deviceTests(), endpointTests(), tenantTests(), credentialTests(), tenancyTests(), modelTests(), jobTests(), replayTests(),
-		erasureTests(), upkeepTests(), pauseTests(),
+		erasureTests(), deletionTests(), upkeepTests(), pauseTests(),
 	} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {
