@@ -49,7 +49,7 @@ func compile(flags ...string) (string, error) {
 
 // TestMain runs what depends on the database on both.
 func TestMain(m *testing.M) {
-	os.Exit(pgtest.OnBoth(m, "Browser", "DemoPage", "Kill", "Torture", "PowerCut", "Table", "Imports", "Libraries", "OnlyTheCommand", "NoInit", "TheImage", "RaceDetector"))
+	os.Exit(pgtest.OnBoth(m, "Browser", "DemoPage", "Kill", "Outage", "Torture", "PowerCut", "Table", "Imports", "Libraries", "OnlyTheCommand", "NoInit", "TheImage", "RaceDetector"))
 }
 
 func withoutRace(flags string) string {
@@ -97,13 +97,18 @@ func (l *lockedLog) tail() string {
 // install prepares an installation that talks to a simulator.
 func install(t *testing.T, sim *simulator.Simulator) *binary {
 	t.Helper()
-	path, err := build()
-	require.NoError(t, err)
-	b := &binary{t: t, path: path, dir: t.TempDir(), log: &lockedLog{}}
-	b.database = pgtest.URL(t, func(url string) error {
+	return installOn(t, sim, pgtest.URL(t, func(url string) error {
 		_, err := store.Migrations(context.Background(), url, true)
 		return err
-	})
+	}))
+}
+
+// installOn prepares an installation on a database, which the first command migrates.
+func installOn(t *testing.T, sim *simulator.Simulator, database string) *binary {
+	t.Helper()
+	path, err := build()
+	require.NoError(t, err)
+	b := &binary{t: t, path: path, dir: t.TempDir(), database: database, log: &lockedLog{}}
 	ring := filepath.Join(b.dir, "keyring")
 	ca := filepath.Join(b.dir, "ca.pem")
 	require.NoError(t, os.WriteFile(ca, sim.APNs().CAPEM, 0o600))

@@ -4,9 +4,8 @@ package migrations
 
 import (
 	"embed"
+	"errors"
 	"io/fs"
-	"path"
-	"testing/fstest"
 )
 
 // A build with this tag stands for the next version: tests run it beside this
@@ -17,18 +16,27 @@ var nextFiles embed.FS
 
 // add adds the files of that version to those of a folder.
 func add(name string, files fs.FS) fs.FS {
-	all := fstest.MapFS{}
-	for _, from := range []fs.FS{files, must(fs.Sub(nextFiles, path.Join("next", name)))} {
-		for _, f := range must(fs.ReadDir(from, ".")) {
-			all[f.Name()] = &fstest.MapFile{Data: must(fs.ReadFile(from, f.Name()))}
-		}
+	next, err := fs.Sub(nextFiles, "next/"+name)
+	if err != nil {
+		panic(err) // the folder is embedded above
 	}
-	return all
+	return union{files, next}
 }
 
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err) // the files are embedded
+type union [2]fs.FS
+
+// Open implements fs.FS.
+func (u union) Open(name string) (fs.File, error) {
+	f, err := u[0].Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return u[1].Open(name)
 	}
-	return v
+	return f, err
+}
+
+// ReadDir implements fs.ReadDirFS.
+func (u union) ReadDir(name string) ([]fs.DirEntry, error) {
+	a, errA := fs.ReadDir(u[0], name)
+	b, errB := fs.ReadDir(u[1], name)
+	return append(a, b...), errors.Join(errA, errB)
 }

@@ -81,6 +81,7 @@ type turn struct {
 	served ids.ID
 	// On PostgreSQL: see claimShared.
 	tenants []ids.ID
+	lately  map[ids.ID]time.Time
 	looked  time.Time
 	took    time.Duration
 	mark    int64

@@ -2,6 +2,7 @@ package store
 
 import (
 	"database/sql"
+	"maps"
 	"slices"
 	"time"
 
@@ -38,6 +39,7 @@ const (
 	markSlack  = 5 * time.Second
 	wholeLook  = 30 * time.Second // without the mark, for whatever came later still
 	mostAtOnce = 1000
+	latelyDue  = 5 * time.Minute
 )
 
 // claimShared claims beside other nodes. What finished lately leaves dead entries
@@ -73,13 +75,23 @@ func (t *tx) claimShared(o delivery.ClaimOrder) ([]delivery.Claimed, error) {
 	return t.leaseTogether(found, o)
 }
 
+// lookForTenants finds those that have something due. Between two looks that take
+// long, those that had something lately are asked.
 func (t *tx) lookForTenants(u *turn, o delivery.ClaimOrder, mark int64) (err error) {
 	if mark != 0 && u.took > lookQuick && o.Now.Sub(u.looked) < lookShare*u.took {
+		maps.DeleteFunc(u.lately, func(_ ids.ID, at time.Time) bool { return o.Now.Sub(at) > latelyDue })
+		u.tenants = slices.Sorted(maps.Keys(u.lately))
 		return nil
 	}
 	begun := t.s.now()
 	u.tenants, err = t.tenantsDue(o.Lane, o.Now, mark)
 	u.looked, u.took = o.Now, t.s.now().Sub(begun)
+	if u.lately == nil {
+		u.lately = map[ids.ID]time.Time{}
+	}
+	for _, tenant := range u.tenants {
+		u.lately[tenant] = o.Now
+	}
 	return err
 }
 

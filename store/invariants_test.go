@@ -13,6 +13,7 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/pgtest"
 	"github.com/carillonhq/carillon/tenants"
 )
 
@@ -20,19 +21,25 @@ import (
 func raw(t *testing.T, o testOptions, query string, args ...any) {
 	t.Helper()
 	db := rawDB(t, o)
-	for n := 1; store.IsPostgres(o.URL) && strings.Contains(query, "?"); n++ {
-		query = strings.Replace(query, "?", "$"+strconv.Itoa(n), 1)
-	}
+	defer func() { require.NoError(t, db.Close()) }()
 	for i, a := range args {
 		if id, ok := a.(ids.ID); ok {
 			args[i] = int64(id)
 		}
 	}
-	r, err := db.Exec(query, args...)
+	r, err := db.Exec(numbered(query), args...)
 	require.NoError(t, err)
 	n, err := r.RowsAffected()
 	require.NoError(t, err)
 	require.Positive(t, n, "the fault was planted")
+}
+
+// numbered is a statement as PostgreSQL reads it, while the tests run there.
+func numbered(query string) string {
+	for n := 1; pgtest.Postgres() && strings.Contains(query, "?"); n++ {
+		query = strings.Replace(query, "?", "$"+strconv.Itoa(n), 1)
+	}
+	return query
 }
 
 func rawDB(t *testing.T, o testOptions) *sql.DB {
@@ -117,7 +124,7 @@ func TestEachFaultIsFound(t *testing.T) {
 		"reason_missing":        {delivery.Dead, "UPDATE deliveries SET reason=0" + of},
 		"overspent":             {delivery.Sent, "UPDATE deliveries SET spent=22" + of},
 		"notification_unserved": {delivery.Sent, "DELETE FROM deliveries" + of},
-		"marker_unserved":       {delivery.Sent, "UPDATE fanouts SET due_at=due_at-3660001 WHERE ?>0"},
+		"marker_unserved":       {delivery.Sent, "UPDATE fanouts SET due_at=due_at-3660001 WHERE notification_id<>?"},
 		"content_missing":       {delivery.Pending, "DELETE FROM payloads" + of},
 	}
 	for _, i := range store.Invariants() {

@@ -30,7 +30,9 @@ type Options struct {
 	// the machine's on SQLite and the database's on PostgreSQL, so that nodes
 	// whose clocks differ agree.
 	Now func() time.Time
-	IDs *ids.Generator
+	// Machine is the machine's clock, which a test may set wrong.
+	Machine func() time.Time
+	IDs     *ids.Generator
 	// Migrate brings the schema up to date; otherwise Open fails when it is not,
 	// unless Unchecked.
 	Migrate   bool
@@ -136,9 +138,13 @@ func (s *Store) start(ctx context.Context) (err error) {
 	if err := s.db.open(ctx, s); err != nil {
 		return err
 	}
+	if s.opts.Machine == nil {
+		s.opts.Machine = time.Now
+	}
 	if s.opts.Now == nil {
-		s.opts.Now = time.Now
+		s.opts.Now = s.opts.Machine
 		if pg, ok := s.db.(*postgres); ok {
+			pg.clock.machine = s.opts.Machine
 			if err := pg.clock.set(ctx, s.readDB); err != nil {
 				return fmt.Errorf("read the database's clock: %w", err)
 			}

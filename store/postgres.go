@@ -131,7 +131,10 @@ func (p *postgres) open(ctx context.Context, s *Store) error {
 
 // look asks the server what must be known before the pools are opened.
 func (p *postgres) look(ctx context.Context) error {
+	own := p.config.DefaultQueryExecMode
+	p.config.DefaultQueryExecMode = pgx.QueryExecModeExec // as long as there may be a pooler
 	db := p.pool(answerWithin, 1)
+	p.config.DefaultQueryExecMode = own
 	defer func() { _ = db.Close() }()
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -292,12 +295,13 @@ func (p *postgres) taken(err error) bool {
 
 // serverClock tells the database's time without asking for it each time.
 type serverClock struct {
-	ahead atomic.Int64 // of this machine's clock, ns
-	trip  atomic.Int64 // how long the question took that told so, ns
-	asked atomic.Int64 // when, unix ms of this machine
+	machine func() time.Time
+	ahead   atomic.Int64 // of this machine's clock, ns
+	trip    atomic.Int64 // how long the question took that told so, ns
+	asked   atomic.Int64 // when, unix ms of this machine
 }
 
-func (c *serverClock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *serverClock) now() time.Time { return c.machine().Add(time.Duration(c.ahead.Load())) }
 
 // staleClock is how long a quick answer is worth more than a slow, newer one.
 const staleClock = 30 * time.Second
@@ -305,11 +309,11 @@ const staleClock = 30 * time.Second
 // set asks for the time. The answer is off by at most half of what the question took.
 func (c *serverClock) set(ctx context.Context, db queryer) error {
 	var micros int64
-	sent := time.Now()
+	sent := c.machine()
 	if err := db.QueryRowContext(ctx, "SELECT (extract(epoch FROM clock_timestamp())*1000000)::bigint").Scan(&micros); err != nil {
 		return err
 	}
-	c.heard(sent, time.Now(), time.UnixMicro(micros))
+	c.heard(sent, c.machine(), time.UnixMicro(micros))
 	return nil
 }
 

@@ -77,7 +77,7 @@ func (c *Cluster) start() error {
 		return err
 	}
 	if err := await("the monitor answers", c.monitor.proc, pings(c.monitor.url(monitorUser, monitorDatabase))); err != nil {
-		return err
+		return fmt.Errorf("%w; its log:\n%s", err, c.folder.tail())
 	}
 	if err := c.createNode(first); err != nil {
 		return err

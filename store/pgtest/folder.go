@@ -127,7 +127,7 @@ func (f *folder) command(program string, args ...string) (*exec.Cmd, error) {
 	cmd := exec.Command(program, args...)
 	cmd.Dir = f.path
 	cmd.Env = []string{"PATH=" + filepath.Dir(program) + ":/usr/bin:/bin", "HOME=" + f.path, "XDG_RUNTIME_DIR=" + f.path, "LC_ALL=C", "TZ=UTC",
-		"PG_REGRESS_SOCK_DIR=" + f.path} // where pg_autoctl has servers put their sockets
+		"PGUSER=" + superuser, "PG_REGRESS_SOCK_DIR=" + f.path} // for pg_autoctl: whom it is at its servers, and where their sockets are
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: f.owner}
 	return cmd, nil

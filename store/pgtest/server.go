@@ -28,7 +28,7 @@ const (
 	ordinary = "carillon"
 
 	// patience is how long something may take that normally takes less than a second.
-	patience = 60 * time.Second
+	patience = 2 * time.Minute
 )
 
 // Options of Start.

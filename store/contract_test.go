@@ -11,31 +11,40 @@ import (
 
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/pgtest"
 	"github.com/carillonhq/carillon/store/storetest"
 )
 
 var _ storetest.Store = (*store.Store)(nil)
 
-func TestSQLite(t *testing.T) {
+// TestMain runs everything on SQLite, and on PostgreSQL all but what looks into
+// SQLite's own workings, or brings a server of its own.
+func TestMain(m *testing.M) {
+	os.Exit(pgtest.OnBoth(m, "OneFaultNever", "ATroubledDatabase", "AFullQueue", "CloseWritesWhatWaits", "QueriesUseTheirIndexes", "ADatabaseThatTakesNoWrites", "LeasesOfADeadProcess", "OneEngineAtATime", "SecretsAreNowhereInTheFiles",
+		"ForgetsWhoWasErased", "NothingIsErasedThat", "ALineThatACrash", "LapsedLeasesOfJobs",
+		"AnOlderBackupIsMigrated", "ABackupOfOtherColumns", "ASchemaWithoutThePause", "FaultsOfTheFile", "FaultsOfPostgres"))
+}
+
+func TestContract(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storetest.Opened {
 		t.Helper()
 		o := options(t)
 		s := open(t, o)
-		db, err := sql.Open("sqlite", o.URL+"?_pragma=busy_timeout(10000)")
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = db.Close() })
-		return storetest.Opened{Store: s, Clock: o.clock, IDs: o.IDs,
+		db := rawDB(t, o)
+		opened := storetest.Opened{Store: s, Clock: o.clock, IDs: o.IDs,
 			Dump: func(t *testing.T) storetest.Dump {
 				t.Helper()
-				return dump(t, db, `SELECT name FROM sqlite_master WHERE type='table'`)
+				return dump(t, db)
 			},
 			Exec: func(t *testing.T, query string, args ...any) {
 				t.Helper()
-				_, err := db.Exec(query, args...)
+				_, err := db.Exec(numbered(query), args...)
 				require.NoError(t, err)
 			},
-			Files: func(t *testing.T) (all []byte) {
+		}
+		if !pgtest.Postgres() {
+			opened.Files = func(t *testing.T) (all []byte) {
 				t.Helper()
 				names, err := filepath.Glob(o.URL + "*")
 				require.NoError(t, err)
@@ -45,8 +54,9 @@ func TestSQLite(t *testing.T) {
 					all = append(all, b...)
 				}
 				return all
-			},
+			}
 		}
+		return opened
 	})
 }
 
@@ -60,8 +70,16 @@ func exec(t *testing.T, path, query string) {
 	require.NoError(t, err)
 }
 
-// dump reads all tables that a query names.
-func dump(t *testing.T, db *sql.DB, tables string) storetest.Dump {
+// tableNames lists all tables.
+func tableNames() string {
+	if pgtest.Postgres() {
+		return `SELECT table_name::text FROM information_schema.tables WHERE table_schema='public' AND table_type='BASE TABLE'`
+	}
+	return `SELECT name FROM sqlite_master WHERE type='table'`
+}
+
+// dump reads all tables.
+func dump(t *testing.T, db *sql.DB) storetest.Dump {
 	t.Helper()
 	query := func(q string) (columns []string, out [][]any) {
 		rows, err := db.Query(q)
@@ -82,7 +100,7 @@ func dump(t *testing.T, db *sql.DB, tables string) storetest.Dump {
 		return columns, out
 	}
 	d := storetest.Dump{}
-	_, names := query(tables)
+	_, names := query(tableNames())
 	for _, name := range names {
 		columns, rows := query("SELECT * FROM " + name[0].(string))
 		table := storetest.Table{Columns: columns}
@@ -109,8 +127,13 @@ func options(t *testing.T) testOptions {
 	ring, _, err := store.NewKeyRing()
 	require.NoError(t, err)
 	clock := storetest.NewClock()
-	return testOptions{clock: clock, Options: store.Options{URL: filepath.Join(t.TempDir(), "c.db"), KeyRing: ring, Now: clock.Now,
-		IDs: ids.NewGenerator(1, clock.Now), Migrate: true}}
+	return testOptions{clock: clock, Options: store.Options{URL: pgtest.URL(t, migrated), KeyRing: ring, Now: clock.Now,
+		IDs: ids.NewGenerator(1, clock.Now), Migrate: true, Connections: 8}}
+}
+
+func migrated(url string) error {
+	_, err := store.Migrations(context.Background(), url, true)
+	return err
 }
 
 func open(t *testing.T, o testOptions) *store.Store {
