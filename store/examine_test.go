@@ -188,6 +188,10 @@ func TestExamineFindsFaultsOfPostgres(t *testing.T) {
 	}
 	follower := follow(t, o.URL, "follower")
 
+	slow := o
+	slow.Machine = func() time.Time { return time.Now().Add(-time.Hour) }
+	require.InDelta(t, time.Hour, examine(t, slow, false).ClockAhead, float64(10*time.Second))
+
 	d := examine(t, o, false)
 	require.Empty(t, d.Unknown)
 	p := d.Postgres
