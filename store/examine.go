@@ -83,7 +83,7 @@ func (s *Store) Examine(ctx context.Context, deep bool) Diagnosis {
 	case *postgres:
 		d.Postgres = &PostgresFacts{}
 		try("the settings of PostgreSQL", func() error { return s.examinePostgres(ctx, d.Postgres) })
-		try("the database's clock", func() (err error) { d.ClockAhead, err = s.clockAhead(ctx); return err })
+		try("the database's clock", func() (err error) { d.ClockAhead, err = f.clockAhead(ctx, s.readDB); return err })
 	}
 	if !try("the schema version", func() (err error) { d.Schema, err = s.schemaFacts(ctx); return err }) || d.Schema.Have < d.Schema.Want {
 		return d // what follows needs today's tables

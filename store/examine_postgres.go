@@ -118,13 +118,10 @@ func scanSession(r *sql.Rows) (x Session, err error) {
 }
 
 // clockAhead asks a few times, and believes the quickest answer.
-func (s *Store) clockAhead(ctx context.Context) (time.Duration, error) {
-	c := serverClock{machine: s.opts.Machine}
-	if c.machine == nil {
-		c.machine = time.Now
-	}
+func (p *postgres) clockAhead(ctx context.Context, db queryer) (time.Duration, error) {
+	c := serverClock{machine: p.clock.machine}
 	for range 3 {
-		if err := c.set(ctx, s.readDB); err != nil {
+		if err := c.set(ctx, db); err != nil {
 			return 0, err
 		}
 	}

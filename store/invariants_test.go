@@ -3,8 +3,6 @@ package store_test
 import (
 	"context"
 	"database/sql"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -13,7 +11,6 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store"
-	"github.com/carillonhq/carillon/store/pgtest"
 	"github.com/carillonhq/carillon/tenants"
 )
 
@@ -21,25 +18,17 @@ import (
 func raw(t *testing.T, o testOptions, query string, args ...any) {
 	t.Helper()
 	db := rawDB(t, o)
-	defer func() { require.NoError(t, db.Close()) }()
+	query = numbered(o, query)
 	for i, a := range args {
 		if id, ok := a.(ids.ID); ok {
 			args[i] = int64(id)
 		}
 	}
-	r, err := db.Exec(numbered(query), args...)
+	r, err := db.Exec(query, args...)
 	require.NoError(t, err)
 	n, err := r.RowsAffected()
 	require.NoError(t, err)
 	require.Positive(t, n, "the fault was planted")
-}
-
-// numbered is a statement as PostgreSQL reads it, while the tests run there.
-func numbered(query string) string {
-	for n := 1; pgtest.Postgres() && strings.Contains(query, "?"); n++ {
-		query = strings.Replace(query, "?", "$"+strconv.Itoa(n), 1)
-	}
-	return query
 }
 
 func rawDB(t *testing.T, o testOptions) *sql.DB {

@@ -123,6 +123,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.QueueSize == 0 {
 		o.QueueSize = 4096
 	}
+	if o.Machine == nil {
+		o.Machine = time.Now
+	}
 	db, err := databaseOf(o)
 	if err != nil {
 		return nil, err
@@ -138,13 +141,9 @@ func (s *Store) start(ctx context.Context) (err error) {
 	if err := s.db.open(ctx, s); err != nil {
 		return err
 	}
-	if s.opts.Machine == nil {
-		s.opts.Machine = time.Now
-	}
 	if s.opts.Now == nil {
 		s.opts.Now = s.opts.Machine
 		if pg, ok := s.db.(*postgres); ok {
-			pg.clock.machine = s.opts.Machine
 			if err := pg.clock.set(ctx, s.readDB); err != nil {
 				return fmt.Errorf("read the database's clock: %w", err)
 			}

@@ -61,7 +61,11 @@ func newPostgres(o Options) (*postgres, error) {
 	if n == 0 {
 		n = defaultConns
 	}
-	return &postgres{url: o.URL, config: c, conns: max(n, leastConns)}, nil
+	p := &postgres{url: o.URL, config: c, conns: max(n, leastConns)}
+	if p.clock.machine = o.Machine; p.clock.machine == nil {
+		p.clock.machine = time.Now
+	}
+	return p, nil
 }
 
 // CheckURL tells what is wrong with the URL of a PostgreSQL database, "" if
