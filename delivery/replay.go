@@ -162,8 +162,8 @@ type ReplayStore interface {
 	// MaxReplays unfinished ones is problem.Throttled.
 	CreateReplay(ctx context.Context, j jobs.Job, i *Idempotency, a Answer, expires time.Time) (stored *Answer, err error)
 	// ReplayDead is a step of a job: it replays the letters that are still as they
-	// were found, and moves the job as progress says.
-	ReplayDead(ctx context.Context, j jobs.Job, letters []Replayed, now time.Time, progress func(ReplayCounts) jobs.Progress) (jobs.Progress, error)
+	// were found, due at once, and moves the job as progress says.
+	ReplayDead(ctx context.Context, j jobs.Job, letters []Replayed, progress func(ReplayCounts) jobs.Progress) (jobs.Progress, error)
 }
 
 // ReplayOrder asks for the replay of all dead letters of a tenant that a filter
@@ -293,7 +293,7 @@ func (e *Engine) replayStep(ctx context.Context, j jobs.Job) (jobs.Progress, err
 	now := e.o.Now()
 	room := e.o.MaxBacklog - int(e.backlog.Load())
 	if room <= 0 {
-		return e.o.Store.ReplayDead(ctx, j, nil, now, func(ReplayCounts) jobs.Progress {
+		return e.o.Store.ReplayDead(ctx, j, nil, func(ReplayCounts) jobs.Progress {
 			return jobs.Progress{NotBefore: now.Add(replayHeadroom)}
 		})
 	}
@@ -310,7 +310,7 @@ func (e *Engine) replayStep(ctx context.Context, j jobs.Job) (jobs.Progress, err
 		return jobs.Progress{}, err
 	}
 	replayed := 0
-	p, err := e.o.Store.ReplayDead(ctx, j, letters, now, func(c ReplayCounts) jobs.Progress {
+	p, err := e.o.Store.ReplayDead(ctx, j, letters, func(c ReplayCounts) jobs.Progress {
 		c.Erased += erased
 		replayed = c.Replayed
 		p := jobs.Progress{Done: c.Replayed, Skipped: c.Erased + c.NotDead, Failed: unreadable, End: page.End,

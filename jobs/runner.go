@@ -21,7 +21,7 @@ type Options struct {
 	Log   *slog.Logger
 	Now   func() time.Time
 	Poll  time.Duration // most time between two looks for work; 1 s
-	Lease time.Duration // of one step; 1 min
+	Lease time.Duration // of one step; 30 s
 }
 
 // maxPause is the longest wait after a step that failed; the first is a second.
@@ -46,7 +46,7 @@ func NewRunner(o Options) *Runner {
 		o.Poll = time.Second
 	}
 	if o.Lease == 0 {
-		o.Lease = time.Minute
+		o.Lease = 30 * time.Second
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -21,6 +21,7 @@ import (
 	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/store/archive"
 	"github.com/carillonhq/carillon/store/pgtest"
+	"github.com/carillonhq/carillon/store/storetest"
 	"github.com/carillonhq/carillon/tenants"
 )
 
@@ -176,7 +177,7 @@ func TestEveryTableIsArchived(t *testing.T) {
 	o := options(t)
 	open(t, o)
 	have, n := contents(t, o), 0
-	for name := range dump(t, rawDB(t, o)) {
+	for name := range behind(t, o, storetest.Opened{}).Dump(t) {
 		if name != "goose_db_version" && name != "sqlite_sequence" {
 			require.Contains(t, have, name)
 			n++

@@ -3,7 +3,9 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -186,4 +188,26 @@ func TestALineThatACrashCutOffSpoilsNoOther(t *testing.T) {
 	done, err := r.ApplyErasures(context.Background(), bytes.NewReader([]byte(line(map[string]any{"v": 1, "tenant": "ten_x"})+line(map[string]any{"v": 1, "tenant": acme.Format(ids.Tenant)})+"\n")))
 	require.NoError(t, err)
 	require.Equal(t, store.Reapplied{Lines: 2, Unreadable: 2}, done)
+}
+
+// TestTheSubjectOfAUserNeverChanges: a log must find the same users in every
+// version to come.
+func TestTheSubjectOfAUserNeverChanges(t *testing.T) {
+	t.Parallel()
+	const (
+		keyRing = "CJrhhtwHEmQKWAowdHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUuY3J5cHRvLnRpbmsuQWVzR2NtS2V5EiIaIM2e9AMzJqGfQlI8vPF47xi5DocWmOh8iiBDnft+DmuZGAEQARia4YbcByAB"
+		keyset  = "Eo0BAXuBsJoG2bbsEG83xBVaGz7eMIrzDn8RhLJUt+zux8ZnsO8VSpr4hErfd8FfeWwj2WCs27f2D1Mpaq1GEDBygrlW3B8DzFfj+L/zxJEYOfgqMY/ZSHU9c2DlGX/zYt6JK2mSI9/0CyObyvdgJL3Kf6RagTyzKIKKjdAYjciHFfUy7Xj81mEsuR5G06wq"
+		alice   = "6a5b93e2678fe265153053e84bad52b71bc5c621124954e57c53ac56474733be"
+	)
+	o := options(t)
+	ring, err := store.ParseKeyRing(keyRing)
+	require.NoError(t, err)
+	sealed, err := base64.StdEncoding.DecodeString(keyset)
+	require.NoError(t, err)
+	o.KeyRing = ring
+	s := open(t, o)
+	exec(t, o.URL, fmt.Sprintf("INSERT INTO tenants (id,name,title,settings,keyset,created_at,updated_at) VALUES (4242,'acme','','{}',x'%x',1,1)", sealed))
+	e, _, err := s.EraseUser(t.Context(), 4242, "alice", "test")
+	require.NoError(t, err)
+	require.Equal(t, alice, e.Subject)
 }

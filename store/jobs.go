@@ -218,8 +218,8 @@ func (s *Store) setJob(ctx context.Context, query string, args ...any) (bool, er
 // the step or after it.
 func (s *Store) step(ctx context.Context, j jobs.Job, rows int, run func(*tx) (jobs.Progress, error)) (jobs.Progress, error) {
 	var p jobs.Progress
-	now := millis(s.now())
 	err := s.writer.wait(context.WithoutCancel(ctx), op{weight: rows, alone: true, run: func(t *tx) error {
+		now := millis(s.now())
 		n, err := t.affect("UPDATE jobs SET updated_at=? WHERE id=? AND claim=? AND state=2", now, j.ID, j.Claim)
 		switch {
 		case err != nil:

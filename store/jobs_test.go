@@ -31,7 +31,7 @@ func TestLapsedLeasesOfJobs(t *testing.T) {
 		require.NoError(t, err)
 	}
 	leased, paused := claim(), claim()
-	_, err := s.ReplayDead(ctx, paused, nil, now, func(delivery.ReplayCounts) jobs.Progress { return jobs.Progress{NotBefore: now.Add(time.Minute)} })
+	_, err := s.ReplayDead(ctx, paused, nil, func(delivery.ReplayCounts) jobs.Progress { return jobs.Progress{NotBefore: now.Add(time.Minute)} })
 	require.NoError(t, err)
 	require.Zero(t, claim().ID)
 	_, err = s.LapseLeases(ctx)

@@ -141,11 +141,12 @@ func deadCondition(f delivery.DeadFilter) (joins, wanted string, args []any) {
 	return joins, strings.Join(conditions, " AND "), args
 }
 
-// ReplayDead implements delivery.ReplayStore.
-func (s *Store) ReplayDead(ctx context.Context, j jobs.Job, letters []delivery.Replayed, now time.Time,
-	progress func(delivery.ReplayCounts) jobs.Progress,
-) (jobs.Progress, error) {
+// ReplayDead implements delivery.ReplayStore. The letters are due when they are
+// written, not when they were found: what becomes due long before its commit could
+// be passed over by a claim that has been further already.
+func (s *Store) ReplayDead(ctx context.Context, j jobs.Job, letters []delivery.Replayed, progress func(delivery.ReplayCounts) jobs.Progress) (jobs.Progress, error) {
 	return s.step(ctx, j, 1+2*len(letters), func(t *tx) (jobs.Progress, error) {
+		now := s.now()
 		var c delivery.ReplayCounts
 		revived := map[ids.ID]bool{}
 		for i := range letters {

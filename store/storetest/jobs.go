@@ -68,7 +68,7 @@ func (k *kit) replays(j jobs.Job, p jobs.Progress, rows ...delivery.Row) (delive
 			ExpiresAt: k.Clock.Now().Add(2 * time.Hour)}
 	}
 	var counts delivery.ReplayCounts
-	_, err := k.Store.ReplayDead(k.ctx, j, list, k.Clock.Now(), func(c delivery.ReplayCounts) jobs.Progress {
+	_, err := k.Store.ReplayDead(k.ctx, j, list, func(c delivery.ReplayCounts) jobs.Progress {
 		counts = c
 		return p
 	})
@@ -236,7 +236,7 @@ func jobsFailedStep(k *kit) {
 	k.newJob(k.tenant)
 	j, _ := k.claimJob()
 	_, err := k.Store.ReplayDead(k.ctx, j, []delivery.Replayed{{DeadLetter: delivery.DeadLetter{Notification: row.Notification, Target: row.Target}}},
-		k.Clock.Now(), func(delivery.ReplayCounts) jobs.Progress { panic("no progress") })
+		func(delivery.ReplayCounts) jobs.Progress { panic("no progress") })
 	require.Error(k, err)
 	k.is(row, delivery.Dead, delivery.Rejected)
 	require.Equal(k, j, k.job(j))
@@ -358,7 +358,7 @@ func jobsManyNodes(k *kit) {
 			if err != nil {
 				return err
 			}
-			_, err = k.Store.ReplayDead(k.ctx, mine, list, now, func(c delivery.ReplayCounts) jobs.Progress {
+			_, err = k.Store.ReplayDead(k.ctx, mine, list, func(c delivery.ReplayCounts) jobs.Progress {
 				return jobs.Progress{Done: c.Replayed, Skipped: c.NotDead + c.Erased, Cursor: cursor, End: page.End}
 			})
 			if errors.Is(err, jobs.ErrLost) {
