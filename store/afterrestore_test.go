@@ -23,9 +23,9 @@ type aged struct {
 	row map[string]delivery.Row
 }
 
-func newAged(t *testing.T, kind string) *aged {
+func newAged(t *testing.T) *aged {
 	t.Helper()
-	a := &aged{t: t, o: optionsOf(t, kind), row: map[string]delivery.Row{}}
+	a := &aged{t: t, o: options(t), row: map[string]delivery.Row{}}
 	a.s = open(t, a.o)
 	ctx := context.Background()
 	tenant := a.o.IDs.Next()
@@ -84,25 +84,9 @@ func (a *aged) begin() {
 	require.EqualValues(a.t, 1, n)
 }
 
-// onEach runs a test on each kind of database.
-func onEach(t *testing.T, test func(t *testing.T, kind string)) {
-	t.Helper()
-	for _, kind := range kinds() {
-		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
-			test(t, kind)
-		})
-	}
-}
-
 func TestWhatWouldBeSentAfterARestore(t *testing.T) {
 	t.Parallel()
-	onEach(t, whatWouldBeSentAfterARestore)
-}
-
-func whatWouldBeSentAfterARestore(t *testing.T, kind string) {
-	t.Helper()
-	a := newAged(t, kind)
+	a := newAged(t)
 	a.begin()
 	n, err := a.s.BeginAfterRestore(context.Background(), "cli")
 	require.NoError(t, err)
@@ -120,13 +104,8 @@ func whatWouldBeSentAfterARestore(t *testing.T, kind string) {
 
 func TestTheOldIsMovedOutOfTheWay(t *testing.T) {
 	t.Parallel()
-	onEach(t, theOldIsMovedOutOfTheWay)
-}
-
-func theOldIsMovedOutOfTheWay(t *testing.T, kind string) {
-	t.Helper()
 	for _, to := range []delivery.State{delivery.Dead, delivery.Dropped} {
-		a, ctx := newAged(t, kind), context.Background()
+		a, ctx := newAged(t), context.Background()
 		a.begin()
 		seen := 0
 		moved, err := a.s.ResumeAfterRestore(ctx, store.Cut{Before: a.now.Add(-time.Hour), State: to, Progress: func(n int) { seen = n }}, "cli")
@@ -157,12 +136,7 @@ func theOldIsMovedOutOfTheWay(t *testing.T, kind string) {
 
 func TestAllOfItIsSent(t *testing.T) {
 	t.Parallel()
-	onEach(t, allOfItIsSent)
-}
-
-func allOfItIsSent(t *testing.T, kind string) {
-	t.Helper()
-	a := newAged(t, kind)
+	a := newAged(t)
 	a.begin()
 	moved, err := a.s.ResumeAfterRestore(context.Background(), store.Cut{}, "cli")
 	require.NoError(t, err)
@@ -183,12 +157,7 @@ func allOfItIsSent(t *testing.T, kind string) {
 // TestWhatAServerHasInHandKeepsThePause: nothing may slip through.
 func TestWhatAServerHasInHandKeepsThePause(t *testing.T) {
 	t.Parallel()
-	onEach(t, whatAServerHasInHandKeepsThePause)
-}
-
-func whatAServerHasInHandKeepsThePause(t *testing.T, kind string) {
-	t.Helper()
-	a, ctx := newAged(t, kind), context.Background()
+	a, ctx := newAged(t), context.Background()
 	a.begin()
 	raw(t, a.o, "UPDATE deliveries SET due_at=? WHERE notification_id=?", a.now.Add(time.Minute).UnixMilli(), a.row["leased"].Notification)
 	cut := store.Cut{Before: a.now.Add(-time.Hour), State: delivery.Dead}
@@ -209,12 +178,7 @@ func whatAServerHasInHandKeepsThePause(t *testing.T, kind string) {
 // TestScheduledOnesAreResolvedFirst: they have no deliveries that could be judged.
 func TestScheduledOnesAreResolvedFirst(t *testing.T) {
 	t.Parallel()
-	onEach(t, scheduledOnesAreResolvedFirst)
-}
-
-func scheduledOnesAreResolvedFirst(t *testing.T, kind string) {
-	t.Helper()
-	a, ctx := newAged(t, kind), context.Background()
+	a, ctx := newAged(t), context.Background()
 	tenant := a.row["new"].Tenant
 	n := delivery.Accepted{ID: a.o.IDs.Next(), Tenant: tenant, CreatedAt: a.now.Add(-40 * time.Hour), SendAt: a.now.Add(-2 * time.Hour), Scheduled: true, Body: []byte("{}")}
 	_, err := a.s.Accept(ctx, delivery.Batch{Tenant: tenant, Accepted: []delivery.Accepted{n}})
@@ -236,12 +200,7 @@ func scheduledOnesAreResolvedFirst(t *testing.T, kind string) {
 // TestManyAreMovedInParts: no transaction of more than 1,000 rows.
 func TestManyAreMovedInParts(t *testing.T) {
 	t.Parallel()
-	onEach(t, manyAreMovedInParts)
-}
-
-func manyAreMovedInParts(t *testing.T, kind string) {
-	t.Helper()
-	a, ctx := newAged(t, kind), context.Background()
+	a, ctx := newAged(t), context.Background()
 	const more = 2500
 	created := a.now.Add(-3 * time.Hour)
 	n := delivery.Accepted{ID: a.o.IDs.Next(), Tenant: a.row["new"].Tenant, Lane: delivery.Bulk, CreatedAt: created, Body: []byte("{}")}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -30,110 +31,101 @@ func examine(t *testing.T, o testOptions, deep bool) store.Diagnosis {
 
 func TestASoundDatabaseIsFoundSound(t *testing.T) {
 	t.Parallel()
-	onEach(t, func(t *testing.T, kind string) {
-		t.Helper()
-		o := optionsOf(t, kind)
-		s := open(t, o)
-		sound(t, o, s)
-		d := examine(t, o, true)
-		require.Empty(t, d.Unknown)
-		require.Equal(t, kind, d.Kind)
-		require.NoError(t, d.KeyRing)
-		require.Empty(t, d.Broken)
-		require.False(t, d.Running)
-		require.True(t, d.BackupAt.IsZero())
-		require.Equal(t, d.Schema.Want, d.Schema.Have)
-		require.EqualValues(t, 1, d.Schema.MinReader)
-		require.Len(t, d.Depths.Dead, 1)
-		require.False(t, d.Pause.On())
-		if kind == "sqlite" {
-			f := d.SQLite
-			require.Equal(t, "wal", f.JournalMode)
-			require.Equal(t, 2, f.Synchronous)
-			require.Equal(t, os.FileMode(0o600), f.Mode)
-			require.Empty(t, f.Corrupt)
-			require.Positive(t, f.Free)
-			require.Positive(t, f.Size)
-			require.Positive(t, f.WALSize)
-		} else {
-			p := d.Postgres
-			require.GreaterOrEqual(t, p.Version, 130000)
-			require.False(t, p.Recovery)
-			require.Equal(t, "on", p.SynchronousCommit)
-			require.Positive(t, p.Connections)
-			require.Greater(t, p.MaxConnections, p.Connections)
-			require.Empty(t, p.Slots)
-			require.Less(t, d.ClockAhead.Abs(), time.Second, "it is the same machine")
-		}
-	})
+	o := options(t)
+	s := open(t, o)
+	sound(t, o, s)
+	d := examine(t, o, true)
+	require.Empty(t, d.Unknown)
+	require.Equal(t, here(), d.Kind)
+	require.NoError(t, d.KeyRing)
+	require.Empty(t, d.Broken)
+	require.False(t, d.Running)
+	require.True(t, d.BackupAt.IsZero())
+	require.Equal(t, d.Schema.Want, d.Schema.Have)
+	require.EqualValues(t, 1, d.Schema.MinReader)
+	require.Len(t, d.Depths.Dead, 1)
+	require.False(t, d.Pause.On())
+	if !pgtest.Postgres() {
+		f := d.SQLite
+		require.Equal(t, "wal", f.JournalMode)
+		require.Equal(t, 2, f.Synchronous)
+		require.Equal(t, os.FileMode(0o600), f.Mode)
+		require.Empty(t, f.Corrupt)
+		require.Positive(t, f.Free)
+		require.Positive(t, f.Size)
+		require.Positive(t, f.WALSize)
+	} else {
+		p := d.Postgres
+		require.GreaterOrEqual(t, p.Version, 130000)
+		require.False(t, p.Recovery)
+		require.Equal(t, "on", p.SynchronousCommit)
+		require.Positive(t, p.Connections)
+		require.Greater(t, p.MaxConnections, p.Connections)
+		require.Empty(t, p.Slots)
+		require.Less(t, d.ClockAhead.Abs(), time.Second, "it is the same machine")
+	}
 }
 
 func TestExamineFindsWhatAnInstallationIsTold(t *testing.T) {
 	t.Parallel()
-	onEach(t, func(t *testing.T, kind string) {
-		t.Helper()
-		ctx := context.Background()
-		o := optionsOf(t, kind)
-		s := open(t, o)
-		rows := sound(t, o, s)
-		file, sum := backup(t, o)
-		require.NotEmpty(t, file)
-		require.NoError(t, s.RecordBackup(ctx, sum, "cli"))
-		require.NoError(t, s.PauseSending(ctx, "why", "cli"))
-		raw(t, o, "UPDATE deliveries SET reason=0 WHERE notification_id=?", rows[delivery.Dead].Notification)
-		require.NoError(t, s.LockEngine())
-		require.NoError(t, s.Join(ctx, store.Node{Name: "bell-1", Role: "all", Version: "v1"}))
-		other := o
-		var err error
-		other.KeyRing, _, err = store.NewKeyRing()
-		require.NoError(t, err)
+	ctx := context.Background()
+	o := options(t)
+	s := open(t, o)
+	rows := sound(t, o, s)
+	file, sum := backup(t, o)
+	require.NotEmpty(t, file)
+	require.NoError(t, s.RecordBackup(ctx, sum, "cli"))
+	require.NoError(t, s.PauseSending(ctx, "why", "cli"))
+	raw(t, o, "UPDATE deliveries SET reason=0 WHERE notification_id=?", rows[delivery.Dead].Notification)
+	require.NoError(t, s.LockEngine())
+	require.NoError(t, s.Join(ctx, store.Node{Name: "bell-1", Role: "all", Version: "v1"}))
+	other := o
+	var err error
+	other.KeyRing, _, err = store.NewKeyRing()
+	require.NoError(t, err)
 
-		d := examine(t, other, false)
-		require.Empty(t, d.Unknown)
-		require.ErrorContains(t, d.KeyRing, "key ring")
-		require.True(t, d.Running)
-		require.Len(t, d.Nodes, 1)
-		require.Equal(t, "bell-1", d.Nodes[0].Name)
-		require.Equal(t, "why", d.Pause.Reason)
-		require.Equal(t, sum.Header.SnapshotAt, d.BackupAt)
-		require.Len(t, d.Broken, 1)
-		require.Equal(t, "reason_missing", d.Broken[0].Name)
+	d := examine(t, other, false)
+	require.Empty(t, d.Unknown)
+	require.ErrorContains(t, d.KeyRing, "key ring")
+	require.True(t, d.Running)
+	require.Len(t, d.Nodes, 1)
+	require.Equal(t, "bell-1", d.Nodes[0].Name)
+	require.Equal(t, "why", d.Pause.Reason)
+	require.Equal(t, sum.Header.SnapshotAt, d.BackupAt)
+	require.Len(t, d.Broken, 1)
+	require.Equal(t, "reason_missing", d.Broken[0].Name)
 
-		other.KeyRing = nil
-		require.NoError(t, examine(t, other, false).KeyRing, "nothing was given that could be wrong")
-		require.NoError(t, s.Close())
-		require.False(t, examine(t, o, false).Running)
-	})
+	other.KeyRing = nil
+	require.NoError(t, examine(t, other, false).KeyRing, "nothing was given that could be wrong")
+	require.NoError(t, s.Close())
+	require.False(t, examine(t, o, false).Running)
 }
 
 func TestExamineTellsTheSchema(t *testing.T) {
 	t.Parallel()
-	onEach(t, func(t *testing.T, kind string) {
-		t.Helper()
-		o := optionsOf(t, kind)
-		require.NoError(t, open(t, o).Close())
-		raw(t, o, "UPDATE schema_info SET min_reader=77")
-		d := examine(t, o, false)
-		require.EqualValues(t, 77, d.Schema.MinReader)
-		raw(t, o, "DELETE FROM goose_db_version WHERE version_id>1")
-		d = examine(t, o, false)
-		require.Empty(t, d.Unknown, "what needs newer tables was not looked at")
-		require.EqualValues(t, 1, d.Schema.Have)
-		require.Greater(t, d.Schema.Want, d.Schema.Have)
+	o := options(t)
+	require.NoError(t, open(t, o).Close())
+	raw(t, o, "UPDATE schema_info SET min_reader=77")
+	d := examine(t, o, false)
+	require.EqualValues(t, 77, d.Schema.MinReader)
+	raw(t, o, "DELETE FROM goose_db_version WHERE version_id>1")
+	d = examine(t, o, false)
+	require.Empty(t, d.Unknown, "what needs newer tables was not looked at")
+	require.EqualValues(t, 1, d.Schema.Have)
+	require.Greater(t, d.Schema.Want, d.Schema.Have)
 
-		d = examine(t, another2(t, o, kind), false)
-		require.Len(t, d.Unknown, 1)
-		require.Equal(t, "the schema version", d.Unknown[0].What)
-	})
+	d = examine(t, withoutSchema(t, o), false)
+	require.Len(t, d.Unknown, 1)
+	require.Equal(t, "the schema version", d.Unknown[0].What)
 }
 
-// another2 names a database that is there and has no schema.
-func another2(t *testing.T, o testOptions, kind string) testOptions {
+// withoutSchema names a database that is there and has no schema.
+func withoutSchema(t *testing.T, o testOptions) testOptions {
 	t.Helper()
-	if kind == "postgres" {
-		return another(t, o, kind)
+	if pgtest.Postgres() {
+		return another(t, o, "postgres")
 	}
-	o.URL = t.TempDir() + "/c.db"
+	o.URL = filepath.Join(t.TempDir(), "empty.db")
 	require.NoError(t, os.WriteFile(o.URL, nil, 0o600))
 	return o
 }
@@ -195,6 +187,10 @@ func TestExamineFindsFaultsOfPostgres(t *testing.T) {
 		require.NoError(t, err)
 	}
 	follower := follow(t, o.URL, "follower")
+
+	slow := o
+	slow.Machine = func() time.Time { return time.Now().Add(-time.Hour) }
+	require.InDelta(t, time.Hour, examine(t, slow, false).ClockAhead, float64(10*time.Second))
 
 	d := examine(t, o, false)
 	require.Empty(t, d.Unknown)

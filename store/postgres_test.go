@@ -43,13 +43,6 @@ func node(t *testing.T, url string, ring *store.KeyRing, edit func(*store.Option
 	return s
 }
 
-// onPostgres gives the options a database of its own there, which is migrated.
-func onPostgres(t *testing.T, o testOptions) testOptions {
-	t.Helper()
-	o.URL = pgtest.Database(t, "migrated", migrated)
-	return o
-}
-
 func newRing(t *testing.T) *store.KeyRing {
 	t.Helper()
 	ring, _, err := store.NewKeyRing()

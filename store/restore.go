@@ -278,8 +278,8 @@ func (l *load) begin(ctx context.Context, t archive.Table) (err error) {
 	if l.stmt != nil {
 		_ = l.stmt.Close()
 	}
-	l.stmt, err = l.conn.PrepareContext(ctx, //nolint:gosec // the names are the database's own
-		"INSERT INTO "+identifiers([]string{t.Name})+" ("+identifiers(t.Columns)+") VALUES (?"+strings.Repeat(",?", len(t.Columns)-1)+")")
+	insert := fmt.Sprintf("INSERT INTO %s (%s) VALUES (?%s)", identifiers([]string{t.Name}), identifiers(t.Columns), strings.Repeat(",?", len(t.Columns)-1))
+	l.stmt, err = l.conn.PrepareContext(ctx, insert)
 	return err
 }
 
