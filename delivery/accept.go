@@ -47,7 +47,7 @@ func (e *Engine) Accept(ctx context.Context, s Submission) (Answer, error) {
 			plans[i], err = e.plan(ctx, s.Tenant, &s.Requests[i], e.o.IDs.Next(), now)
 		}
 		if err == nil && s.Requests[i].Urgent {
-			err = e.urgents.take(s.Tenant, now)
+			err = e.takeUrgent(s.Tenant, now)
 		}
 		if err != nil {
 			if problem.CodeOf(err) == problem.Internal {

@@ -103,13 +103,15 @@ type Engine struct {
 	contents  contents
 	endpoints targets
 	gates     gates
-	urgents   urgents
+	urgents   *Budget
+	budgets   []*Budget // that hold over all nodes
 	metrics   *metrics
 
-	backlog   atomic.Int64 // unfinished deliveries, about
-	wake      chan struct{}
-	moveHolds chan struct{}
-	claimBeat atomic.Int64
+	backlog     atomic.Int64 // unfinished deliveries, about
+	wake        chan struct{}
+	moveHolds   chan struct{}
+	exchangeNow chan struct{}
+	claimBeat   atomic.Int64
 
 	paused    atomic.Pointer[Pause] // never nil
 	pauseSaid atomic.Int64          // unix ms of the last line about it in the log
@@ -134,10 +136,11 @@ func New(o Options) *Engine {
 	e := &Engine{
 		o: o, directory: newDirectory(o.Store, o.Now),
 		wake: make(chan struct{}, 1), moveHolds: make(chan struct{}, 1), inHand: map[*item]struct{}{},
+		exchangeNow: make(chan struct{}, 1), urgents: NewBudget(UrgentBudget, float64(o.UrgentRate), 2*o.UrgentRate),
 	}
+	e.Share(e.urgents)
 	e.dispatch = newDispatcher(o.Workers, o.LaneSize, e.serve)
 	e.senders = &senders{channels: o.Channels, open: o.Store.OpenCredential}
-	e.urgents.perSecond = o.UrgentRate
 	e.metrics = newMetrics(o.Metrics)
 	e.sendCtx, e.stopSends = context.WithCancelCause(context.Background())
 	e.loopCtx, e.stopLoops = context.WithCancel(context.Background())
@@ -164,6 +167,9 @@ func (e *Engine) Start(ctx context.Context) error {
 	e.o.Store.OnHint(e.hinted)
 	e.loops.Go(e.pauseLoop)
 	e.loops.Go(e.countLoop)
+	if e.o.Store.Shared() {
+		e.loops.Go(e.exchangeLoop)
+	}
 	if !e.sends() {
 		return nil
 	}
@@ -289,6 +295,8 @@ func (e *Engine) hinted(h Hint) {
 		go e.refresh(h.Tenant)
 	case HintCanceled:
 		e.cancelInHand(h.Tenant, h.Notification)
+	case HintShared:
+		hint(e.exchangeNow)
 	}
 }
 

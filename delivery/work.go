@@ -229,7 +229,7 @@ func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tena
 	default:
 	}
 	if !t.WaitUntil.IsZero() {
-		e.gates.close(gateOf(t.WaitScope, it, id), t.WaitUntil, now)
+		e.closeGate(t.WaitScope, it, id, t.WaitUntil, now)
 	}
 	e.metrics.attempt(it.Channel, r, took)
 	e.logAttempt(it, r, &t, took)
@@ -295,13 +295,19 @@ func (e *Engine) send(ctx context.Context, s *sender, it *item, l channels.Life)
 func (e *Engine) afterVerdict(tenant ids.ID, k versionKey, r channels.Result, o opinion, now time.Time) {
 	switch {
 	case o.opened:
-		n, err := e.o.Store.Restore(e.loopCtx, k.credential, k.version, o.since, now)
-		e.o.Log.Warn("so many devices were called gone that the credential is in doubt; those retired lately are suspect again",
-			"credential", k.credential.Format(ids.Credential), "version", k.version, "devices", n, "error", err)
+		e.breakerOpened(k, o.since, now)
 	case r.Outcome == channels.Accepted:
 		e.settleDoubt(tenant, k)
 	default:
 	}
+}
+
+// breakerOpened takes back what a version has retired lately. On other nodes the
+// breaker opens too; whoever is second finds nothing left to take back.
+func (e *Engine) breakerOpened(k versionKey, since, now time.Time) {
+	n, err := e.o.Store.Restore(e.loopCtx, k.credential, k.version, since, now)
+	e.o.Log.Warn("so many devices were called gone that the credential is in doubt; those retired lately are suspect again",
+		"credential", k.credential.Format(ids.Credential), "version", k.version, "devices", n, "error", err)
 }
 
 // settleDoubt confirms what a version said of devices once it has had a success

@@ -247,7 +247,7 @@ func (s *Store) LapseLeases(ctx context.Context) (int64, error) {
 		if err != nil {
 			return err
 		}
-		return t.exec(`UPDATE jobs SET lease_until=0, claim=0 WHERE state<3 AND claim<>0`)
+		return t.exec(`UPDATE jobs SET lease_until=?, claim=0 WHERE state<3 AND claim<>0`, now)
 	})
 	return n, err
 }

@@ -163,6 +163,9 @@ func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *
 	if err != nil {
 		return err
 	}
+	if b := handler.Requests(); b != nil {
+		s.engine.Share(b)
+	}
 	if s.cfg.Role != delivery.RoleWorker {
 		if s.listen, err = net.Listen("tcp", s.cfg.Listen); err != nil {
 			return fmt.Errorf("the API cannot listen; see the setting listen: %w", err)
@@ -212,7 +215,9 @@ func (s *server) run(ctx context.Context) error {
 		s.release()
 		return err
 	}
-	s.jobs.Start()
+	if s.cfg.Role != delivery.RoleAPI { // steps of jobs are work, as sending is
+		s.jobs.Start()
+	}
 	s.log.Info("carillon serves", "url", s.url(), "version", versionText(), "database", s.store.Database(), "role", s.cfg.Role, "number", s.store.IDs().Node())
 	g, gctx := errgroup.WithContext(ctx)
 	if s.listen != nil {
