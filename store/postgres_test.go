@@ -120,7 +120,9 @@ func TestAClockThatIsWrongDoesNotMatter(t *testing.T) {
 	}
 	tenant := newTenant(t, right)
 	pending(t, late, tenant, 5)
-	require.Len(t, claim(t, right, 10), 5, "what one has just accepted is due for the others")
+	taken := 0 // by clocks that agree to a few milliseconds
+	require.Eventually(t, func() bool { taken += len(claim(t, right, 10)); return taken == 5 }, 5*time.Second, time.Millisecond,
+		"what one has just accepted is due for the others")
 	require.Empty(t, claim(t, early, 10), "and leases have not ended for the one whose clock is ahead")
 	require.True(t, early.Alive())
 	require.True(t, late.Alive())
