@@ -99,7 +99,7 @@ func (c *Config) limitSettings() []setting {
 		{key: "limits.backlog", into: &c.Limits.Backlog, check: within(&c.Limits.Backlog, 1000, 1_000_000_000),
 			doc: "How many deliveries may be due and not yet sent. Notifications beyond that are answered with 503 and `Retry-After`."},
 		{key: "limits.requests_per_second", into: &c.Limits.RequestsPerSecond, check: within(&c.Limits.RequestsPerSecond, 0, 1_000_000),
-			doc: "How many requests of a tenant are taken in a second, on average. `0` is no limit."},
+			doc: "How many requests of a tenant are taken in a second, on average, by all servers of the database together. `0` is no limit."},
 		{key: "retention.sent", into: &c.Retention.Sent, check: between(&c.Retention.Sent, 0, year),
 			doc: "How long the content of a notification is kept after the last of its deliveries is final."},
 		{key: "retention.dead", into: &c.Retention.Dead, check: between(&c.Retention.Dead, day, year),
