@@ -7,6 +7,9 @@ SHELL := bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 10s
 BENCHTIME ?= 1s
+DURATION ?= 30m
+DATABASE ?= sqlite
+NODES ?= 1
 
 # The binary is static: no C, so SQLite is the pure Go one. nomsgpack leaves a
 # codec out of gin that nothing here speaks.
@@ -14,7 +17,7 @@ TAGS := nomsgpack
 LDFLAGS := -s -w -X main.version=$(VERSION)
 TOOL := go tool -modfile=tools/go.mod
 
-.PHONY: help build test race lint vet fmt demo bench fuzz verify generate ci
+.PHONY: help build test race lint vet fmt demo bench fuzz torture verify generate ci
 
 help: ## Print what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +57,9 @@ fuzz: ## Run every fuzz test for a moment (FUZZTIME=10s)
 			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package"; \
 		done; \
 	done
+
+torture: ## Kill, cut off and unplug the program and look for what it lost (DURATION=30m DATABASE=sqlite|postgres NODES=1)
+	go test ./e2e/torture -run '^(TestTorture|TestPowerCut)$$' -count=1 -v -timeout 0 -duration $(DURATION) -database $(DATABASE) -nodes $(NODES)
 
 verify: ## Fail if a generated file is not what the code says
 	go mod tidy -diff

@@ -89,6 +89,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.gin.Serve
 // OpenAPI is the document that is served at /openapi.json, indented.
 func (s *Server) OpenAPI() ([]byte, error) { return s.spec() }
 
+// Requests is the budget of each tenant's requests, for the engine to share with
+// other nodes; nil: there is no limit.
+func (s *Server) Requests() *delivery.Budget { return s.limits.requests }
+
 // New makes a Server.
 func New(o Options) (*Server, error) {
 	if err := o.check(); err != nil {

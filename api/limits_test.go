@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillonhq/carillon/delivery"
-	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 )
 
@@ -35,19 +34,10 @@ func TestRateLimitIsPerTenant(t *testing.T) {
 	require.Equal(t, 200, get(keyAdmin).Code)
 }
 
-func TestBucketsAreBounded(t *testing.T) {
+func TestRequestsAreABudgetWhereThereIsALimit(t *testing.T) {
 	t.Parallel()
-	now := epoch
-	l := newLimiter(Limits{PerSecond: 1, Burst: 1}, func() time.Time { return now })
-	for id := ids.ID(1); id <= maxBuckets; id++ {
-		require.NoError(t, l.take(&call{tenant: id}, map[string][]string{}))
-	}
-	require.Len(t, l.buckets, maxBuckets)
-	require.NoError(t, l.take(&call{tenant: maxBuckets + 1}, map[string][]string{}))
-	require.Len(t, l.buckets, maxBuckets, "none is idle, so one had to go")
-	now = now.Add(time.Minute)
-	require.NoError(t, l.take(&call{tenant: maxBuckets + 2}, map[string][]string{}))
-	require.Len(t, l.buckets, 1, "all were idle")
+	require.Nil(t, setup(t).Requests())
+	require.NotNil(t, setup(t, func(o *Options) { o.Limits = Limits{PerSecond: 0.5} }).Requests())
 }
 
 func TestRequestsInFlightAreBounded(t *testing.T) {

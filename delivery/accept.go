@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 )
@@ -46,7 +47,7 @@ func (e *Engine) Accept(ctx context.Context, s Submission) (Answer, error) {
 			plans[i], err = e.plan(ctx, s.Tenant, &s.Requests[i], e.o.IDs.Next(), now)
 		}
 		if err == nil && s.Requests[i].Urgent {
-			err = e.urgents.take(s.Tenant, now)
+			err = e.takeUrgent(s.Tenant, now)
 		}
 		if err != nil {
 			if problem.CodeOf(err) == problem.Internal {
@@ -101,6 +102,7 @@ func (e *Engine) commit(ctx context.Context, s Submission, plans []plan, answer 
 		rows += n
 		b.Accepted = append(b.Accepted, p.accepted)
 	}
+	failpoint.Hit("accept.begin")
 	stored, err := e.o.Store.Accept(ctx, b)
 	if err != nil || stored != nil {
 		for l, n := range promised {
@@ -111,10 +113,12 @@ func (e *Engine) commit(ctx context.Context, s Submission, plans []plan, answer 
 		}
 		return *stored, nil
 	}
+	failpoint.Hit("accept.committed")
 	e.backlog.Add(int64(rows))
 	for i := range plans {
 		e.launch(&plans[i], lease)
 	}
+	failpoint.Hit("accept.queued")
 	return answer, nil
 }
 
@@ -174,7 +178,7 @@ func (e *Engine) plan(ctx context.Context, tenant ids.ID, r *Request, id ids.ID,
 	if p.accepted.Body, err = json.Marshal(r); err != nil {
 		return plan{}, fmt.Errorf("encode the content: %w", err)
 	}
-	if r.SendAt.Sub(now) > markerThreshold {
+	if r.SendAt.Sub(now) > e.o.MarkerAfter {
 		p.accepted.Scheduled, p.receipt.Scheduled = true, true
 		err := e.prepare(&p, r, channels.Kinds()) // nothing is accepted that cannot be sent later
 		return p, err

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 )
@@ -82,6 +83,9 @@ func (e *Engine) claimRound() (more bool) {
 			e.dispatch.unpromise(l, limit)
 			e.o.Log.Error("claim", "lane", l, "error", err)
 			continue
+		}
+		if len(claimed) > 0 {
+			failpoint.Hit("claim.committed")
 		}
 		e.dispatch.unpromise(l, limit-len(claimed))
 		more = more || len(claimed) >= min(limit, perTenant)
@@ -180,8 +184,10 @@ func (e *Engine) unfold(ctx context.Context, m Marker, now time.Time) error {
 		return err // the marker stays, and is looked at again
 	}
 	p.accepted.Scheduled = false
+	failpoint.Hit("unfold.begin")
 	done, err := e.o.Store.Unfold(ctx, p.accepted)
 	if err == nil && done {
+		failpoint.Hit("unfold.committed")
 		e.backlog.Add(int64(len(p.accepted.Rows)))
 		e.due()
 	}
@@ -268,6 +274,7 @@ func (e *Engine) holdLoop() {
 }
 
 func (e *Engine) endHold(h Hold) {
+	failpoint.Hit("resume.begin")
 	for e.loopCtx.Err() == nil {
 		moved, done, err := e.o.Store.MoveHeld(e.loopCtx, h, moveLimit, e.o.Now())
 		if err != nil {
@@ -277,8 +284,12 @@ func (e *Engine) endHold(h Hold) {
 		if h.Ending == Confirm {
 			e.backlog.Add(-int64(moved))
 		}
+		if !done {
+			failpoint.Hit("resume.between")
+		}
 		e.due()
 		if done {
+			failpoint.Hit("resume.ended")
 			e.o.Log.Info("a hold has ended", "hold", h.ID.Format(ids.Hold), "reason", h.Reason.String(), "tenant", int64(h.Tenant))
 			return
 		}

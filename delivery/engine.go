@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/problem"
@@ -39,6 +40,7 @@ type Options struct {
 	SendTimeout time.Duration // of one request; 30 s
 	Lease       time.Duration // of a claim; 90 s
 	Poll        time.Duration // most time between two claims; 1 s
+	MarkerAfter time.Duration // a send_at further ahead is resolved when it is due; 1 min
 	Beat        time.Duration // between two looks at leases and lanes; 5 s
 	Retention   Retention     // 24 h and 30 days
 	PurgeEvery  time.Duration // 1 min
@@ -60,6 +62,7 @@ func (o *Options) defaults() {
 	set(&o.SendTimeout, 30*time.Second)
 	set(&o.Lease, 90*time.Second)
 	set(&o.Poll, time.Second)
+	set(&o.MarkerAfter, time.Minute)
 	set(&o.Beat, 5*time.Second)
 	set(&o.PurgeEvery, time.Minute)
 	set(&o.CountEvery, 10*time.Second)
@@ -100,13 +103,15 @@ type Engine struct {
 	contents  contents
 	endpoints targets
 	gates     gates
-	urgents   urgents
+	urgents   *Budget
+	budgets   []*Budget // that hold over all nodes
 	metrics   *metrics
 
-	backlog   atomic.Int64 // unfinished deliveries, about
-	wake      chan struct{}
-	moveHolds chan struct{}
-	claimBeat atomic.Int64
+	backlog     atomic.Int64 // unfinished deliveries, about
+	wake        chan struct{}
+	moveHolds   chan struct{}
+	exchangeNow chan struct{}
+	claimBeat   atomic.Int64
 
 	paused    atomic.Pointer[Pause] // never nil
 	pauseSaid atomic.Int64          // unix ms of the last line about it in the log
@@ -131,10 +136,11 @@ func New(o Options) *Engine {
 	e := &Engine{
 		o: o, directory: newDirectory(o.Store, o.Now),
 		wake: make(chan struct{}, 1), moveHolds: make(chan struct{}, 1), inHand: map[*item]struct{}{},
+		exchangeNow: make(chan struct{}, 1), urgents: NewBudget(UrgentBudget, float64(o.UrgentRate), 2*o.UrgentRate),
 	}
+	e.Share(e.urgents)
 	e.dispatch = newDispatcher(o.Workers, o.LaneSize, e.serve)
 	e.senders = &senders{channels: o.Channels, open: o.Store.OpenCredential}
-	e.urgents.perSecond = o.UrgentRate
 	e.metrics = newMetrics(o.Metrics)
 	e.sendCtx, e.stopSends = context.WithCancelCause(context.Background())
 	e.loopCtx, e.stopLoops = context.WithCancel(context.Background())
@@ -161,6 +167,9 @@ func (e *Engine) Start(ctx context.Context) error {
 	e.o.Store.OnHint(e.hinted)
 	e.loops.Go(e.pauseLoop)
 	e.loops.Go(e.countLoop)
+	if e.o.Store.Shared() {
+		e.loops.Go(e.exchangeLoop)
+	}
 	if !e.sends() {
 		return nil
 	}
@@ -257,6 +266,7 @@ func (e *Engine) Cancel(ctx context.Context, tenant, notification ids.ID) (int, 
 	if err != nil {
 		return 0, err
 	}
+	failpoint.Hit("cancel.committed")
 	e.backlog.Add(-int64(n))
 	e.cancelInHand(tenant, notification)
 	e.o.Store.Hint(Hint{Kind: HintCanceled, Tenant: tenant, Notification: notification})
@@ -285,6 +295,8 @@ func (e *Engine) hinted(h Hint) {
 		go e.refresh(h.Tenant)
 	case HintCanceled:
 		e.cancelInHand(h.Tenant, h.Notification)
+	case HintShared:
+		hint(e.exchangeNow)
 	}
 }
 
@@ -310,10 +322,12 @@ func (e *Engine) Replay(ctx context.Context, tenant, notification, target ids.ID
 	if err != nil {
 		return err
 	}
+	failpoint.Hit("replay.begin")
 	err = e.o.Store.Replay(ctx, tenant, notification, target, e.o.Now(), func(r Request, k channels.Kind) time.Duration {
 		return life(ttlOf(k, r.TTL, pic.settings))
 	}, actor)
 	if err == nil {
+		failpoint.Hit("replay.committed")
 		e.backlog.Add(1)
 		e.due()
 	}

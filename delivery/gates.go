@@ -12,8 +12,8 @@ import (
 )
 
 // gates stop everything in a scope for a while, after its provider said "too
-// fast" or could not be reached. They live in memory: a node that starts finds
-// out by one request.
+// fast" or could not be reached. They live in memory: a node that is alone and
+// starts finds out by one request, others are told (see shared.go).
 type gates struct {
 	mu     sync.Mutex
 	closed map[flowKey]gate
@@ -25,6 +25,8 @@ type gates struct {
 type gate struct {
 	until time.Time
 	wait  time.Duration
+	wide  bool      // for all nodes
+	told  time.Time // until when it is closed as the other nodes know it
 }
 
 const (

@@ -25,6 +25,7 @@ type versionKey struct {
 type health struct {
 	mu       sync.Mutex
 	versions map[versionKey]*record
+	others   map[versionKey]Verdicts // of the other nodes, summed up
 }
 
 type record struct {
@@ -36,6 +37,7 @@ type record struct {
 	dead   int // of the n
 	open   bool
 	last   time.Time // the newest success
+	told   Verdicts  // what the other nodes know of it
 }
 
 // opinion is what a verdict did to the health of its credential version.
@@ -73,12 +75,10 @@ func (h *health) verdict(k versionKey, r channels.Result, proven, again bool, no
 	default:
 	}
 	was := v.open
-	v.open = v.n >= breakerLeast && v.dead*100 > v.n*breakerPercent
+	v.open = h.trips(k, v)
 	o.opened = v.open && !was
 	o.Health = Health{Proven: v.proven, BreakerOpen: v.open}
-	if o.since = v.when[0]; v.n == breakerWindow {
-		o.since = v.when[v.at]
-	}
+	o.since = h.since(k, v)
 	return o
 }
 

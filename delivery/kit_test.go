@@ -149,6 +149,7 @@ type kit struct {
 	runner   *jobs.Runner
 	clock    func() time.Time                  // nil: time.Now
 	wrap     func(*store.Store) delivery.Store // nil: the store itself
+	joins    bool                              // it is one of several nodes
 }
 
 func newKit(t *testing.T, change func(*delivery.Options)) *kit {
@@ -189,6 +190,9 @@ func (k *kit) open() {
 	k.store, err = store.Open(k.ctx, store.Options{URL: k.url, KeyRing: k.ring, IDs: k.ids, Now: k.clock, Migrate: true, Connections: 8})
 	require.NoError(k.t, err)
 	require.NoError(k.t, k.store.LockEngine())
+	if k.joins {
+		require.NoError(k.t, k.store.Join(k.ctx, store.Node{Role: delivery.RoleAll}))
+	}
 	_, err = k.store.LapseLeases(k.ctx)
 	require.NoError(k.t, err)
 	k.begin()
@@ -204,6 +208,9 @@ func (k *kit) begin() {
 	}
 	if k.wrap != nil {
 		o.Store = k.wrap(k.store)
+	}
+	if k.joins && o.Now == nil {
+		o.Now = k.store.Now // as on a server: nodes go by the database's clock
 	}
 	k.runner = jobs.NewRunner(jobs.Options{Store: k.store, IDs: k.ids, Now: k.clock, Poll: 5 * time.Millisecond, Lease: 10 * time.Second})
 	o.Jobs = k.runner

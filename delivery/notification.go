@@ -10,11 +10,10 @@ import (
 
 // Limits of what one request may ask for.
 const (
-	MaxTargets      = 1000                // deliveries of one notification that names its targets
-	MaxUrgent       = 10                  // targets of an urgent one
-	MaxBatch        = 500                 // notifications in one batch request
-	MaxSendAhead    = 90 * 24 * time.Hour // send_at
-	markerThreshold = time.Minute         // a send_at further ahead is resolved when it is due
+	MaxTargets   = 1000                // deliveries of one notification that names its targets
+	MaxUrgent    = 10                  // targets of an urgent one
+	MaxBatch     = 500                 // notifications in one batch request
+	MaxSendAhead = 90 * 24 * time.Hour // send_at
 )
 
 // To names the targets of a notification. At least one list is not empty,

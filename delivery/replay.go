@@ -324,7 +324,7 @@ func (e *Engine) replayStep(ctx context.Context, j jobs.Job) (jobs.Progress, err
 	})
 	if err == nil && replayed > 0 {
 		e.backlog.Add(int64(replayed))
-		hint(e.wake)
+		e.due()
 	}
 	return p, err
 }

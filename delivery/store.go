@@ -244,6 +244,7 @@ type HintStore interface {
 // Store is all of it.
 type Store interface {
 	HintStore
+	ShareStore
 	AcceptStore
 	QueueStore
 	CommandStore
@@ -297,4 +298,5 @@ const (
 	HintHolds    HintKind = 2 // holds that end
 	HintTenant   HintKind = 3 // a tenant whose settings, credentials or holds changed
 	HintCanceled HintKind = 4 // a notification that was canceled
+	HintShared   HintKind = 5 // what nodes tell each other, see ShareStore
 )

@@ -11,6 +11,7 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/tenants"
@@ -183,6 +184,7 @@ func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tena
 		return unasked
 	}
 
+	failpoint.Hit("send.begin")
 	started := e.o.Now()
 	sendCtx, cancel := context.WithTimeout(ctx, e.o.SendTimeout)
 	r := e.send(sendCtx, s, it, channels.Life{
@@ -190,6 +192,7 @@ func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tena
 		UUID: uuidOf(it.Notification, it.Target), Attempt: it.Attempts + 1, Renewed: it.Renewed, ExpiresAt: it.ExpiresAt,
 	})
 	cancel()
+	failpoint.Hit("send.answered")
 	now := e.o.Now()
 	took := now.Sub(started)
 
@@ -226,7 +229,7 @@ func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tena
 	default:
 	}
 	if !t.WaitUntil.IsZero() {
-		e.gates.close(gateOf(t.WaitScope, it, id), t.WaitUntil, now)
+		e.closeGate(t.WaitScope, it, id, t.WaitUntil, now)
 	}
 	e.metrics.attempt(it.Channel, r, took)
 	e.logAttempt(it, r, &t, took)
@@ -253,6 +256,9 @@ func (e *Engine) mayBegin(ctx context.Context, it *item) bool {
 		return true
 	}
 	ours, err := e.o.Store.Begin(context.WithoutCancel(ctx), it.Row)
+	if ours {
+		failpoint.Hit("begin.committed")
+	}
 	switch {
 	case err != nil:
 		e.putOff(it, "write that the attempt begins", err)
@@ -289,13 +295,19 @@ func (e *Engine) send(ctx context.Context, s *sender, it *item, l channels.Life)
 func (e *Engine) afterVerdict(tenant ids.ID, k versionKey, r channels.Result, o opinion, now time.Time) {
 	switch {
 	case o.opened:
-		n, err := e.o.Store.Restore(e.loopCtx, k.credential, k.version, o.since, now)
-		e.o.Log.Warn("so many devices were called gone that the credential is in doubt; those retired lately are suspect again",
-			"credential", k.credential.Format(ids.Credential), "version", k.version, "devices", n, "error", err)
+		e.breakerOpened(k, o.since, now)
 	case r.Outcome == channels.Accepted:
 		e.settleDoubt(tenant, k)
 	default:
 	}
+}
+
+// breakerOpened takes back what a version has retired lately. On other nodes the
+// breaker opens too; whoever is second finds nothing left to take back.
+func (e *Engine) breakerOpened(k versionKey, since, now time.Time) {
+	n, err := e.o.Store.Restore(e.loopCtx, k.credential, k.version, since, now)
+	e.o.Log.Warn("so many devices were called gone that the credential is in doubt; those retired lately are suspect again",
+		"credential", k.credential.Format(ids.Credential), "version", k.version, "devices", n, "error", err)
 }
 
 // settleDoubt confirms what a version said of devices once it has had a success
@@ -407,6 +419,7 @@ func (e *Engine) written(it *item, f *Finish, res FinishResult) {
 	if res.Lost {
 		return
 	}
+	failpoint.Hit("finish.committed")
 	t := &res.Written
 	e.metrics.moved(it.Channel, t)
 	if !t.State.Unfinished() {
@@ -414,6 +427,7 @@ func (e *Engine) written(it *item, f *Finish, res FinishResult) {
 	}
 	switch {
 	case res.Opened:
+		failpoint.Hit("hold.committed")
 		go e.opened(it.Tenant, versionKey{f.Credential, f.Version})
 	case t.State == Pending && f.Transition.State == Held: // what is known of the tenant is old
 		go e.changed(it.Tenant)

@@ -49,7 +49,7 @@ func compile(flags ...string) (string, error) {
 
 // TestMain runs what depends on the database on both.
 func TestMain(m *testing.M) {
-	os.Exit(pgtest.OnBoth(m, "Browser", "DemoPage", "Kill", "Outage", "Torture", "PowerCut", "Table", "Imports", "Libraries", "OnlyTheCommand", "NoInit", "TheImage", "RaceDetector"))
+	os.Exit(pgtest.OnBoth(m, "Browser", "DemoPage", "Outage", "Table", "Imports", "Libraries", "OnlyTheCommand", "NoInit", "TheImage", "RaceDetector"))
 }
 
 func withoutRace(flags string) string {

@@ -39,6 +39,7 @@ func table() map[string]row {
 	return map[string]row{
 		"problem":       {level: 0, why: "what a caller may see of a failure; everything else speaks it"},
 		"ids":           {level: 0, why: "every row has one"},
+		"failpoint":     {level: 0, why: "tests stop the program at a named instant; in a usual build it does nothing"},
 		"migrations":    {level: 0, why: "SQL files"},
 		"clients/js":    {level: 0, why: "files for browsers"},
 		"store/archive": {level: 0, why: "the file of a backup: it belongs to no kind of database and knows no table"},
@@ -57,10 +58,10 @@ func table() map[string]row {
 		"tenants":              {level: 2, imports: with("channels", "webhooks"), why: "a register of tenants, keys and credentials"},
 		"simulator":            {level: 2, imports: with("webhooks"), why: "the providers' side: it may not share the channels' mistakes"},
 
-		"delivery": {level: 3, imports: with("channels", "devices", "jobs", "tenants", "webhooks"),
+		"delivery": {level: 3, imports: with("channels", "devices", "failpoint", "jobs", "tenants", "webhooks"),
 			why: "the engine: it knows channels by their contract and the database by its own interface"},
 
-		"store": {level: 4, imports: with("channels", "delivery", "devices", "jobs", "migrations", "store/archive", "tenants", "webhooks"),
+		"store": {level: 4, imports: with("channels", "delivery", "devices", "failpoint", "jobs", "migrations", "store/archive", "tenants", "webhooks"),
 			why: "the only package that talks to the database; it implements the interfaces of those below"},
 		"api": {level: 4, imports: with("channels", "clients/js", "delivery", "devices", "jobs", "tenants", "webhooks"),
 			why: "the only package that knows HTTP as a server; it never sees the database or a concrete channel"},

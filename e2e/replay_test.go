@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -79,4 +80,39 @@ func TestReplayOutlivesKills(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills: %d letters replayed once each, %d were in hand at a kill", kills, letters, unknown)
+}
+
+// outcome is a part of what the API shows of a delivery.
+type outcome struct {
+	ID      string `json:"id"`
+	State   string `json:"state"`
+	Unknown bool   `json:"unknown"`
+}
+
+// drain waits until nothing is unfinished, and reads how everything came out.
+func drain(t *testing.T, b *binary, key string) map[string]outcome {
+	t.Helper()
+	type page struct {
+		Data       []outcome `json:"data"`
+		NextCursor string    `json:"next_cursor"`
+	}
+	for _, state := range []string{"pending", "sending", "held"} {
+		require.Eventually(t, func() bool {
+			var list page
+			_, err := call(context.Background(), "GET", b.url+"/v1/deliveries?limit=1&state="+state, key, nil, &list)
+			return err == nil && len(list.Data) == 0
+		}, 60*time.Second, 20*time.Millisecond, "deliveries stay %s\n%s", state, b.log.tail())
+	}
+	states := map[string]outcome{}
+	for cursor := ""; ; {
+		var list page
+		_, err := call(context.Background(), "GET", b.url+"/v1/deliveries?limit=200&cursor="+cursor, key, nil, &list)
+		require.NoError(t, err)
+		for _, d := range list.Data {
+			states[d.ID] = d
+		}
+		if cursor = list.NextCursor; cursor == "" {
+			return states
+		}
+	}
 }

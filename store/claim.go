@@ -11,6 +11,7 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 )
 
@@ -60,6 +61,9 @@ func (s *Store) Claim(ctx context.Context, o delivery.ClaimOrder) ([]delivery.Cl
 			out, err = t.claimShared(o)
 		} else {
 			out, err = t.claim(o)
+		}
+		if len(out) > 0 {
+			failpoint.Hit("claim.written")
 		}
 		return err
 	})
@@ -243,7 +247,7 @@ func (s *Store) LapseLeases(ctx context.Context) (int64, error) {
 		if err != nil {
 			return err
 		}
-		return t.exec(`UPDATE jobs SET lease_until=0, claim=0 WHERE state<3 AND claim<>0`)
+		return t.exec(`UPDATE jobs SET lease_until=?, claim=0 WHERE state<3 AND claim<>0`, now)
 	})
 	return n, err
 }

@@ -78,19 +78,19 @@ func (t *tx) claimShared(o delivery.ClaimOrder) ([]delivery.Claimed, error) {
 // lookForTenants finds those that have something due. Between two looks that take
 // long, those that had something lately are asked.
 func (t *tx) lookForTenants(u *turn, o delivery.ClaimOrder, mark int64) (err error) {
-	if mark != 0 && u.took > lookQuick && o.Now.Sub(u.looked) < lookShare*u.took {
-		maps.DeleteFunc(u.lately, func(_ ids.ID, at time.Time) bool { return o.Now.Sub(at) > latelyDue })
+	now := t.s.now()
+	if mark != 0 && u.took > lookQuick && now.Sub(u.looked) < lookShare*u.took {
+		maps.DeleteFunc(u.lately, func(_ ids.ID, at time.Time) bool { return now.Sub(at) > latelyDue })
 		u.tenants = slices.Sorted(maps.Keys(u.lately))
 		return nil
 	}
-	begun := t.s.now()
 	u.tenants, err = t.tenantsDue(o.Lane, o.Now, mark)
-	u.looked, u.took = o.Now, t.s.now().Sub(begun)
+	u.looked, u.took = now, t.s.now().Sub(now)
 	if u.lately == nil {
 		u.lately = map[ids.ID]time.Time{}
 	}
 	for _, tenant := range u.tenants {
-		u.lately[tenant] = o.Now
+		u.lately[tenant] = now
 	}
 	return err
 }

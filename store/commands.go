@@ -10,6 +10,7 @@ import (
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 )
@@ -73,7 +74,9 @@ func (s *Store) Unfold(ctx context.Context, a delivery.Accepted) (bool, error) {
 		if err := t.exec("UPDATE notifications SET flags=flags & ~8, targets=? WHERE tenant_id=? AND id=?", len(a.Rows), a.Tenant, a.ID); err != nil {
 			return err
 		}
-		return t.targets(&a)
+		err = t.targets(&a)
+		failpoint.Hit("unfold.written")
+		return err
 	})
 	return there, err
 }
@@ -100,6 +103,7 @@ func (s *Store) Cancel(ctx context.Context, tenant, notification ids.ID, now tim
 		}
 		n, err = t.affect(`UPDATE deliveries SET state=5, reason=?, due_at=0, hold_id=0, updated_at=?
  WHERE tenant_id=? AND notification_id=? AND state IN (1,3)`, delivery.Canceled, millis(now), tenant, notification)
+		failpoint.Hit("cancel.written")
 		return err
 	})
 	return int(n), err
@@ -148,6 +152,7 @@ func (s *Store) Replay(ctx context.Context, tenant, notification, target ids.ID,
 		if err := t.uncancel(tenant, notification); err != nil {
 			return err
 		}
+		failpoint.Hit("replay.written")
 		return t.audit(tenant, actor, "delivery.replay", ids.FormatDelivery(notification, target))
 	})
 }
@@ -225,6 +230,9 @@ func (t *tx) moveHeld(h delivery.Hold, limit int, now time.Time) (int, error) {
 			append([]any{state, reason, due, x.expires, unspent, millis(now)}, x.key[:]...)...); err != nil {
 			return 0, err
 		}
+	}
+	if len(list) > 0 {
+		failpoint.Hit("resume.written")
 	}
 	return len(list), nil
 }

@@ -29,7 +29,7 @@ func TestContract(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Opened {
 		t.Helper()
 		o := options(t)
-		return behind(t, o, storetest.Opened{Store: open(t, o), Clock: o.clock, IDs: o.IDs})
+		return behind(t, o, storetest.Opened{Store: open(t, o), Clock: o.clock, IDs: o.IDs, Join: joins(t, o)})
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/tenants"
@@ -211,6 +212,9 @@ func (t *tx) hold(f *delivery.Finish) (ids.ID, bool, error) {
 	default:
 	}
 	id, opened, err := t.openHold(h)
+	if opened {
+		failpoint.Hit("hold.opened")
+	}
 	if err == nil && opened && f.Transition.Reason == delivery.CredentialDenied && h.Qualifier == "" {
 		err = t.pauseCredential(h.Tenant, h.Subject, h.Detail, "engine", f.Now)
 	}

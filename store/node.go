@@ -37,14 +37,15 @@ const (
 
 // membership is this process's place among the nodes.
 type membership struct {
-	info    Node
-	token   atomic.Int64 // of this life; 0: not joined
-	lastAt  atomic.Int64 // when the last beat that was taken began, ns of the monotonic clock since start
-	start   time.Time
-	stop    context.CancelFunc
-	running sync.WaitGroup
-	onHint  atomic.Pointer[func(Hint)]
-	hints   hints
+	info     Node
+	token    atomic.Int64 // of this life; 0: not joined
+	lastAt   atomic.Int64 // when the last beat that was taken began, ns of the monotonic clock since start
+	start    time.Time
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+	onHint   atomic.Pointer[func(Hint)]
+	hints    hints
+	forgetAt atomic.Int64 // when shared rows are looked through again, unix ms
 }
 
 // Join makes this process one of the nodes: it leases a node number, from which

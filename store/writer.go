@@ -15,6 +15,7 @@ import (
 
 	"gorm.io/gorm"
 
+	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 )
@@ -364,11 +365,24 @@ func (w *writer) try(t *tx, batch []op, bulk bool) (r tried) {
 			return r
 		}
 	}
+	written(batch)
 	if err := t.exec("COMMIT"); err != nil {
 		r.err = fmt.Errorf("commit: %w", err)
 		r.committing = true
 	}
 	return r
+}
+
+// written marks the instant before a commit, for tests.
+func written(batch []op) {
+	for _, o := range batch {
+		switch {
+		case o.accept != nil:
+			failpoint.Hit("accept.written")
+		case o.finish != nil:
+			failpoint.Hit("finish.written")
+		}
+	}
 }
 
 func (w *writer) rollback(t *tx, why error) {

@@ -193,7 +193,7 @@ func (f source) variables(list []setting) (provider *env.Env, unknown []string) 
 // those that Kubernetes makes for a service named carillon.
 func ownVariable(name string) bool {
 	rest := strings.TrimPrefix(name, envPrefix)
-	return slices.Contains([]string{"CONFIG", "KEY", "URL", "TENANT"}, rest) ||
+	return slices.Contains([]string{"CONFIG", "KEY", "URL", "TENANT", "FAILPOINTS"}, rest) ||
 		rest == "PORT" || strings.HasPrefix(rest, "PORT_") || strings.HasPrefix(rest, "SERVICE_")
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/tenants"
 )
@@ -25,6 +26,9 @@ func newServeCommand(c *cli) *cobra.Command {
 			cfg, err := c.config()
 			if err != nil {
 				return err
+			}
+			if err := failpoint.Arm(c.getenv(failpoint.Variable)); err != nil {
+				return usageError{err}
 			}
 			ring, err := keyRing(cfg)
 			if err != nil {

@@ -24,6 +24,7 @@ import (
 	"github.com/carillonhq/carillon/clients/js"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/store"
@@ -90,6 +91,7 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 		Workers: cfg.Workers, MaxBacklog: cfg.Limits.Backlog,
 		Retention:  delivery.Retention{SentPayload: cfg.Retention.Sent, DeadPayload: cfg.Retention.Dead, Rows: cfg.Retention.Rows},
 		StaleAfter: cfg.StaleAfter, OldCredentials: cfg.Retention.Credentials}
+	o.SendTimeout, o.MarkerAfter = failpoint.Duration("send_timeout", o.SendTimeout), failpoint.Duration("marker_after", o.MarkerAfter)
 	if p.tune != nil {
 		p.tune(&o)
 	}
@@ -161,6 +163,9 @@ func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *
 	if err != nil {
 		return err
 	}
+	if b := handler.Requests(); b != nil {
+		s.engine.Share(b)
+	}
 	if s.cfg.Role != delivery.RoleWorker {
 		if s.listen, err = net.Listen("tcp", s.cfg.Listen); err != nil {
 			return fmt.Errorf("the API cannot listen; see the setting listen: %w", err)
@@ -210,7 +215,9 @@ func (s *server) run(ctx context.Context) error {
 		s.release()
 		return err
 	}
-	s.jobs.Start()
+	if s.cfg.Role != delivery.RoleAPI { // steps of jobs are work, as sending is
+		s.jobs.Start()
+	}
 	s.log.Info("carillon serves", "url", s.url(), "version", versionText(), "database", s.store.Database(), "role", s.cfg.Role, "number", s.store.IDs().Node())
 	g, gctx := errgroup.WithContext(ctx)
 	if s.listen != nil {

@@ -39,6 +39,8 @@ type Opened struct {
 	Store Store
 	Clock *Clock
 	IDs   *ids.Generator
+	// Join opens the same database once more, as another node, until it leaves.
+	Join func(role string) (s Store, leave func())
 	// Dump reads the whole database, behind the store.
 	Dump func(*testing.T) Dump
 	// Exec writes behind the store, with ? for parameters.
@@ -87,7 +89,7 @@ func Run(t *testing.T, open func(t *testing.T) Opened) {
 	for _, group := range []map[string]func(*kit){
 		acceptTests(), claimTests(), finishTests(), holdTests(), commandTests(), purgeTests(), ledgerTests(),
 		deviceTests(), endpointTests(), tenantTests(), credentialTests(), tenancyTests(), modelTests(), jobTests(), replayTests(),
-		erasureTests(), deletionTests(), upkeepTests(), pauseTests(),
+		erasureTests(), deletionTests(), upkeepTests(), pauseTests(), sharedTests(),
 	} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {

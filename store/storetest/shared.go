@@ -1,0 +1,148 @@
+package storetest
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
+)
+
+func sharedTests() map[string]func(*kit) {
+	return map[string]func(*kit){
+		"Exchange/Gates":                exchangesGates,
+		"Exchange/Verdicts":             exchangesVerdicts,
+		"Exchange/Uses":                 exchangesUses,
+		"Exchange/NodesThatAreThere":    exchangesWithTheLiving,
+		"Exchange/NothingBeforeItJoins": exchangesNothingBeforeItJoins,
+		"Exchange/Many":                 exchangesMany,
+	}
+}
+
+// node is one of several on a database.
+type node struct {
+	*kit
+	Store Store
+	leave func()
+}
+
+func (k *kit) node(role string) node {
+	k.Helper()
+	s, leave := k.Join(role)
+	return node{k, s, leave}
+}
+
+func (n node) tells(s delivery.NodeState) delivery.OtherNodes {
+	n.Helper()
+	o, err := n.Store.Exchange(n.ctx, s)
+	n.ok(err)
+	for i := range o.Gates {
+		o.Gates[i].Until = o.Gates[i].Until.UTC()
+	}
+	slices.SortFunc(o.Gates, func(a, b delivery.SharedGate) int { return int(a.Subject - b.Subject) })
+	return o
+}
+
+func (n node) hears() delivery.OtherNodes {
+	n.Helper()
+	return n.tells(delivery.NodeState{})
+}
+
+func exchangesGates(k *kit) {
+	now := k.Clock.Now()
+	a, b := k.node(delivery.RoleAll), k.node(delivery.RoleAll)
+	first := delivery.SharedGate{Subject: 1, Origin: "https://push.example", Until: now.Add(3 * time.Second), Wait: 2 * time.Second}
+	other := delivery.SharedGate{Subject: 2, Until: now.Add(time.Minute), Wait: time.Minute}
+	a.tells(delivery.NodeState{Gates: []delivery.SharedGate{other, first}})
+	require.Equal(k, []delivery.SharedGate{first, other}, b.hears().Gates)
+
+	sooner, later := first, other
+	sooner.Until, sooner.Wait = now.Add(time.Second), time.Second
+	later.Until, later.Wait = now.Add(2*time.Minute), 2*time.Minute
+	b.tells(delivery.NodeState{Gates: []delivery.SharedGate{sooner, later}})
+	require.Equal(k, []delivery.SharedGate{first, later}, a.hears().Gates, "the later one counts")
+
+	k.Clock.Advance(3 * time.Second)
+	require.Equal(k, []delivery.SharedGate{later}, a.hears().Gates, "one is open")
+	news := delivery.SharedGate{Subject: 3, Until: now.Add(time.Minute), Wait: time.Minute}
+	b.tells(delivery.NodeState{Gates: []delivery.SharedGate{news}})
+	require.Equal(k, []delivery.SharedGate{news}, a.tells(delivery.NodeState{KnownSince: k.Clock.Now()}).Gates, "the other is known")
+	b.leave()
+	require.Equal(k, []delivery.SharedGate{later, news}, a.hears().Gates, "the providers have not changed their mind")
+}
+
+func exchangesVerdicts(k *kit) {
+	now := k.Clock.Now()
+	a, b, c := k.node(delivery.RoleAll), k.node(delivery.RoleWorker), k.node(delivery.RoleWorker)
+	v := delivery.Verdicts{Credential: 1, Version: 2, Seen: 100, Gone: 10, Since: now.Add(-time.Hour), Newest: now}
+	next := delivery.Verdicts{Credential: 1, Version: 3, Seen: 1, Gone: 1, Since: now, Newest: now}
+	require.Empty(k, a.tells(delivery.NodeState{Verdicts: []delivery.Verdicts{v, next}}).Verdicts, "its own are no news")
+	fromB := delivery.Verdicts{Credential: 1, Version: 2, Seen: 50, Gone: 1, Since: now.Add(-2 * time.Hour), Newest: now.Add(-time.Minute)}
+	b.tells(delivery.NodeState{Verdicts: []delivery.Verdicts{fromB}})
+	require.ElementsMatch(k, []delivery.Verdicts{{Credential: 1, Version: 2, Seen: 150, Gone: 11, Since: fromB.Since, Newest: now}, next}, c.hears().Verdicts)
+	require.Equal(k, []delivery.Verdicts{fromB}, a.hears().Verdicts)
+
+	fromB.Seen, fromB.Gone = 60, 0
+	b.tells(delivery.NodeState{Verdicts: []delivery.Verdicts{fromB}})
+	require.Equal(k, []delivery.Verdicts{fromB}, a.hears().Verdicts, "a node's newest replace its others")
+	fromB.Newest = now.Add(-11 * time.Minute)
+	b.tells(delivery.NodeState{Verdicts: []delivery.Verdicts{fromB}})
+	require.Empty(k, a.hears().Verdicts, "too old")
+	a.leave()
+	require.Empty(k, c.hears().Verdicts, "they went with their node")
+}
+
+func exchangesUses(k *kit) {
+	a, b, c := k.node(delivery.RoleAll), k.node(delivery.RoleAll), k.node(delivery.RoleAll)
+	use := func(kind delivery.BudgetKind, subject ids.ID, n float64) delivery.Use {
+		return delivery.Use{Kind: kind, Subject: subject, PerSecond: n}
+	}
+	require.Empty(k, a.tells(delivery.NodeState{Uses: []delivery.Use{use(delivery.UrgentBudget, 1, 10.5), use(delivery.RequestBudget, 1, 7)}}).Uses)
+	b.tells(delivery.NodeState{Uses: []delivery.Use{use(delivery.UrgentBudget, 1, 0.25), use(delivery.UrgentBudget, 2, 1)}})
+	require.ElementsMatch(k, []delivery.Use{use(delivery.UrgentBudget, 1, 10.75), use(delivery.RequestBudget, 1, 7), use(delivery.UrgentBudget, 2, 1)}, c.hears().Uses)
+	b.tells(delivery.NodeState{Uses: []delivery.Use{use(delivery.UrgentBudget, 2, 3)}})
+	require.ElementsMatch(k, []delivery.Use{use(delivery.UrgentBudget, 1, 0.25), use(delivery.UrgentBudget, 2, 3)}, a.hears().Uses)
+	k.Clock.Advance(3*time.Second + time.Millisecond)
+	require.Empty(k, a.hears().Uses, "what is not said again ends")
+}
+
+func exchangesWithTheLiving(k *kit) {
+	a := k.node(delivery.RoleAll)
+	require.Equal(k, 1, a.hears().Serving)
+	b, w := k.node(delivery.RoleAPI), k.node(delivery.RoleWorker)
+	require.Equal(k, 2, a.hears().Serving)
+	require.Equal(k, 2, w.hears().Serving, "a worker takes no requests")
+	b.leave()
+	require.Equal(k, 1, a.hears().Serving)
+}
+
+func exchangesNothingBeforeItJoins(k *kit) {
+	a := k.node(delivery.RoleAll)
+	gate := delivery.SharedGate{Subject: 1, Until: k.Clock.Now().Add(time.Minute)}
+	o, err := k.Store.Exchange(k.ctx, delivery.NodeState{Gates: []delivery.SharedGate{gate}})
+	k.ok(err)
+	require.Equal(k, delivery.OtherNodes{Serving: 1}, o)
+	require.Empty(k, a.hears().Gates)
+}
+
+// exchangesMany is about rows that are written by several statements.
+func exchangesMany(k *kit) {
+	const n = 1234
+	now := k.Clock.Now()
+	a, b := k.node(delivery.RoleAll), k.node(delivery.RoleAll)
+	var s delivery.NodeState
+	for i := range n {
+		id := ids.ID(i + 1)
+		s.Gates = append(s.Gates, delivery.SharedGate{Subject: 7, Origin: "https://" + strconv.Itoa(i), Until: now.Add(time.Minute), Wait: time.Minute})
+		s.Verdicts = append(s.Verdicts, delivery.Verdicts{Credential: id, Version: 1, Seen: i, Gone: 1, Since: now, Newest: now})
+		s.Uses = append(s.Uses, delivery.Use{Kind: delivery.RequestBudget, Subject: id, PerSecond: float64(i)})
+	}
+	a.tells(s)
+	o := b.hears()
+	require.ElementsMatch(k, s.Gates, o.Gates)
+	require.ElementsMatch(k, s.Verdicts, o.Verdicts)
+	require.ElementsMatch(k, s.Uses, o.Uses)
+}
