@@ -278,6 +278,7 @@ func (l *load) begin(ctx context.Context, t archive.Table) (err error) {
 	if l.stmt != nil {
 		_ = l.stmt.Close()
 	}
+	//nolint:gosec // the names are those of the database itself: see sameNames
 	insert := fmt.Sprintf("INSERT INTO %s (%s) VALUES (?%s)", identifiers([]string{t.Name}), identifiers(t.Columns), strings.Repeat(",?", len(t.Columns)-1))
 	l.stmt, err = l.conn.PrepareContext(ctx, insert)
 	return err
