@@ -15,9 +15,13 @@ import (
 // restored database knows that it must not send.
 const firstArchived = 5
 
-// notArchived is the table of the migrations: it belongs to the database, and not
-// to what it holds.
-const notArchived = "goose_db_version"
+// Not archived are the table of the migrations, which belongs to the database and
+// not to what it holds, and what nodes tell each other as long as they live
+// (shared_...), which a standby does not even have.
+const (
+	notArchived  = "goose_db_version"
+	betweenNodes = `shared\_%`
+)
 
 // patient opens a pool whose statements may take as long as they take, and the
 // words that begin a snapshot on it.
@@ -100,13 +104,13 @@ func schemaVersion(ctx context.Context, db queryer) (v int64, err error) {
 // part of the next backup without anybody thinking of it.
 func (s *Store) archivedTables(ctx context.Context, db queryer) ([]archive.Table, error) {
 	query := `SELECT m.name, c.name FROM sqlite_schema m JOIN pragma_table_info(m.name) c
- WHERE m.type='table' AND m.name<>? AND m.name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY m.name, c.cid`
+ WHERE m.type='table' AND m.name<>? AND m.name NOT LIKE ? ESCAPE '\' AND m.name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY m.name, c.cid`
 	if s.onPostgres() {
 		query = `SELECT c.table_name::text, c.column_name::text FROM information_schema.columns c
  JOIN information_schema.tables t ON t.table_schema=c.table_schema AND t.table_name=c.table_name
- WHERE t.table_schema=current_schema() AND t.table_type='BASE TABLE' AND t.table_name<>? ORDER BY c.table_name::text COLLATE "C", c.ordinal_position`
+ WHERE t.table_schema=current_schema() AND t.table_type='BASE TABLE' AND t.table_name<>? AND t.table_name NOT LIKE ? ORDER BY c.table_name::text COLLATE "C", c.ordinal_position`
 	}
-	rows, err := db.QueryContext(ctx, query, notArchived)
+	rows, err := db.QueryContext(ctx, query, notArchived, betweenNodes)
 	if err != nil {
 		return nil, err
 	}
