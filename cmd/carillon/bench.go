@@ -40,6 +40,7 @@ func newBenchCommand(c *cli) *cobra.Command {
 	f.Float64Var(&o.rate, "rate", 0, "notifications a second; 0: as fast as they are answered")
 	f.StringSliceVar(&o.channels, "channel", o.channels, "the channels to measure")
 	f.StringVar(&o.profile, "profile", "", "write a CPU profile of the server to this file, of the last channel measured")
+	f.StringVar(&o.postgres, "postgres", "", "URL of a PostgreSQL server to measure on, with a user who may make databases: one is made and dropped again. SQLite without it")
 	f.DurationVar(&o.latency, "provider-latency", 0, "how long the providers take to answer")
 	return cmd
 }
@@ -51,6 +52,7 @@ type benchOptions struct {
 	channels       []string
 	latency        time.Duration
 	profile        string
+	postgres       string
 }
 
 // benchResult is what one channel showed.
@@ -93,7 +95,15 @@ func benchChannel(ctx context.Context, channel string, o benchOptions) (r benchR
 	if o.latency > 0 {
 		sim.SetFault(channel, simulator.Fault{Latency: o.latency})
 	}
-	p, err := startBenchServer(ctx, dir, sim)
+	database := filepath.Join(dir, "bench.db")
+	if o.postgres != "" {
+		var drop func() error
+		if database, drop, err = store.Scratch(ctx, o.postgres); err != nil {
+			return r, err
+		}
+		defer func() { err = errors.Join(err, drop()) }()
+	}
+	p, err := startBenchServer(ctx, dir, database, sim)
 	if err != nil {
 		return r, err
 	}
@@ -132,7 +142,7 @@ type benchServer struct {
 	admin string
 }
 
-func startBenchServer(ctx context.Context, dir string, sim *simulator.Simulator) (*benchServer, error) {
+func startBenchServer(ctx context.Context, dir, database string, sim *simulator.Simulator) (*benchServer, error) {
 	if err := writeSimulatorFiles(dir, sim.Access()); err != nil {
 		return nil, err
 	}
@@ -144,7 +154,8 @@ func startBenchServer(ctx context.Context, dir string, sim *simulator.Simulator)
 	if err != nil {
 		return nil, err
 	}
-	env := []string{"CARILLON_CONFIG=" + filepath.Join(dir, "carillon.yaml"), "CARILLON_KEY_RING=" + ring, "CARILLON_LISTEN=127.0.0.1:0",
+	env := []string{"CARILLON_CONFIG=" + filepath.Join(dir, "carillon.yaml"), "CARILLON_KEY_RING=" + ring,
+		"CARILLON_DATABASE_URL=" + database, "CARILLON_LISTEN=127.0.0.1:0",
 		"CARILLON_ADMIN_LISTEN=127.0.0.1:0", "CARILLON_LOG_FORMAT=json"}
 	p := &benchServer{cmd: exec.CommandContext(ctx, self, "serve")} //nolint:gosec // this program itself
 	p.cmd.Env = env
