@@ -78,14 +78,14 @@ func (t *tx) claimShared(o delivery.ClaimOrder) ([]delivery.Claimed, error) {
 // lookForTenants finds those that have something due. Between two looks that take
 // long, those that had something lately are asked.
 func (t *tx) lookForTenants(u *turn, o delivery.ClaimOrder, mark int64) (err error) {
-	now := t.s.now()
+	now := t.s.opts.Machine() // no node has to agree with it
 	if mark != 0 && u.took > lookQuick && now.Sub(u.looked) < lookShare*u.took {
 		maps.DeleteFunc(u.lately, func(_ ids.ID, at time.Time) bool { return now.Sub(at) > latelyDue })
 		u.tenants = slices.Sorted(maps.Keys(u.lately))
 		return nil
 	}
 	u.tenants, err = t.tenantsDue(o.Lane, o.Now, mark)
-	u.looked, u.took = now, t.s.now().Sub(now)
+	u.looked, u.took = now, t.s.opts.Machine().Sub(now)
 	if u.lately == nil {
 		u.lately = map[ids.ID]time.Time{}
 	}

@@ -44,7 +44,7 @@ func options(t *testing.T) testOptions {
 	ring, _, err := store.NewKeyRing()
 	require.NoError(t, err)
 	clock := storetest.NewClock()
-	return testOptions{clock: clock, Options: store.Options{URL: pgtest.URL(t, migrated), KeyRing: ring, Now: clock.Now,
+	return testOptions{clock: clock, Options: store.Options{URL: pgtest.URL(t, migrated), KeyRing: ring, Now: clock.Now, Machine: clock.Now,
 		IDs: ids.NewGenerator(1, clock.Now), Migrate: true, Connections: 8}}
 }
 
