@@ -187,6 +187,12 @@ func (s *Store) MoveHeld(ctx context.Context, h delivery.Hold, limit int, now ti
 			moved += settled
 			return err
 		}
+		// Another node may have moved those that were found, and left others.
+		done = false
+		left, err := t.count("SELECT count(*) FROM deliveries INDEXED BY deliveries_hold WHERE hold_id=? AND hold_id<>0 AND state=3", h.ID)
+		if err != nil || left > 0 {
+			return err
+		}
 		done = true
 		return t.exec("DELETE FROM holds WHERE id=?", h.ID)
 	})
@@ -194,25 +200,6 @@ func (s *Store) MoveHeld(ctx context.Context, h delivery.Hold, limit int, now ti
 }
 
 func (t *tx) moveHeld(h delivery.Hold, limit int, now time.Time) (int, error) {
-	rows, err := t.query(`SELECT tenant_id,notification_id,target_id,channel,expires_at,updated_at FROM deliveries
- INDEXED BY deliveries_hold WHERE hold_id=? AND hold_id<>0 LIMIT ?`, h.ID, limit)
-	if err != nil {
-		return 0, err
-	}
-	type held struct {
-		key              [3]any
-		kind             channels.Kind
-		expires, updated int64
-	}
-	list, err := collect(rows, func(r *sql.Rows) (x held, err error) {
-		var tenant, notification, target ids.ID
-		err = r.Scan(&tenant, &notification, &target, &x.kind, &x.expires, &x.updated)
-		x.key = [3]any{tenant, notification, target}
-		return x, err
-	})
-	if err != nil {
-		return 0, err
-	}
 	state, reason, due, unspent := delivery.Pending, delivery.NoReason, millis(now), 0
 	switch h.Ending {
 	case delivery.Confirm:
@@ -221,20 +208,21 @@ func (t *tx) moveHeld(h delivery.Hold, limit int, now time.Time) (int, error) {
 		unspent = 1 // the fault was our credential's, so the attempt was free
 	default:
 	}
-	for _, x := range list {
-		if x.kind == channels.Webhook {
-			x.expires += max(millis(now)-x.updated, 0) // the time on hold was not its own
-		}
-		if err := t.exec(`UPDATE deliveries SET state=?, reason=?, due_at=?, expires_at=?, hold_id=0, spent=CASE WHEN spent>0 THEN spent-? ELSE 0 END, updated_at=?
- WHERE tenant_id=? AND notification_id=? AND target_id=? AND state=3`,
-			append([]any{state, reason, due, x.expires, unspent, millis(now)}, x.key[:]...)...); err != nil {
-			return 0, err
-		}
+	at := millis(now)
+	// The time on hold was not a webhook's own.
+	moved, err := t.affect(`UPDATE deliveries SET state=?, reason=?, due_at=?,
+ expires_at=CASE WHEN channel=? AND updated_at<? THEN expires_at+?-updated_at ELSE expires_at END,
+ hold_id=0, spent=CASE WHEN spent>0 THEN spent-? ELSE 0 END, updated_at=?
+ WHERE state=3 AND (tenant_id,notification_id,target_id) IN (SELECT tenant_id,notification_id,target_id FROM deliveries
+ INDEXED BY deliveries_hold WHERE hold_id=? AND hold_id<>0 ORDER BY tenant_id,notification_id,target_id LIMIT ?)`,
+		state, reason, due, channels.Webhook, at, at, unspent, at, h.ID, limit)
+	if err != nil {
+		return 0, fmt.Errorf("move held deliveries: %w", err)
 	}
-	if len(list) > 0 {
+	if moved > 0 {
 		failpoint.Hit("resume.written")
 	}
-	return len(list), nil
+	return int(moved), nil
 }
 
 // settle ends the doubt about up to limit devices that a credential version

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"flag"
 	"os"
 	"testing"
 
@@ -18,6 +19,10 @@ var _ storetest.Store = (*store.Store)(nil)
 // TestMain runs everything on SQLite, and on PostgreSQL all but what looks into
 // SQLite's own workings.
 func TestMain(m *testing.M) {
+	// Each step of the model is a commit; -rapid.checks asks for more.
+	if err := flag.Set("rapid.checks", "40"); err != nil {
+		panic(err)
+	}
 	os.Exit(pgtest.OnBoth(m, "OneFaultNever", "ATroubledDatabase", "AFullQueue", "CloseWritesWhatWaits", "QueriesUseTheirIndexes", "ADatabaseThatTakesNoWrites", "LeasesOfADeadProcess", "OneEngineAtATime", "SecretsAreNowhereInTheFiles",
 		// These are about files, or bring a server of their own.
 		"ALineThatACrash", "ARestoredBackup", "TheSubjectOfAUser",
