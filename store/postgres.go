@@ -110,7 +110,7 @@ func (p *postgres) String() string {
 	return "postgres://" + host + "/" + p.config.Database
 }
 
-func (p *postgres) writers() int { return max(2, p.conns/4) }
+func (p *postgres) writers() int { return max(2, p.conns/8) }
 
 func (p *postgres) begin() string { return "BEGIN" + p.durable }
 
