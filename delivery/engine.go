@@ -107,6 +107,8 @@ type Engine struct {
 	budgets   []*Budget // that hold over all nodes
 	metrics   *metrics
 
+	unwritten   trouble // of what is in hand, for the log
+	putOffs     trouble
 	backlog     atomic.Int64 // unfinished deliveries, about
 	wake        chan struct{}
 	moveHolds   chan struct{}

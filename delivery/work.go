@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/carillonhq/carillon/channels"
@@ -375,7 +376,7 @@ const crowdedWait = 15 * time.Second
 // putOff returns an item unspent because of trouble of our own.
 func (e *Engine) putOff(it *item, doing string, err error) {
 	if e.sendCtx.Err() == nil {
-		e.o.Log.Warn("a delivery is put off", "doing", doing, "delivery", ids.FormatDelivery(it.Notification, it.Target), "error", err)
+		e.putOffs.note(e.o.Log, "deliveries are put off, because this node could not "+doing, it, err)
 	}
 	e.unspent(it, e.o.Now().Add(5*time.Second))
 }
@@ -400,17 +401,37 @@ func (e *Engine) finish(it *item, f Finish) {
 func (e *Engine) write(it *item, f Finish) {
 	e.o.Store.Finish(f, func(res FinishResult) {
 		if res.Err != nil && it.tries.Add(1) < writeTries && it.leaseLeft(e.o.Now()) > 0 && !e.stopping.Load() {
-			e.o.Log.Error("an outcome could not be written; it is tried again", "delivery", ids.FormatDelivery(it.Notification, it.Target), "error", res.Err)
+			e.unwritten.note(e.o.Log, "outcomes cannot be written; they are tried again", it, res.Err)
 			time.AfterFunc(retryWrite, func() { e.write(it, f) })
 			return
 		}
 		e.letGo(it)
 		if res.Err != nil {
-			e.o.Log.Error("an outcome could not be written; the delivery will be taken over", "delivery", ids.FormatDelivery(it.Notification, it.Target), "error", res.Err)
+			e.unwritten.note(e.o.Log, "outcomes could not be written; the deliveries will be taken over", it, res.Err)
 			return
 		}
 		e.written(it, &f, res)
 	})
+}
+
+// trouble is said once in a while, however many deliveries have it.
+type trouble struct {
+	mu    sync.Mutex
+	said  time.Time
+	count int // since
+}
+
+const troubleEvery = 5 * time.Second
+
+func (t *trouble) note(log *slog.Logger, what string, it *item, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.count++
+	if time.Since(t.said) < troubleEvery {
+		return
+	}
+	log.Error(what, "deliveries", t.count, "such_as", ids.FormatDelivery(it.Notification, it.Target), "error", err)
+	t.said, t.count = time.Now(), 0
 }
 
 // written follows up on a committed outcome. It runs in the writer's goroutine,
