@@ -430,7 +430,7 @@ func (t *trouble) note(log *slog.Logger, what string, it *item, err error) {
 	if time.Since(t.said) < troubleEvery {
 		return
 	}
-	log.Error(what, "deliveries", t.count, "such_as", ids.FormatDelivery(it.Notification, it.Target), "error", err)
+	log.Error("this node has trouble with deliveries in hand", "what", what, "deliveries", t.count, "such_as", ids.FormatDelivery(it.Notification, it.Target), "error", err)
 	t.said, t.count = time.Now(), 0
 }
 
