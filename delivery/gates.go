@@ -20,8 +20,8 @@ type gates struct {
 }
 
 // gate is closed until a time. One that has to be closed again soon after it
-// opened stays closed for twice as long, up to maxGate: what it stops should not
-// be claimed and put back again and again.
+// opened, without a success in between, stays closed for twice as long, up to
+// maxGate: what it stops should not be claimed and put back again and again.
 type gate struct {
 	until time.Time
 	wait  time.Duration
@@ -80,6 +80,27 @@ func (g *gates) close(k flowKey, until, now time.Time) {
 		wait = max(wait, min(2*old.wait, maxGate))
 	}
 	g.closed[k] = gate{until: now.Add(wait), wait: wait}
+}
+
+// calm notes a success: trouble that comes after it is new, and not the old one
+// that a gate should wait for longer and longer. A gate that is closed stays so.
+func (g *gates) calm(keys [3]flowKey, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.closed) == 0 {
+		return
+	}
+	for _, k := range keys {
+		x, ok := g.closed[k]
+		switch {
+		case !ok:
+		case x.until.After(now):
+			x.wait = 0
+			g.closed[k] = x
+		default:
+			delete(g.closed, k)
+		}
+	}
 }
 
 // until is when the last of the gates opens; zero: all are open.

@@ -104,3 +104,21 @@ func TestUUIDsOfDeliveries(t *testing.T) {
 		note(ids.ID(r.Int64N(span)), ids.ID(r.Int64N(span)))
 	}
 }
+
+// TestASuccessEndsTheTrouble: a provider that fails now and then, and takes the
+// rest, is not waited for longer and longer.
+func TestASuccessEndsTheTrouble(t *testing.T) {
+	t.Parallel()
+	var g gates
+	keys := [3]flowKey{{id: 1}}
+	g.close(keys[0], in(time.Second), at)
+	g.close(keys[0], in(3*time.Second), in(2*time.Second))
+	require.Equal(t, in(4*time.Second), g.until(keys, in(2*time.Second)), "again, and for twice as long")
+	g.calm(keys, in(5*time.Second))
+	g.close(keys[0], in(7*time.Second), in(6*time.Second))
+	require.Equal(t, in(7*time.Second), g.until(keys, in(6*time.Second)), "as if for the first time")
+	g.calm(keys, in(6500*time.Millisecond))
+	require.Equal(t, in(7*time.Second), g.until(keys, in(6500*time.Millisecond)), "what was under way opens no gate")
+	g.close(keys[0], in(9*time.Second), in(8*time.Second))
+	require.Equal(t, in(9*time.Second), g.until(keys, in(8*time.Second)))
+}

@@ -232,6 +232,9 @@ func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tena
 	if !t.WaitUntil.IsZero() {
 		e.closeGate(t.WaitScope, it, id, t.WaitUntil, now)
 	}
+	if r.Outcome == channels.Accepted {
+		e.gates.calm(gatesOf(it, cred), now)
+	}
 	e.metrics.attempt(it.Channel, r, took)
 	e.logAttempt(it, r, &t, took)
 	e.finish(it, f)
