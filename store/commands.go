@@ -142,6 +142,9 @@ func (s *Store) Replay(ctx context.Context, tenant, notification, target ids.ID,
 		case state != delivery.Dead:
 			return problem.New(problem.Conflict, "Only a dead letter can be replayed; this delivery is %s.", state)
 		}
+		if err := t.keepContents(tenant, notification); err != nil {
+			return err
+		}
 		done, err := t.replay(tenant, notification, target, now, now.Add(ttl(req, kind)))
 		switch {
 		case err != nil:

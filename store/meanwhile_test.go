@@ -14,6 +14,7 @@ import (
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/jobs"
+	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/store/pgtest"
 	"github.com/carillonhq/carillon/tenants"
@@ -128,6 +129,41 @@ func TestADeadLetterThatIsReplayedIsNotPurged(t *testing.T) {
 		}
 	}, fmt.Sprintf("UPDATE deliveries SET state=1, updated_at=%d WHERE notification_id=%d", s.Now().UnixMilli(), n))
 	require.EqualValues(t, 1, s.number(t, "SELECT count(*) FROM deliveries WHERE state=1"))
+}
+
+// TestContentThatIsReplayedIsNotPurged, and what is purged is not replayed.
+func TestContentThatIsReplayedIsNotPurged(t *testing.T) {
+	t.Parallel()
+	withContent := func(t *testing.T) (shared, ids.ID) {
+		t.Helper()
+		s := newShared(t)
+		pending(t, s.Store, s.tenant, 1)
+		s.exec(t, "UPDATE payloads SET sensitive=1") // it goes as soon as it may
+		s.exec(t, "UPDATE deliveries SET state=6, reason=1, due_at=0")
+		return s, ids.ID(s.number(t, "SELECT notification_id FROM payloads"))
+	}
+	t.Run("the replay comes first", func(t *testing.T) {
+		t.Parallel()
+		s, _ := withContent(t)
+		s.meanwhile(t, func() {
+			if _, err := s.Purge(t.Context(), delivery.DefaultRetention(), s.Now(), 100); err != nil {
+				t.Error(err)
+			}
+		}, "SELECT 1 FROM payloads FOR SHARE", "UPDATE deliveries SET state=1")
+		require.EqualValues(t, 1, s.number(t, "SELECT count(*) FROM payloads"))
+	})
+	t.Run("the purge comes first", func(t *testing.T) {
+		t.Parallel()
+		s, n := withContent(t)
+		target := ids.ID(s.number(t, "SELECT target_id FROM deliveries"))
+		s.meanwhile(t, func() {
+			err := s.Replay(t.Context(), s.tenant, n, target, s.Now(), func(delivery.Request, channels.Kind) time.Duration { return time.Hour }, "test")
+			if problem.CodeOf(err) != problem.Conflict {
+				t.Errorf("replayed: %v", err)
+			}
+		}, "DELETE FROM payloads")
+		require.EqualValues(t, 6, s.number(t, "SELECT state FROM deliveries"))
+	})
 }
 
 func TestTheEndOfAHoldLeavesAnotherHoldAlone(t *testing.T) {

@@ -38,7 +38,7 @@ const (
 // membership is this process's place among the nodes.
 type membership struct {
 	info     Node
-	token    atomic.Int64 // of this life; 0: not joined
+	token    atomic.Int64              // of this life; 0: not joined
 	lastBeat atomic.Pointer[time.Time] // when the last beat that was taken began
 	stop     context.CancelFunc
 	running  sync.WaitGroup

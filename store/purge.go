@@ -208,6 +208,11 @@ func (s *Store) purgeContent(ctx context.Context, limit int, find string, args .
 		return 0, err
 	}
 	return s.purge(ctx, len(found), func(t *tx, _ int) (n int64, err error) {
+		if s.onPostgres() { // behind whoever replays any of it
+			if err := t.exec("SELECT 1 FROM payloads WHERE notification_id=ANY($1::bigint[]) ORDER BY notification_id FOR UPDATE", int64s(found)); err != nil {
+				return 0, err
+			}
+		}
 		remove := func() error {
 			for _, id := range found {
 				one, err := t.affect(removeContent, id)
