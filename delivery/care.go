@@ -150,7 +150,9 @@ func (e *Engine) markers(ctx context.Context) {
 		return
 	}
 	for _, m := range due {
-		if err := e.unfold(ctx, m, now); err != nil {
+		// Each by its own time: what becomes due long before its commit could be passed
+		// over by a claim that has been further already.
+		if err := e.unfold(ctx, m, e.o.Now()); err != nil {
 			e.o.Log.Error("resolve a scheduled notification", "notification", m.Notification.Format(ids.Notification), "error", err)
 		}
 	}

@@ -80,7 +80,7 @@ func (a *accepting) run(t *tx) (err error) {
 	a.stored = nil
 	if a.maybe && len(a.batch.Accepted) > 0 {
 		first := &a.batch.Accepted[0]
-		if n, err := t.count("SELECT count(*) FROM notifications WHERE tenant_id=? AND id=?", first.Tenant, first.ID); err != nil || n > 0 {
+		if there, err := t.committed(first); err != nil || there {
 			return err // nobody else makes this id
 		}
 	}
@@ -95,6 +95,16 @@ func (a *accepting) run(t *tx) (err error) {
 		}
 	}
 	return nil
+}
+
+// committed tells whether a notification is stored. It waits for a commit that is
+// still under way on a connection that was given up.
+func (t *tx) committed(a *delivery.Accepted) (bool, error) {
+	n, err := t.affect(insertNotification+" ON CONFLICT DO NOTHING", a.Tenant, a.ID, a.Lane, a.Type, 0, 0, 0, 0)
+	if err != nil || n == 0 {
+		return err == nil, err
+	}
+	return false, t.exec("DELETE FROM notifications WHERE tenant_id=? AND id=?", a.Tenant, a.ID)
 }
 
 // mismatch marks a stored answer to another body. It is not an error inside the

@@ -56,7 +56,12 @@ const unknownAttempt = `UPDATE deliveries SET attempts=attempts+1, renewed=0, at
 // Claim implements delivery.QueueStore.
 func (s *Store) Claim(ctx context.Context, o delivery.ClaimOrder) ([]delivery.Claimed, error) {
 	var out []delivery.Claimed
+	ran := false
 	err := s.do(context.WithoutCancel(ctx), o.Limit, func(t *tx) (err error) {
+		if ran { // what it found before was not committed
+			s.turns.forget(o.Lane)
+		}
+		ran = true
 		if s.onPostgres() {
 			out, err = t.claimShared(o)
 		} else {
@@ -68,6 +73,7 @@ func (s *Store) Claim(ctx context.Context, o delivery.ClaimOrder) ([]delivery.Cl
 		return err
 	})
 	if err != nil {
+		s.turns.forget(o.Lane)
 		return nil, fmt.Errorf("claim due deliveries: %w", err)
 	}
 	return out, nil
@@ -88,8 +94,16 @@ type turn struct {
 	lately  map[ids.ID]time.Time
 	looked  time.Time
 	took    time.Duration
+	asOf    time.Time // of the last look, by the time that is due
 	mark    int64
 	wholeAt time.Time
+}
+
+// forget makes the next claim of a lane look at everything.
+func (u *turns) forget(l delivery.Lane) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.lanes[l].wholeAt = time.Time{}
 }
 
 // from puts the tenants in the order of this claim.

@@ -50,20 +50,19 @@ func (t *tx) claimShared(o delivery.ClaimOrder) ([]delivery.Claimed, error) {
 	t.s.turns.mu.Lock()
 	defer t.s.turns.mu.Unlock()
 	u := &t.s.turns.lanes[o.Lane]
-	mark := u.mark
 	if o.Now.Sub(u.wholeAt) >= wholeLook {
-		mark, u.wholeAt = 0, o.Now
+		u.mark, u.wholeAt = 0, o.Now // and no mark again until everything is found
 	}
-	if err := t.lookForTenants(u, o, mark); err != nil {
+	if err := t.lookForTenants(u, o); err != nil {
 		return nil, err
 	}
 	list := u.from(u.tenants)
 	list = list[:min(len(list), mostAtOnce)]
 	if len(list) == 0 {
-		u.mark = millis(o.Now.Add(-markSlack))
+		u.moveMark()
 		return nil, nil
 	}
-	rows, err := t.query(selectDueShared, int64s(list), o.Lane, millis(o.Now), o.Limit, o.PerTenant, mark)
+	rows, err := t.query(selectDueShared, int64s(list), o.Lane, millis(o.Now), o.Limit, o.PerTenant, u.mark)
 	if err != nil {
 		return nil, err
 	}
@@ -77,14 +76,15 @@ func (t *tx) claimShared(o delivery.ClaimOrder) ([]delivery.Claimed, error) {
 
 // lookForTenants finds those that have something due. Between two looks that take
 // long, those that had something lately are asked.
-func (t *tx) lookForTenants(u *turn, o delivery.ClaimOrder, mark int64) (err error) {
+func (t *tx) lookForTenants(u *turn, o delivery.ClaimOrder) (err error) {
 	now := t.s.opts.Machine() // no node has to agree with it
-	if mark != 0 && u.took > lookQuick && now.Sub(u.looked) < lookShare*u.took {
+	if u.mark != 0 && u.took > lookQuick && now.Sub(u.looked) < lookShare*u.took {
 		maps.DeleteFunc(u.lately, func(_ ids.ID, at time.Time) bool { return now.Sub(at) > latelyDue })
 		u.tenants = slices.Sorted(maps.Keys(u.lately))
 		return nil
 	}
-	u.tenants, err = t.tenantsDue(o.Lane, o.Now, mark)
+	u.tenants, err = t.tenantsDue(o.Lane, o.Now, u.mark)
+	u.asOf = o.Now
 	u.looked, u.took = now, t.s.opts.Machine().Sub(now)
 	if u.lately == nil {
 		u.lately = map[ids.ID]time.Time{}
@@ -107,9 +107,13 @@ func (u *turn) advance(list []ids.ID, found []claimed, o delivery.ClaimOrder, wh
 		u.served = found[len(found)-1].Tenant
 	}
 	if whole && !full {
-		u.mark = millis(o.Now.Add(-markSlack))
+		u.moveMark()
 	}
 }
+
+// moveMark says that everything was found that is due. Of tenants that had nothing
+// lately that is known as of the last look for tenants, and no later.
+func (u *turn) moveMark() { u.mark = millis(u.asOf.Add(-markSlack)) }
 
 // leaseTogether leases rows that are locked, and reads their targets.
 func (t *tx) leaseTogether(found []claimed, o delivery.ClaimOrder) ([]delivery.Claimed, error) {

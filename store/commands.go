@@ -142,6 +142,9 @@ func (s *Store) Replay(ctx context.Context, tenant, notification, target ids.ID,
 		case state != delivery.Dead:
 			return problem.New(problem.Conflict, "Only a dead letter can be replayed; this delivery is %s.", state)
 		}
+		if err := t.keepContents(tenant, notification); err != nil {
+			return err
+		}
 		done, err := t.replay(tenant, notification, target, now, now.Add(ttl(req, kind)))
 		switch {
 		case err != nil:
@@ -161,6 +164,7 @@ func (s *Store) Replay(ctx context.Context, tenant, notification, target ids.ID,
 func (s *Store) EndHold(ctx context.Context, hold ids.ID, e delivery.Ending) (bool, error) {
 	ended := false
 	err := s.do(context.WithoutCancel(ctx), 1, func(t *tx) error {
+		ended = false
 		var tenant ids.ID
 		if found, err := t.one("SELECT tenant_id FROM holds WHERE id=?", []any{hold}, &tenant); err != nil || !found {
 			return err
@@ -178,6 +182,7 @@ func (s *Store) EndHold(ctx context.Context, hold ids.ID, e delivery.Ending) (bo
 // MoveHeld implements delivery.CommandStore.
 func (s *Store) MoveHeld(ctx context.Context, h delivery.Hold, limit int, now time.Time) (moved int, done bool, err error) {
 	err = s.do(context.WithoutCancel(ctx), limit, func(t *tx) error {
+		done = false
 		var err error
 		if moved, err = t.moveHeld(h, limit, now); err != nil || moved == limit {
 			return err
@@ -188,7 +193,6 @@ func (s *Store) MoveHeld(ctx context.Context, h delivery.Hold, limit int, now ti
 			return err
 		}
 		// Another node may have moved those that were found, and left others.
-		done = false
 		left, err := t.count("SELECT count(*) FROM deliveries INDEXED BY deliveries_hold WHERE hold_id=? AND hold_id<>0 AND state=3", h.ID)
 		if err != nil || left > 0 {
 			return err
@@ -213,9 +217,9 @@ func (t *tx) moveHeld(h delivery.Hold, limit int, now time.Time) (int, error) {
 	moved, err := t.affect(`UPDATE deliveries SET state=?, reason=?, due_at=?,
  expires_at=CASE WHEN channel=? AND updated_at<? THEN expires_at+?-updated_at ELSE expires_at END,
  hold_id=0, spent=CASE WHEN spent>0 THEN spent-? ELSE 0 END, updated_at=?
- WHERE state=3 AND (tenant_id,notification_id,target_id) IN (SELECT tenant_id,notification_id,target_id FROM deliveries
+ WHERE state=3 AND hold_id=? AND (tenant_id,notification_id,target_id) IN (SELECT tenant_id,notification_id,target_id FROM deliveries
  INDEXED BY deliveries_hold WHERE hold_id=? AND hold_id<>0 ORDER BY tenant_id,notification_id,target_id LIMIT ?)`,
-		state, reason, due, channels.Webhook, at, at, unspent, at, h.ID, limit)
+		state, reason, due, channels.Webhook, at, at, unspent, at, h.ID, h.ID, limit)
 	if err != nil {
 		return 0, fmt.Errorf("move held deliveries: %w", err)
 	}
@@ -235,9 +239,10 @@ func (t *tx) settle(h delivery.Hold, limit int, now time.Time) (int, error) {
 	if h.Ending == delivery.Confirm {
 		set = `status=3`
 	}
-	n, err := t.affect(`UPDATE devices SET `+set+`, status_at=?, updated_at=? WHERE id IN
+	// What the app has registered again since it was found is in doubt no more.
+	n, err := t.affect(`UPDATE devices SET `+set+`, status_at=?, updated_at=? WHERE status=2 AND credential_id=? AND version=? AND id IN
  (SELECT id FROM devices INDEXED BY devices_doubt WHERE credential_id=? AND version=? AND status>1 AND status=2 LIMIT ?)`,
-		millis(now), millis(now), h.Subject, h.Version, limit)
+		millis(now), millis(now), h.Subject, h.Version, h.Subject, h.Version, limit)
 	return int(n), err
 }
 

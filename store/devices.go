@@ -26,7 +26,7 @@ const updateDevice = `UPDATE devices SET user_id=?,epoch=?,kind=?,address=?,addr
 
 // makeRoom keeps so many of a user's devices: the retired ones go first, then
 // those that were not heard of for longest.
-const makeRoom = `DELETE FROM devices WHERE id IN (SELECT id FROM devices INDEXED BY devices_user
+const makeRoom = `DELETE FROM devices WHERE tenant_id=? AND user_id=? AND id IN (SELECT id FROM devices INDEXED BY devices_user
  WHERE tenant_id=? AND user_id=? ORDER BY status=3, updated_at DESC, id DESC LIMIT -1 OFFSET ?)`
 
 // UpsertDevice implements devices.Store.
@@ -66,7 +66,7 @@ func (t *tx) upsertDevice(d devices.Device, own bool, tags string, res *devices.
 	}
 	now, x := millis(t.s.now()), d.Target
 	if own && (!found || old.UserID != user) {
-		if err := t.exec(makeRoom, d.Tenant, user, devices.MaxOwn-1); err != nil {
+		if err := t.exec(makeRoom, d.Tenant, user, d.Tenant, user, devices.MaxOwn-1); err != nil {
 			return fmt.Errorf("make room for a device: %w", err)
 		}
 	}
@@ -119,8 +119,9 @@ func (t *tx) sameDevice(d devices.Device, own bool, user ids.ID, hash []byte, re
 	return byAddress, true, err
 }
 
+// device reads a device that is about to be changed.
 func (t *tx) device(tenant ids.ID, where string, args ...any) (devices.Device, bool, error) {
-	d, err := scanDevice(t.queryRow(selectDevice+where+" LIMIT 1", args...), tenant)
+	d, err := scanDevice(t.queryRow(t.lockRows(selectDevice+where+" LIMIT 1", "d"), args...), tenant)
 	if isNoRows(err) {
 		return d, false, nil
 	}

@@ -155,7 +155,8 @@ func (t *tx) takeOut(e delivery.Erasure, user ids.ID, waiting [][2]ids.ID) error
 // eraseTargets removes devices and bound endpoints of a user; more: there may be
 // others.
 func (t *tx) eraseTargets(e delivery.Erasure, user ids.ID) (more bool, err error) {
-	n, err := t.affect("DELETE FROM devices WHERE id IN (SELECT id FROM devices WHERE tenant_id=? AND user_id=? LIMIT ?)", e.Tenant, user, eraseLimit)
+	n, err := t.affect("DELETE FROM devices WHERE tenant_id=? AND user_id=? AND id IN (SELECT id FROM devices WHERE tenant_id=? AND user_id=? LIMIT ?)",
+		e.Tenant, user, e.Tenant, user, eraseLimit)
 	if err != nil {
 		return false, err
 	}
@@ -169,8 +170,10 @@ func (t *tx) eraseTargets(e delivery.Erasure, user ids.ID) (more bool, err error
 		return false, err
 	}
 	for _, id := range list {
-		if err := t.exec("DELETE FROM endpoints WHERE id=? AND tenant_id=?", id, e.Tenant); err != nil {
+		if gone, err := t.affect("DELETE FROM endpoints WHERE id=? AND tenant_id=? AND user_id=?", id, e.Tenant, user); err != nil {
 			return false, err
+		} else if gone == 0 {
+			continue // it is another's since it was found
 		}
 		if err := t.endHolds("tenant_id=? AND scope=? AND subject_id=?", delivery.Resume, e.Tenant, delivery.HoldEndpoint, id); err != nil {
 			return false, err

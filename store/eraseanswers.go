@@ -54,14 +54,17 @@ func (x *erasing) answers(ctx context.Context) (jobs.Progress, error) {
 	return x.write(ctx, eraseRest, func(t *tx) error {
 		for _, a := range list {
 			body, clean := blank(a.body, x.look.User)
-			query, args := "UPDATE idempotency SET answer=? WHERE tenant_id=? AND principal_id=? AND route=? AND key=?", []any{body}
+			key := []any{x.j.Tenant, a.principal, a.route, a.key}
+			query, args := "UPDATE idempotency SET answer=? WHERE tenant_id=? AND principal_id=? AND route=? AND key=? AND answer=?", append(append([]any{body}, key...), a.body)
 			if !clean || mentions(a.key, x.look.User) {
-				query, args = deleteIdempotency, nil
+				query, args = deleteIdempotency, key
 			}
-			n, err := t.affect(query, append(args, x.j.Tenant, a.principal, a.route, a.key)...)
+			n, err := t.affect(query, args...)
 			if err != nil {
 				return err
 			}
+			// Another node may have taken another user out of it meanwhile.
+			x.more = x.more || n == 0
 			x.e.Rows["idempotency"] += int(n)
 		}
 		return nil

@@ -333,7 +333,8 @@ func (x *erasing) oldContent(ctx context.Context) (jobs.Progress, error) {
 // others still wait for is written anew without the user; the rest goes too.
 func (x *erasing) content(t *tx, notification ids.ID, targets []ids.ID) error {
 	var sealed []byte
-	found, err := t.one("SELECT body FROM payloads WHERE notification_id=? AND tenant_id=?", []any{notification, x.j.Tenant}, &sealed)
+	// Locked, because another node may be taking another user out of it.
+	found, err := t.one(t.lockRows("SELECT body FROM payloads WHERE notification_id=? AND tenant_id=?", "payloads"), []any{notification, x.j.Tenant}, &sealed)
 	if err != nil || !found {
 		return err
 	}
@@ -421,15 +422,19 @@ func (x *erasing) rest(ctx context.Context) (jobs.Progress, error) {
 	naming = naming[:min(len(naming), eraseLimit)]
 	return x.write(ctx, eraseFile, func(t *tx) error {
 		for _, j := range naming {
-			for i, s := range j.texts {
+			was := j.texts
+			for i, s := range was {
 				if clean, ok := blank([]byte(s), x.look.User); ok {
 					j.texts[i] = string(bytes.TrimSpace(clean))
 				}
 			}
-			if err := t.exec("UPDATE jobs SET spec=?, cursor=?, result=? WHERE id=?", j.texts[0], j.texts[1], j.texts[2], j.id); err != nil {
+			n, err := t.affect("UPDATE jobs SET spec=?, cursor=?, result=? WHERE id=? AND spec=? AND cursor=? AND result=?",
+				j.texts[0], j.texts[1], j.texts[2], j.id, was[0], was[1], was[2])
+			if err != nil {
 				return err
 			}
-			x.e.Rows["jobs"]++
+			x.e.Rows["jobs"] += int(n)
+			x.more = x.more || n == 0 // it has made a step meanwhile
 		}
 		if err := x.removePassing(t); err != nil || x.user == 0 {
 			return err

@@ -125,5 +125,6 @@ func (p *postgres) clockAhead(ctx context.Context, db queryer) (time.Duration, e
 			return 0, err
 		}
 	}
-	return time.Duration(c.ahead.Load()), nil
+	best := c.newest.Load()
+	return best.there.Sub(best.here), nil
 }

@@ -65,6 +65,9 @@ func (t *tx) finish(f *delivery.Finish) (res delivery.FinishResult, err error) {
 	var changed int64
 	if a := f.Attempt; a != nil {
 		if r.Attempts > 0 {
+			if err := t.lockDelivery(key); err != nil {
+				return res, err
+			}
 			if err := t.exec(keepAttempt, key[:]...); err != nil {
 				return res, err
 			}
@@ -253,6 +256,24 @@ func (t *tx) pauseCredential(tenant, id ids.ID, why, actor string, now time.Time
 func (t *tx) share(query string) string {
 	if t.s.onPostgres() {
 		query += " FOR SHARE"
+	}
+	return query
+}
+
+// lockDelivery locks a leased row before a part of it is copied: an erasure must
+// come before the copy, or find it.
+func (t *tx) lockDelivery(key [4]any) error {
+	if !t.s.onPostgres() {
+		return nil
+	}
+	return t.exec("SELECT 1 FROM deliveries"+fence+" FOR UPDATE", key[:]...)
+}
+
+// lockRows keeps the rows that a query reads for this transaction, as they are by
+// the time that others have let go of them.
+func (t *tx) lockRows(query, of string) string {
+	if t.s.onPostgres() {
+		query += " FOR UPDATE OF " + of
 	}
 	return query
 }

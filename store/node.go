@@ -38,9 +38,8 @@ const (
 // membership is this process's place among the nodes.
 type membership struct {
 	info     Node
-	token    atomic.Int64 // of this life; 0: not joined
-	lastAt   atomic.Int64 // when the last beat that was taken began, ns of the monotonic clock since start
-	start    time.Time
+	token    atomic.Int64              // of this life; 0: not joined
+	lastBeat atomic.Pointer[time.Time] // when the last beat that was taken began
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 	onHint   atomic.Pointer[func(Hint)]
@@ -51,7 +50,7 @@ type membership struct {
 // Join makes this process one of the nodes: it leases a node number, from which
 // the store's ids are made from then on, and on PostgreSQL beats until Close.
 func (s *Store) Join(ctx context.Context, n Node) error {
-	s.node.info, s.node.start = n, time.Now()
+	s.node.info = n
 	if err := s.register(ctx); err != nil {
 		return fmt.Errorf("join the nodes: %w", err)
 	}
@@ -91,7 +90,7 @@ func (s *Store) register(ctx context.Context) error {
 		floor  int64
 	)
 	n := s.node.info
-	began := time.Since(s.node.start)
+	began := time.Now()
 	err := s.change(ctx, func(t *tx) error {
 		if err := t.lock(0, "nodes"); err != nil {
 			return err
@@ -111,7 +110,7 @@ func (s *Store) register(ctx context.Context) error {
 	}
 	s.opts.IDs.Assign(number, fromMillis(floor))
 	s.node.token.Store(token)
-	s.node.lastAt.Store(int64(began))
+	s.node.lastBeat.Store(&began)
 	return nil
 }
 
@@ -162,7 +161,14 @@ func (s *Store) Alive() bool {
 	if s.node.stop == nil {
 		return true // alone
 	}
-	return time.Since(s.node.start)-time.Duration(s.node.lastAt.Load()) < deadAfter-beatEvery
+	return silence(*s.node.lastBeat.Load(), time.Now()) < deadAfter-beatEvery
+}
+
+// silence is the time since a beat, by whichever of the machine's clocks says
+// more: the monotonic one stands still while the machine sleeps, the other may be
+// set. Times without a monotonic reading have only the other.
+func silence(beat, now time.Time) time.Duration {
+	return max(now.Sub(beat), now.Round(0).Sub(beat.Round(0)))
 }
 
 func (s *Store) beatLoop(ctx context.Context) {
@@ -190,7 +196,7 @@ func (s *Store) beatLoop(ctx context.Context) {
 
 // beat says that this node lives, and looks for those that do not.
 func (s *Store) beat(ctx context.Context) error {
-	began := time.Since(s.node.start)
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, beatWithin)
 	defer cancel()
 	if pg, ok := s.db.(*postgres); ok {
@@ -214,7 +220,7 @@ func (s *Store) beat(ctx context.Context) error {
 		s.opts.Log.Warn("this node was silent for so long that the others have taken over its work; it joins anew")
 		return s.register(ctx)
 	}
-	s.node.lastAt.Store(int64(began))
+	s.node.lastBeat.Store(&began)
 	return s.buryDead(ctx, now)
 }
 

@@ -297,15 +297,27 @@ func (p *postgres) taken(err error) bool {
 	return ok && e.Code == "23505"
 }
 
-// serverClock tells the database's time without asking for it each time.
+// serverClock tells the database's time without asking for it each time. It goes
+// on by the machine's monotonic clock, so that nothing becomes due, or expires,
+// because somebody sets the machine's time.
 type serverClock struct {
 	machine func() time.Time
-	ahead   atomic.Int64 // of this machine's clock, ns
-	trip    atomic.Int64 // how long the question took that told so, ns
-	asked   atomic.Int64 // when, unix ms of this machine
+	newest  atomic.Pointer[reading]
 }
 
-func (c *serverClock) now() time.Time { return c.machine().Add(time.Duration(c.ahead.Load())) }
+// reading is one moment by both clocks.
+type reading struct {
+	here, there time.Time
+	trip        time.Duration // how long the question took that told so
+}
+
+func (c *serverClock) now() time.Time {
+	r := c.newest.Load()
+	if r == nil {
+		return c.machine()
+	}
+	return r.there.Add(c.machine().Sub(r.here))
+}
 
 // staleClock is how long a quick answer is worth more than a slow, newer one.
 const staleClock = 30 * time.Second
@@ -322,12 +334,10 @@ func (c *serverClock) set(ctx context.Context, db queryer) error {
 }
 
 func (c *serverClock) heard(sent, came, says time.Time) {
-	trip := came.Sub(sent)
-	old := came.Sub(time.UnixMilli(c.asked.Load())) > staleClock
-	if best := time.Duration(c.trip.Load()); !old && trip > 2*best+time.Millisecond {
+	x := &reading{there: says, trip: came.Sub(sent)}
+	x.here = sent.Add(x.trip / 2)
+	if best := c.newest.Load(); best != nil && came.Sub(best.here) <= staleClock && x.trip > 2*best.trip+time.Millisecond {
 		return
 	}
-	c.ahead.Store(int64(says.Sub(sent.Add(trip / 2))))
-	c.trip.Store(int64(trip))
-	c.asked.Store(came.UnixMilli())
+	c.newest.Store(x)
 }

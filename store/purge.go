@@ -42,7 +42,8 @@ const purgeJobs = `DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state
 // the arguments of its cut, and how many rows it may remove. They walk tables by
 // ranges of a key that begins with the tenant, so that a purge costs what it
 // removes, not what the history weighs. A notification goes last, because its id
-// is what tells that there is anything.
+// is what tells that there is anything. A delivery must still be final by the time
+// that it is locked: it may have been replayed since it was found.
 var purges = []struct {
 	what, query string
 	args        func(cut) []any
@@ -50,7 +51,7 @@ var purges = []struct {
 	{"attempts", `DELETE FROM attempts WHERE (tenant_id,notification_id,target_id,number) IN (SELECT a.tenant_id,a.notification_id,a.target_id,a.number
  FROM attempts a LEFT JOIN deliveries d ON d.tenant_id=a.tenant_id AND d.notification_id=a.notification_id AND d.target_id=a.target_id
  WHERE a.tenant_id=? AND a.notification_id<? AND (d.state IS NULL OR d.state>=4 AND d.updated_at<?) LIMIT ?)`, cut.rows},
-	{"deliveries", `DELETE FROM deliveries WHERE (tenant_id,notification_id,target_id) IN (SELECT d.tenant_id,d.notification_id,d.target_id
+	{"deliveries", `DELETE FROM deliveries WHERE state>=4 AND (tenant_id,notification_id,target_id) IN (SELECT d.tenant_id,d.notification_id,d.target_id
  FROM deliveries d WHERE d.tenant_id=? AND d.notification_id<? AND d.state>=4 AND d.updated_at<?
  AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.tenant_id=d.tenant_id AND a.notification_id=d.notification_id AND a.target_id=d.target_id) LIMIT ?)`, cut.rows},
 	{"skips", `DELETE FROM skips WHERE (tenant_id,notification_id,n) IN (SELECT k.tenant_id,k.notification_id,k.n
@@ -207,6 +208,11 @@ func (s *Store) purgeContent(ctx context.Context, limit int, find string, args .
 		return 0, err
 	}
 	return s.purge(ctx, len(found), func(t *tx, _ int) (n int64, err error) {
+		if s.onPostgres() { // behind whoever replays any of it
+			if err := t.exec("SELECT 1 FROM payloads WHERE notification_id=ANY($1::bigint[]) ORDER BY notification_id FOR UPDATE", int64s(found)); err != nil {
+				return 0, err
+			}
+		}
 		remove := func() error {
 			for _, id := range found {
 				one, err := t.affect(removeContent, id)
@@ -226,11 +232,33 @@ func (s *Store) purgeContent(ctx context.Context, limit int, find string, args .
 }
 
 // purgeHolds removes what has stood for a day for a credential that is missing,
-// and holds nothing: devices name their own VAPID keys, so there may be many.
+// and holds nothing: devices name their own VAPID keys, so there may be many. A
+// delivery that joins a hold shares the lock of the tenant, so that none is left
+// with a hold that is gone.
 func (s *Store) purgeHolds(ctx context.Context, now time.Time, limit int) (int, error) {
-	return s.purge(ctx, limit, func(t *tx, limit int) (int64, error) {
-		return t.affect(`DELETE FROM holds WHERE id IN (SELECT h.id FROM holds h WHERE h.scope=? AND h.since<?
- AND NOT EXISTS (SELECT 1 FROM deliveries d INDEXED BY deliveries_hold WHERE d.hold_id=h.id AND d.hold_id<>0) LIMIT ?)`,
-			delivery.HoldMissing, millis(now.Add(-24*time.Hour)), limit)
+	const unused = `NOT EXISTS (SELECT 1 FROM deliveries d INDEXED BY deliveries_hold WHERE d.hold_id=h.id AND d.hold_id<>0)`
+	type hold struct{ tenant, id ids.ID }
+	rows, err := s.listDB.QueryContext(ctx, `SELECT h.tenant_id,h.id FROM holds h WHERE h.scope=? AND h.since<? AND `+unused+` ORDER BY h.tenant_id,h.id LIMIT ?`,
+		delivery.HoldMissing, millis(now.Add(-24*time.Hour)), limit)
+	if err != nil {
+		return 0, err
+	}
+	list, err := collect(rows, func(r *sql.Rows) (h hold, err error) { return h, r.Scan(&h.tenant, &h.id) })
+	if err != nil || len(list) == 0 {
+		return 0, err
+	}
+	return s.purge(ctx, limit, func(t *tx, _ int) (n int64, err error) {
+		for i, h := range list {
+			if i == 0 || list[i-1].tenant != h.tenant {
+				if err := t.lockTenant(h.tenant, false); err != nil {
+					return n, err
+				}
+			}
+			one, err := t.affect(`DELETE FROM holds AS h WHERE h.id=? AND `+unused, h.id)
+			if n += one; err != nil {
+				return n, err
+			}
+		}
+		return n, nil
 	})
 }

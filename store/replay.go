@@ -28,6 +28,16 @@ func (t *tx) replay(tenant, notification, target ids.ID, now, expires time.Time)
 	return n == 1, err
 }
 
+// keepContents keeps the content of notifications from being removed before the
+// end of the transaction. What is gone already is seen by what comes after it.
+func (t *tx) keepContents(tenant ids.ID, notifications ...ids.ID) error {
+	if !t.s.onPostgres() {
+		return nil
+	}
+	return t.exec("SELECT 1 FROM payloads WHERE tenant_id=$1 AND notification_id=ANY($2::bigint[]) ORDER BY notification_id FOR SHARE",
+		tenant, int64s(notifications))
+}
+
 // uncancel takes back that a notification was canceled: what is replayed of it is
 // wanted.
 func (t *tx) uncancel(tenant, notification ids.ID) error {
@@ -147,6 +157,13 @@ func deadCondition(f delivery.DeadFilter) (joins, wanted string, args []any) {
 func (s *Store) ReplayDead(ctx context.Context, j jobs.Job, letters []delivery.Replayed, progress func(delivery.ReplayCounts) jobs.Progress) (jobs.Progress, error) {
 	return s.step(ctx, j, 1+2*len(letters), func(t *tx) (jobs.Progress, error) {
 		now := s.now()
+		notifications := make([]ids.ID, len(letters))
+		for i := range letters {
+			notifications[i] = letters[i].Notification
+		}
+		if err := t.keepContents(j.Tenant, notifications...); err != nil {
+			return jobs.Progress{}, err
+		}
 		var c delivery.ReplayCounts
 		revived := map[ids.ID]bool{}
 		for i := range letters {

@@ -46,6 +46,7 @@ const (
  SELECT d.tenant_id,d.notification_id,d.target_id,d.attempts,att_at,att_ms,att_outcome,att_status,att_ambiguous,att_code,att_detail,att_provider_id
  FROM unnest($1::bigint[],$2::bigint[],$3::bigint[],$4::bigint[]) AS v(tenant,notification,target,claim)
  JOIN deliveries d ON d.tenant_id=v.tenant AND d.notification_id=v.notification AND d.target_id=v.target AND d.claim=v.claim AND d.state=2 AND d.attempts>0
+ ORDER BY d.tenant_id,d.notification_id,d.target_id FOR UPDATE OF d
  ON CONFLICT DO NOTHING`
 
 	finishAttempts = `UPDATE deliveries d SET state=v.state, reason=v.reason, due_at=v.due, expires_at=v.expires, hold_id=0, spent=v.spent, renewed=v.renewed,
