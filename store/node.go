@@ -40,6 +40,7 @@ type membership struct {
 	info     Node
 	token    atomic.Int64              // of this life; 0: not joined
 	lastBeat atomic.Pointer[time.Time] // when the last beat that was taken began
+	seen     map[int]sighting          // by the beat's loop alone
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 	onHint   atomic.Pointer[func(Hint)]
@@ -224,9 +225,17 @@ func (s *Store) beat(ctx context.Context) error {
 	return s.buryDead(ctx, now)
 }
 
-// buryDead takes over what nodes had in hand that do not beat any more.
+// sighting is what was last seen of another node.
+type sighting struct {
+	token, beat int64
+	since       time.Time
+}
+
+// buryDead takes over what nodes had in hand that do not beat any more. They must
+// have stood still before this node's eyes as well: when the database's clock is
+// set forward, all of them look as if they were dead.
 func (s *Store) buryDead(ctx context.Context, now time.Time) error {
-	rows, err := s.writeDB.QueryContext(ctx, "SELECT id,token,name FROM nodes WHERE token<>0 AND beat_at<?", millis(now.Add(-deadAfter)))
+	rows, err := s.writeDB.QueryContext(ctx, "SELECT id,token,beat_at,name FROM nodes WHERE token<>0")
 	if err != nil {
 		return err
 	}
@@ -235,10 +244,27 @@ func (s *Store) buryDead(ctx context.Context, now time.Time) error {
 		token int64
 		name  string
 	}
-	list, err := collect(rows, func(r *sql.Rows) (d dead, err error) { return d, r.Scan(&d.id, &d.token, &d.name) })
-	if err != nil {
+	var list []dead
+	seen := map[int]sighting{}
+	if _, err := collect(rows, func(r *sql.Rows) (none struct{}, err error) {
+		var (
+			d  dead
+			at sighting
+		)
+		err = r.Scan(&d.id, &at.token, &at.beat, &d.name)
+		d.token, at.since = at.token, time.Now()
+		if old := s.node.seen[d.id]; old.token == at.token && old.beat == at.beat {
+			at.since = old.since
+		}
+		seen[d.id] = at
+		if at.beat < millis(now.Add(-deadAfter)) && time.Since(at.since) >= deadAfter-2*beatEvery {
+			list = append(list, d)
+		}
+		return none, err
+	}); err != nil {
 		return err
 	}
+	s.node.seen = seen
 	for _, d := range list {
 		// From here on it cannot beat under this number, and finds out.
 		r, err := s.writeDB.ExecContext(ctx, "UPDATE nodes SET token=0 WHERE id=? AND token=? AND beat_at<?", d.id, d.token, millis(now.Add(-deadAfter)))

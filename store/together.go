@@ -56,7 +56,7 @@ const (
   $11::bigint[],$12::integer[],$13::bigint[],$14::bigint[],$15::integer[],$16::smallint[],$17::smallint[],$18::smallint[],$19::text[],$20::text[],$21::text[])
   AS v(tenant,notification,target,claim,state,reason,due,expires,spent,renewed,updated,attempts,credential,at,ms,outcome,status,ambiguous,code,detail,provider)
  WHERE d.tenant_id=v.tenant AND d.notification_id=v.notification AND d.target_id=v.target AND d.claim=v.claim AND d.state=2
- RETURNING d.tenant_id,d.notification_id,d.target_id`
+ RETURNING d.tenant_id,d.notification_id,d.target_id,d.claim`
 )
 
 // together writes those members of a batch that may share statements, and tells
@@ -362,17 +362,23 @@ func (t *tx) updateTogether(batch []op, plain []int, done []bool) error {
 	if err != nil {
 		return err
 	}
-	list, err := collect(rows, scanRowKey)
+	type leased struct { // a claim that was lost may share the batch with the one that holds
+		rowKey
+		claim int64
+	}
+	list, err := collect(rows, func(r *sql.Rows) (l leased, err error) {
+		return l, r.Scan(&l.tenant, &l.notification, &l.target, &l.claim)
+	})
 	if err != nil {
 		return err
 	}
-	written := make(map[rowKey]bool, len(list))
-	for _, k := range list {
-		written[k] = true
+	written := make(map[leased]bool, len(list))
+	for _, l := range list {
+		written[l] = true
 	}
 	for _, i := range plain {
 		x := batch[i].finish
-		x.res = delivery.FinishResult{Written: x.f.Transition, Lost: !written[keyOfRow(&x.f.Row)]}
+		x.res = delivery.FinishResult{Written: x.f.Transition, Lost: !written[leased{keyOfRow(&x.f.Row), x.f.Row.Claim}]}
 		if !x.f.Transition.State.Unfinished() {
 			x.res.Written.DueAt = fromMillis(0)
 		}

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"gorm.io/gorm"
 
 	"github.com/carillonhq/carillon/failpoint"
@@ -366,6 +367,9 @@ func (w *writer) try(t *tx, batch []op, bulk bool) (r tried) {
 		}
 	}
 	written(batch)
+	if r.err = t.whole(); r.err != nil {
+		return r
+	}
 	if err := t.exec("COMMIT"); err != nil {
 		r.err = fmt.Errorf("commit: %w", err)
 		r.committing = true
@@ -383,6 +387,20 @@ func written(batch []op) {
 			failpoint.Hit("finish.written")
 		}
 	}
+}
+
+// whole tells whether a transaction can be committed as it is. PostgreSQL answers
+// the COMMIT of one in which a statement failed with a rollback, and no error.
+func (t *tx) whole() error {
+	if !t.s.onPostgres() {
+		return nil
+	}
+	return rawConn(t.conn, func(c *pgx.Conn) error {
+		if status := c.PgConn().TxStatus(); status != 'T' {
+			return fmt.Errorf("the transaction is in the state %q", status)
+		}
+		return nil
+	})
 }
 
 func (w *writer) rollback(t *tx, why error) {
