@@ -63,7 +63,7 @@ func (b *ReplayRequest) order() (delivery.ReplayOrder, error) {
 		err    error
 	)
 	if o.Filter.Reason, known = delivery.ParseReason(f.Reason); !known && f.Reason != "" {
-		faults.Add("filter.reason", "is not a reason of a dead letter; use rejected, exhausted, expired, ambiguous, crashed or mapping")
+		faults.Add("filter.reason", "is not a reason of a dead letter; use rejected, exhausted, expired, ambiguous, crashed, mapping or stale")
 	}
 	if o.Filter.Channel, known = channels.ParseKind(f.Channel); !known && f.Channel != "" {
 		faults.Add("filter.channel", "must be fcm, apns, webpush or webhook")

@@ -102,7 +102,7 @@ func (f DeadFilter) check(faults *problem.Fields) {
 		faults.Add("filter", "must have at least one member; to select all that died until now, give until")
 	}
 	if f.Reason != NoReason && !f.Reason.ofDead() {
-		faults.Add("filter.reason", "is not a reason of a dead letter; use rejected, exhausted, expired, ambiguous, crashed or mapping")
+		faults.Add("filter.reason", "is not a reason of a dead letter; use rejected, exhausted, expired, ambiguous, crashed, mapping or stale")
 	}
 	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until) {
 		faults.Add("filter.until", "must be after since")

@@ -19,6 +19,8 @@ type Invariant struct {
 	// Late ones tell of what should have moved by now. Nothing moves while sending
 	// is paused, so they are not looked at then.
 	Late bool
+	// Resolved ones tell of what servers should have resolved, paused or not.
+	Resolved bool
 }
 
 // The grace that the engine has before a late row is a fault, in ms.
@@ -48,7 +50,7 @@ func Invariants() []Invariant {
  AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id=n.tenant_id AND d.notification_id=n.id)
  AND NOT EXISTS (SELECT 1 FROM skips k WHERE k.tenant_id=n.tenant_id AND k.notification_id=n.id)
  AND NOT EXISTS (SELECT 1 FROM fanouts f WHERE f.tenant_id=n.tenant_id AND f.notification_id=n.id)`},
-		{Name: "marker_unserved", Means: "a scheduled notification is due for more than a minute",
+		{Name: "marker_unserved", Resolved: true, Means: "a scheduled notification is due for more than a minute",
 			query: `SELECT count(*) FROM fanouts f JOIN notifications n ON n.tenant_id=f.tenant_id AND n.id=f.notification_id
  WHERE (f.due_at<?2 OR n.send_at<?2) AND NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id=f.tenant_id AND t.deleted_at<>0)`},
 		{Name: "content_missing", Means: "unfinished, but its content is gone",

@@ -275,7 +275,11 @@ func (s *Store) buryDead(ctx context.Context, now time.Time) error {
 			continue // it came back, or another node was faster
 		}
 		n, err := s.lapse(context.WithoutCancel(ctx), d.id)
-		s.opts.Log.Warn("a node is gone; what it had in hand is taken over", "gone", d.name, "number", d.id, "deliveries", n, "error", err)
+		args := []any{"gone", d.name, "number", d.id, "deliveries", n}
+		if err != nil {
+			args = append(args, "error", err)
+		}
+		s.opts.Log.Warn("a node is gone; what it had in hand is taken over", args...)
 		s.hint(Hint{Kind: HintDue})
 	}
 	return nil

@@ -142,7 +142,7 @@ func (p *postgres) look(ctx context.Context) error {
 	defer func() { _ = db.Close() }()
 	conn, err := db.Conn(ctx)
 	if err != nil {
-		return fmt.Errorf("connect to the database: %w", err)
+		return fmt.Errorf("connect to the database; see the setting database.url: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
 	var (

@@ -46,9 +46,9 @@ func (c *cli) showWaiting(ctx context.Context, s *store.Store) error {
 	if w.Pause.Restored.IsZero() {
 		return nil
 	}
-	_, err = fmt.Fprint(c.out, "\nThe age counts from when it was accepted, was to be sent, or was replayed. HELD waits for something else too;\n"+
+	_, err = fmt.Fprintf(c.out, "\nThe age counts from when it was accepted, was to be sent, or was replayed. HELD waits for something else too;\n"+
 		"PAST DEADLINE is not sent, but ends as expired. To send again:\n\n"+
-		"  carillon after-restore resume --all\n  carillon after-restore resume --younger-than 1h    # the rest becomes dead letters, which can be replayed\n")
+		"  carillon after-restore resume --all%[1]s\n  carillon after-restore resume --younger-than 1h%[1]s    # the rest becomes dead letters, which can be replayed\n", c.sameDatabase())
 	return err
 }
 

@@ -109,7 +109,7 @@ func (x *client) call(ctx context.Context, method, path string, in, out any) err
 	}
 	res, err := x.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("the server cannot be reached: %w", err)
+		return fmt.Errorf("the server cannot be reached; name it by --url or CARILLON_URL: %w", err)
 	}
 	defer func() { _ = res.Body.Close() }()
 	b, err := io.ReadAll(io.LimitReader(res.Body, 64<<20))

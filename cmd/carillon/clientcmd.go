@@ -235,7 +235,7 @@ func newDeadCommand(c *cli) *cobra.Command {
 			return c.table([]string{"DELIVERY", "CHANNEL", "USER", "REASON", "CODE", "DIED", "DETAIL"}, rows)
 		},
 	}
-	list.Flags().StringVar(&reason, "reason", "", "only with this reason: rejected, exhausted, expired, ambiguous, crashed, mapping")
+	list.Flags().StringVar(&reason, "reason", "", "only with this reason: rejected, exhausted, expired, ambiguous, crashed, mapping, stale")
 	list.Flags().StringVar(&channel, "channel", "", "only of this channel")
 	list.Flags().StringVar(&user, "user", "", "only for this user")
 	list.Flags().IntVar(&limit, "limit", limit, "at most this many, up to 200")

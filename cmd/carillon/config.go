@@ -136,7 +136,7 @@ func (c Config) KeyRingText() (string, error) {
 	}
 	b, err := os.ReadFile(c.KeyRingFile)
 	if err != nil {
-		return "", fmt.Errorf("read the key ring: %w", err)
+		return "", fmt.Errorf("read the key ring; see the setting key_ring_file: %w", err)
 	}
 	return strings.TrimSpace(string(b)), nil
 }

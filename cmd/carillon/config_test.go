@@ -228,6 +228,13 @@ func TestPathsAndAddresses(t *testing.T) {
 	_, _, err = loaded(t, nil, "--database-url=postgres://u:s3cret@h:port/db")
 	require.ErrorContains(t, err, "is no URL of PostgreSQL")
 	require.NotContains(t, err.Error(), "s3cret")
+	for _, text := range []string{"host=h user=u password=s3cret dbname=d", "password = s3cret", "file:c.db?mode=rwc"} {
+		_, _, err = loaded(t, nil, "--database-url="+text)
+		require.ErrorContains(t, err, "database.url", text)
+		require.NotContains(t, err.Error(), "s3cret")
+	}
+	_, _, err = loaded(t, nil, "--database-url=/srv/my-host=1/c.db")
+	require.NoError(t, err)
 	c, _, err = loaded(t, []string{"CARILLON_CHANNELS_WEBHOOK_ALLOW=192.168.1.7, 10.1.2.3/8"})
 	require.NoError(t, err)
 	require.Equal(t, []netip.Prefix{netip.MustParsePrefix("192.168.1.7/32"), netip.MustParsePrefix("10.0.0.0/8")}, c.Webhook.rules().Allow)

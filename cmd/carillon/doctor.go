@@ -138,7 +138,7 @@ func inWords(d store.Diagnosis, keyRing bool, early []finding, now time.Time) di
 		}
 	}
 	for _, u := range d.Unknown {
-		out.Findings = append(out.Findings, finding{warning, "doctor", fmt.Sprintf("Could not look at %s: %s.", u.What, u.Err),
+		out.Findings = append(out.Findings, finding{warning, "doctor", fmt.Sprintf("Could not look at %s (%s).", u.What, u.Err),
 			"What is wrong there is not known.", "See that the database answers, and that its user may read what this asks for."})
 	}
 	for _, c := range checksFor(&d) {

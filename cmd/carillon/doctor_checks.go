@@ -97,6 +97,10 @@ func checkServers(d *store.Diagnosis, now time.Time) (out []finding) {
 		return out
 	}
 	now = now.Add(d.ClockAhead)
+	if d.Running && !somebodySends(d, now) {
+		out = append(out, finding{warning, "servers", "Servers run, but all of them have the role api.", "What is accepted is not sent.",
+			"Start a server with the role all or worker."})
+	}
 	versions := []string{}
 	for _, n := range d.Nodes {
 		if n.Role == store.RoleCommand {
@@ -119,14 +123,25 @@ func checkServers(d *store.Diagnosis, now time.Time) (out []finding) {
 	return out
 }
 
-func checkInvariants(d *store.Diagnosis, _ time.Time) (out []finding) {
+// somebodySends tells whether a server runs that sends.
+func somebodySends(d *store.Diagnosis, now time.Time) bool {
+	if d.Postgres == nil {
+		return d.Running
+	}
+	return slices.ContainsFunc(d.Nodes, func(n store.Node) bool {
+		return n.Role != store.RoleCommand && n.Role != delivery.RoleAPI && !n.Dead(now)
+	})
+}
+
+func checkInvariants(d *store.Diagnosis, now time.Time) (out []finding) {
+	sends := somebodySends(d, now.Add(d.ClockAhead))
 	for _, v := range d.Broken {
 		why, do := "A delivery in this state may never end, or cannot be explained. It is a fault of the program, unless the database was changed by hand.",
 			"Keep a backup of the database and report it with the name "+v.Name+"."
 		level := fault
 		switch {
-		case v.Late && !d.Running:
-			level, why, do = warning, "It waits because no server runs.", "Start a server."
+		case (v.Late || v.Resolved) && !sends:
+			level, why, do = warning, "It waits because no server runs that sends.", "Start a server with the role all or worker."
 		case v.Late:
 			level, why, do = warning, "Sending does not keep up, or stands still.", "See the log of the servers, and what doctor says of the queue."
 		}
@@ -150,7 +165,7 @@ func checkSending(d *store.Diagnosis, _ time.Time) []finding {
 	return one(finding{warning, "sending", what + ".", "Notifications are accepted and wait; those that wait for too long expire.", "When its reason is over, run `carillon sending resume`."})
 }
 
-func checkQueue(d *store.Diagnosis, _ time.Time) []finding {
+func checkQueue(d *store.Diagnosis, now time.Time) []finding {
 	waiting := 0
 	for k, n := range d.Depths.Rows {
 		if k.State == delivery.Pending {
@@ -161,8 +176,8 @@ func checkQueue(d *store.Diagnosis, _ time.Time) []finding {
 		return nil
 	}
 	do := "Compare carillon_attempt_duration_seconds with what it was; raise workers, or add servers on PostgreSQL."
-	if !d.Running {
-		do = "Start a server."
+	if !somebodySends(d, now.Add(d.ClockAhead)) {
+		do = "Start a server that sends."
 	}
 	return one(finding{warning, "queue", fmt.Sprintf("The oldest due delivery waits for %s; %d are pending.", d.Depths.OldestDue.Truncate(time.Second), waiting),
 		"Notifications come late, and expire if it goes on.", do})

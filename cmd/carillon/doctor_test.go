@@ -109,6 +109,13 @@ func TestEachFindingIsMade(t *testing.T) {
 		{"full pages", soundPostgres, func(d *store.Diagnosis) { d.Postgres.FullPageWrites = false }, fault, "durability", "full_page_writes"},
 		{"commit off", soundPostgres, func(d *store.Diagnosis) { d.Postgres.SynchronousCommit = "off" }, note, "durability", "synchronous_commit is off"},
 		{"commit local", soundPostgres, func(d *store.Diagnosis) { d.Postgres.SynchronousCommit = "local" }, warning, "durability", "is local"},
+		{"api alone", soundPostgres, func(d *store.Diagnosis) { d.Nodes[0].Role, d.Nodes[1].Role = "api", "api" }, warning, "servers", "role api"},
+		{"unresolved", soundSQLite, func(d *store.Diagnosis) {
+			d.Running, d.Broken = false, []store.Violation{{Invariant: store.Invariant{Name: "marker_unserved", Resolved: true}, Rows: 1}}
+		}, warning, "invariants", "marker_unserved"},
+		{"unresolved by a server", soundSQLite, func(d *store.Diagnosis) {
+			d.Broken = []store.Violation{{Invariant: store.Invariant{Name: "marker_unserved", Resolved: true}, Rows: 1}}
+		}, fault, "invariants", "marker_unserved"},
 		{"no standby", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Standbys = nil }, warning, "standbys", "no standby"},
 		{"asynchronous", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Standbys[0].Sync = "async" }, warning, "standbys", "asynchronous: s1, s2"},
 		{"hidden", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Standbys = []store.Standby{{Name: "s1"}} }, note, "standbys", "may not see"},

@@ -23,6 +23,10 @@ func newTenantDeleteCommand(c *cli) *cobra.Command {
 			if !yes {
 				return usageError{fmt.Errorf("this deletes the tenant %q for good, with its keys, devices and notifications; add --yes to do it", args[0])}
 			}
+			cfg, err := c.config()
+			if err != nil {
+				return err
+			}
 			return c.beside(cmd.Context(), func(_ *store.Store, s *tenants.Service) error {
 				t, err := s.DeleteTenant(cmd.Context(), args[0], actorCLI)
 				if problem.CodeOf(err) == problem.NotFound {
@@ -30,6 +34,9 @@ func newTenantDeleteCommand(c *cli) *cobra.Command {
 				}
 				if err != nil {
 					return err
+				}
+				if cfg.ErasureLogPath() == "" && cfg.ErasureLog != erasureLogOff {
+					_, _ = fmt.Fprintln(c.err, "carillon: there is no erasure log here, so the deletion is in none: the tenant comes back when an older backup is restored; see the setting erasure_log")
 				}
 				_, err = fmt.Fprintf(c.out, "%s is being deleted; its rows are removed by the server\n", t.Name)
 				return err

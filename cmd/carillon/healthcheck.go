@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/carillonhq/carillon/delivery"
 )
 
 func newHealthcheckCommand(c *cli) *cobra.Command {
@@ -17,15 +20,21 @@ func newHealthcheckCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "healthcheck",
 		Short: "Ask the server on this machine whether it is alive",
-		Long: "Asks /healthz of the server at the configured listen address. The exit code is 0 if it is alive and 1 if it\n" +
-			"is not, so it serves as the HEALTHCHECK of a container without a shell.",
+		Long: "Asks /healthz of the server at the configured listen address, or of a worker at its admin address. The exit code\n" +
+			"is 0 if it is alive and 1 if it is not, so it serves as the HEALTHCHECK of a container without a shell.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := c.config()
 			if err != nil {
 				return err
 			}
-			return healthcheck(cmd.Context(), cfg.Listen, timeout)
+			at := cfg.Listen
+			if cfg.Role == delivery.RoleWorker {
+				if at = cfg.AdminListen; at == "off" {
+					return usageError{errors.New("a worker answers at admin.listen alone, which is off")}
+				}
+			}
+			return healthcheck(cmd.Context(), at, timeout)
 		},
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait for the answer")

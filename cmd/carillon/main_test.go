@@ -105,8 +105,14 @@ func TestHealthcheck(t *testing.T) {
 		code, _, errs := command(t, nil, "healthcheck", "--listen", l)
 		require.Zero(t, code, errs)
 	}
+	worker := []string{"CARILLON_ROLE=worker", "CARILLON_DATABASE_URL=postgres://h/db", "CARILLON_LISTEN=127.0.0.1:1"}
+	code, _, errs := command(t, worker, "healthcheck", "--admin-listen", listen)
+	require.Zero(t, code, errs)
+	code, _, errs = command(t, worker, "healthcheck", "--admin-listen", "off")
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, errs, "admin.listen")
 	status.Store(http.StatusServiceUnavailable)
-	code, _, errs := command(t, nil, "healthcheck", "--listen", listen)
+	code, _, errs = command(t, nil, "healthcheck", "--listen", listen)
 	require.Equal(t, exitFailed, code)
 	require.Contains(t, errs, "503")
 	srv.Close()

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -157,12 +158,19 @@ func (e EgressConfig) rules() egress.Rules {
 
 // The checks tell what is wrong with a value, "" if nothing is.
 
+// keywords is how libpq writes a connection besides a URL.
+var keywords = regexp.MustCompile(`(^|\s)(host|hostaddr|port|user|password|dbname)\s*=`)
+
 func (c *Config) checkDatabase() string {
 	switch scheme, _, ok := strings.Cut(c.DatabaseURL, "://"); {
 	case store.IsPostgres(c.DatabaseURL):
 		return store.CheckURL(c.DatabaseURL)
 	case ok:
 		return fmt.Sprintf("has the scheme %q; give the path of an SQLite file, such as ./carillon.db or sqlite:./carillon.db, or postgres://", scheme)
+	case keywords.MatchString(c.DatabaseURL): // as a file it would be made, with a password for its name
+		return "is written as key=value; give it as postgres://user:password@host:5432/name"
+	case strings.HasPrefix(c.DatabaseURL, "file:"):
+		return "is a URI of SQLite; give the path of the file, such as ./carillon.db"
 	case strings.TrimPrefix(c.DatabaseURL, "sqlite:") == "":
 		return "names no file; give the path of an SQLite file, such as ./carillon.db"
 	case c.Role != delivery.RoleAll:
