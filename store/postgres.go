@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -101,13 +102,19 @@ func RedactURL(raw string) string {
 }
 
 func (p *postgres) String() string {
-	host := p.config.Host
-	for _, f := range p.config.Fallbacks {
-		if !strings.Contains(host, f.Host) {
-			host += "," + f.Host
+	at := func(host string, port uint16) string {
+		if port == 5432 {
+			return host
+		}
+		return net.JoinHostPort(host, strconv.Itoa(int(port)))
+	}
+	hosts := []string{at(p.config.Host, p.config.Port)}
+	for _, f := range p.config.Fallbacks { // one without TLS for each host, and the other hosts
+		if h := at(f.Host, f.Port); !slices.Contains(hosts, h) {
+			hosts = append(hosts, h)
 		}
 	}
-	return "postgres://" + host + "/" + p.config.Database
+	return "postgres://" + strings.Join(hosts, ",") + "/" + p.config.Database
 }
 
 func (p *postgres) writers() int { return max(2, p.conns/8) }

@@ -18,7 +18,7 @@ func Scratch(ctx context.Context, url string) (own string, drop func() error, er
 	if err != nil {
 		return "", nil, fmt.Errorf("the URL cannot be read: %w", err) // pgx hides the password
 	}
-	name := "carillon_scratch_" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	name := "scratch_of_carillon_" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	say := func(ctx context.Context, statement string) error {
 		conn, err := pgx.ConnectConfig(ctx, c.Copy())
 		if err != nil {
