@@ -104,7 +104,7 @@ func (a *arena) heal() {
 }
 
 // revive starts the nodes that are down. When none was up it measures how long it
-// took until a provider was reached again.
+// took until a provider was reached again, with nothing paused.
 func (a *arena) revive() {
 	a.t.Helper()
 	none := len(a.fleet.living()) == 0
@@ -119,6 +119,7 @@ func (a *arena) revive() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	a.resumeAll(a.t) // callers may have paused everything that could reach a provider
 	a.heartbeat()
 	require.NoError(a.t, a.sim.Wait(ctx, func(r simulator.Report) bool { return r.Accepted > before }), "no provider is reached after a start:\n%s", a.fleet.nodes[0].tail())
 	a.report.recovered(time.Since(began))
