@@ -20,7 +20,6 @@ import (
 
 // database is what a fleet runs on.
 type database interface {
-	name() string
 	url() string // for the nodes
 	// open opens it beside the nodes, to count.
 	open(t testing.TB) *sql.DB
@@ -45,7 +44,6 @@ type sqlite struct{ path string }
 
 func newSQLite(dir string) *sqlite { return &sqlite{path: filepath.Join(dir, "c.db")} }
 
-func (*sqlite) name() string  { return "sqlite" }
 func (s *sqlite) url() string { return s.path }
 func (*sqlite) hurts() []hurt { return nil }
 
@@ -93,7 +91,6 @@ func newPostgres(t testing.TB, o pgtest.Options) *postgres {
 	return &postgres{server: s, data: o.DataDir, link: toxic.New(t, u.Host)}
 }
 
-func (*postgres) name() string            { return "postgres" }
 func (p *postgres) links() []*toxic.Proxy { return []*toxic.Proxy{p.link} }
 
 func (p *postgres) url() string {
