@@ -47,16 +47,12 @@ func (s *Store) hint(h Hint) {
 	}
 	q := &s.node.hints
 	q.mu.Lock()
-	if q.waiting == nil {
-		q.waiting, q.more = map[Hint]bool{}, make(chan struct{}, 1)
-	}
 	if len(q.waiting) < mostHints {
 		q.waiting[h] = true
 	}
-	more := q.more
 	q.mu.Unlock()
 	select {
-	case more <- struct{}{}:
+	case q.more <- struct{}{}:
 	default:
 	}
 }
@@ -66,11 +62,6 @@ func (s *Store) OnHint(f func(Hint)) { s.node.onHint.Store(&f) }
 
 func (s *Store) hintLoop(ctx context.Context) {
 	q := &s.node.hints
-	q.mu.Lock()
-	if q.waiting == nil {
-		q.waiting, q.more = map[Hint]bool{}, make(chan struct{}, 1)
-	}
-	q.mu.Unlock()
 	for {
 		select {
 		case <-ctx.Done():

@@ -5,10 +5,12 @@ import (
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
 )
 
@@ -52,6 +54,7 @@ type membership struct {
 // the store's ids are made from then on, and on PostgreSQL beats until Close.
 func (s *Store) Join(ctx context.Context, n Node) error {
 	s.node.info = n
+	s.node.hints.waiting, s.node.hints.more = map[Hint]bool{}, make(chan struct{}, 1)
 	if err := s.register(ctx); err != nil {
 		return fmt.Errorf("join the nodes: %w", err)
 	}
@@ -289,34 +292,24 @@ func (s *Store) buryDead(ctx context.Context, now time.Time) error {
 // short, they end by themselves.
 func (s *Store) lapse(ctx context.Context, node int) (int, error) {
 	rows, err := s.listDB.QueryContext(ctx, `SELECT tenant_id,notification_id,target_id,claim FROM deliveries
- WHERE state<4 AND state=2 AND (claim>>12)&1023=? ORDER BY tenant_id,notification_id,target_id`, node)
+ WHERE state<4 AND state=2 AND (claim>>12)&1023=?`, node)
 	if err != nil {
 		return 0, err
 	}
-	type leased struct {
-		rowKey
-		claim int64
-	}
-	list, err := collect(rows, func(r *sql.Rows) (l leased, err error) {
-		return l, r.Scan(&l.tenant, &l.notification, &l.target, &l.claim)
+	list, err := collect(rows, func(r *sql.Rows) (d delivery.Row, err error) {
+		return d, r.Scan(&d.Tenant, &d.Notification, &d.Target, &d.Claim)
 	})
 	if err != nil {
 		return 0, err
 	}
-	for from := 0; from < len(list); from += lapseAtOnce {
-		part := list[from:min(from+lapseAtOnce, len(list))]
-		var tenants, notifications, targets, claims []int64
-		for _, l := range part {
-			tenants, notifications = append(tenants, l.tenant), append(notifications, l.notification)
-			targets, claims = append(targets, l.target), append(claims, l.claim)
+	lapsed := 0
+	for part := range slices.Chunk(list, lapseAtOnce) {
+		if _, err := s.Renew(ctx, part, s.now()); err != nil { // for no time at all
+			return lapsed, err
 		}
-		if err := s.do(ctx, len(part), func(t *tx) error {
-			return t.exec(renewShared, tenants, notifications, targets, claims, millis(s.now()))
-		}); err != nil {
-			return from, err
-		}
+		lapsed += len(part)
 	}
-	return len(list), nil
+	return lapsed, nil
 }
 
 // Nodes lists those that are there.
