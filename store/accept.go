@@ -216,7 +216,7 @@ func (t *tx) insertDeliveries(a *delivery.Accepted) error {
 func (t *tx) user(tenant ids.ID, external string) (ids.ID, error) {
 	for {
 		var id ids.ID
-		found, err := t.one(t.share("SELECT id FROM users WHERE tenant_id=? AND external_id=?"), []any{tenant, external}, &id)
+		found, err := t.one(t.locking("SELECT id FROM users WHERE tenant_id=? AND external_id=?", "SHARE"), []any{tenant, external}, &id)
 		if err != nil || found {
 			return id, err
 		}

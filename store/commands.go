@@ -36,9 +36,9 @@ func (s *Store) DueMarkers(ctx context.Context, now time.Time, limit int) ([]del
 const markerLease = 3 * time.Second
 
 func (t *tx) leaseMarkers(now time.Time, limit int) ([]delivery.Marker, error) {
-	rows, err := t.query(t.skipLocked(`SELECT f.tenant_id,f.notification_id,n.lane,n.send_at,n.flags,n.type FROM fanouts f
+	rows, err := t.query(t.locking(`SELECT f.tenant_id,f.notification_id,n.lane,n.send_at,n.flags,n.type FROM fanouts f
  JOIN notifications n ON n.tenant_id=f.tenant_id AND n.id=f.notification_id
- JOIN tenants t ON t.id=f.tenant_id AND t.deleted_at=0 WHERE f.due_at<=? ORDER BY f.due_at LIMIT ?`, "f"), millis(now), limit)
+ JOIN tenants t ON t.id=f.tenant_id AND t.deleted_at=0 WHERE f.due_at<=? ORDER BY f.due_at LIMIT ?`, "UPDATE OF f SKIP LOCKED"), millis(now), limit)
 	if err != nil {
 		return nil, err
 	}

@@ -121,7 +121,7 @@ func (t *tx) sameDevice(d devices.Device, own bool, user ids.ID, hash []byte, re
 
 // device reads a device that is about to be changed.
 func (t *tx) device(tenant ids.ID, where string, args ...any) (devices.Device, bool, error) {
-	d, err := scanDevice(t.queryRow(t.lockRows(selectDevice+where+" LIMIT 1", "d"), args...), tenant)
+	d, err := scanDevice(t.queryRow(t.locking(selectDevice+where+" LIMIT 1", "UPDATE OF d"), args...), tenant)
 	if isNoRows(err) {
 		return d, false, nil
 	}

@@ -334,7 +334,7 @@ func (x *erasing) oldContent(ctx context.Context) (jobs.Progress, error) {
 func (x *erasing) content(t *tx, notification ids.ID, targets []ids.ID) error {
 	var sealed []byte
 	// Locked, because another node may be taking another user out of it.
-	found, err := t.one(t.lockRows("SELECT body FROM payloads WHERE notification_id=? AND tenant_id=?", "payloads"), []any{notification, x.j.Tenant}, &sealed)
+	found, err := t.one(t.locking("SELECT body FROM payloads WHERE notification_id=? AND tenant_id=?", "UPDATE OF payloads"), []any{notification, x.j.Tenant}, &sealed)
 	if err != nil || !found {
 		return err
 	}

@@ -105,7 +105,7 @@ func (t *tx) settled(f *delivery.Finish, n delivery.Transition, hold ids.ID) (de
 		return n, nil
 	}
 	flags := 0
-	if _, err := t.one(t.share("SELECT flags FROM notifications WHERE tenant_id=? AND id=?"), []any{f.Row.Tenant, f.Row.Notification}, &flags); err != nil {
+	if _, err := t.one(t.locking("SELECT flags FROM notifications WHERE tenant_id=? AND id=?", "SHARE"), []any{f.Row.Tenant, f.Row.Notification}, &flags); err != nil {
 		return n, err
 	}
 	switch {
@@ -252,14 +252,6 @@ func (t *tx) pauseCredential(tenant, id ids.ID, why, actor string, now time.Time
 	return t.audit(tenant, actor, "credential.pause", id.Format(ids.Credential))
 }
 
-// share keeps the rows that a query reads from being changed until the commit.
-func (t *tx) share(query string) string {
-	if t.s.onPostgres() {
-		query += " FOR SHARE"
-	}
-	return query
-}
-
 // lockDelivery locks a leased row before a part of it is copied: an erasure must
 // come before the copy, or find it.
 func (t *tx) lockDelivery(key [4]any) error {
@@ -269,20 +261,13 @@ func (t *tx) lockDelivery(key [4]any) error {
 	return t.exec("SELECT 1 FROM deliveries"+fence+" FOR UPDATE", key[:]...)
 }
 
-// lockRows keeps the rows that a query reads for this transaction, as they are by
-// the time that others have let go of them.
-func (t *tx) lockRows(query, of string) string {
+// locking makes a query lock the rows that it reads, where others may write at the
+// same time. SHARE keeps them as they are until the commit; UPDATE OF a table takes
+// them for this transaction, as they are by the time that others have let go of
+// them; with SKIP LOCKED it passes over those that others have taken.
+func (t *tx) locking(query, clause string) string {
 	if t.s.onPostgres() {
-		query += " FOR UPDATE OF " + of
-	}
-	return query
-}
-
-// skipLocked takes the rows that a query reads, and passes over those that others
-// have taken.
-func (t *tx) skipLocked(query, of string) string {
-	if t.s.onPostgres() {
-		query += " FOR UPDATE OF " + of + " SKIP LOCKED"
+		query += " FOR " + clause
 	}
 	return query
 }

@@ -39,9 +39,7 @@ type hints struct {
 
 // Hint tells the other nodes to look at something now instead of at their next
 // poll. It is lost where nobody listens.
-func (s *Store) Hint(h Hint) { s.hint(h) }
-
-func (s *Store) hint(h Hint) {
+func (s *Store) Hint(h Hint) {
 	if s.node.stop == nil || s.db.(*postgres).pooled {
 		return
 	}

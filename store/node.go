@@ -283,7 +283,7 @@ func (s *Store) buryDead(ctx context.Context, now time.Time) error {
 			args = append(args, "error", err)
 		}
 		s.opts.Log.Warn("a node is gone; what it had in hand is taken over", args...)
-		s.hint(Hint{Kind: HintDue})
+		s.Hint(Hint{Kind: HintDue})
 	}
 	return nil
 }
