@@ -41,7 +41,7 @@ type Tenants interface {
 // Options of a Server.
 type Options struct {
 	Engine    Engine
-	Ledger    delivery.Ledger
+	Reads     delivery.Reader
 	Tenants   Tenants
 	Devices   Devices
 	Endpoints Endpoints
@@ -63,7 +63,7 @@ type Options struct {
 // http.Server around it.
 type Server struct {
 	engine    Engine
-	ledger    delivery.Ledger
+	reads     delivery.Reader
 	auth      Authenticator
 	tenants   Tenants
 	devices   Devices
@@ -99,7 +99,7 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		engine: o.Engine, ledger: o.Ledger, auth: o.Tenants, tenants: o.Tenants, devices: o.Devices, endpoints: o.Endpoints, jobs: o.Jobs,
+		engine: o.Engine, reads: o.Reads, auth: o.Tenants, tenants: o.Tenants, devices: o.Devices, endpoints: o.Endpoints, jobs: o.Jobs,
 		log: o.Log, now: o.Now, maxBody: o.MaxBody, metrics: o.Metrics,
 		limits: newLimiter(o.Limits, o.Now), cors: newCORS(o.Tenants, o.Now),
 	}
@@ -131,7 +131,7 @@ func (o *Options) check() error {
 		}
 	}
 	need("Engine", o.Engine != nil)
-	need("Ledger", o.Ledger != nil)
+	need("Reads", o.Reads != nil)
 	need("Tenants", o.Tenants != nil)
 	need("Devices", o.Devices != nil)
 	need("Endpoints", o.Endpoints != nil)

@@ -236,7 +236,7 @@ func showNotification(n delivery.NotificationView) (Notification, error) {
 		out.Counts[state.String()] = n.Counts[state]
 	}
 	var err error
-	if !n.Sensitive { // the ledger leaves it out too; this is the last place where it could slip through
+	if !n.Sensitive { // the reads leaves it out too; this is the last place where it could slip through
 		out.Content, err = contentOf(n.Content)
 	}
 	return out, err

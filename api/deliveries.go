@@ -96,7 +96,7 @@ func (s *Server) deliveryRoutes() []route {
 	}
 }
 
-// query turns the parameters into what the ledger takes.
+// query turns the parameters into what the reads takes.
 func (f *DeliveryFilter) query(list string) (delivery.Query, error) {
 	kind, _ := channels.ParseKind(f.Channel)
 	q := delivery.Query{Channel: kind, User: f.User, Since: f.Since, Until: f.Until, Limit: f.more()}
@@ -123,7 +123,7 @@ func (s *Server) listDeliveries(ctx context.Context, c *call, p *StateFilter) (L
 		return List[Delivery]{}, err
 	}
 	q.State, _ = delivery.ParseState(p.State)
-	rows, err := s.ledger.Deliveries(ctx, c.tenant, q)
+	rows, err := s.reads.Deliveries(ctx, c.tenant, q)
 	return page(p.Paging, list, rows, placeOfDelivery, showDelivery), err
 }
 
@@ -139,9 +139,9 @@ func (s *Server) listNotificationDeliveries(ctx context.Context, c *call, p *not
 	}
 	q.Notification = id
 	q.State, _ = delivery.ParseState(p.State)
-	rows, err := s.ledger.Deliveries(ctx, c.tenant, q)
+	rows, err := s.reads.Deliveries(ctx, c.tenant, q)
 	if err == nil && len(rows) == 0 { // none, or no such notification?
-		_, err = s.ledger.Notification(ctx, c.tenant, id)
+		_, err = s.reads.Notification(ctx, c.tenant, id)
 	}
 	return page(p.Paging, list, rows, placeOfDelivery, showDelivery), err
 }
@@ -152,7 +152,7 @@ func (s *Server) listDeadLetters(ctx context.Context, c *call, p *DeliveryFilter
 	if err != nil {
 		return List[Delivery]{}, err
 	}
-	rows, err := s.ledger.DeadLetters(ctx, c.tenant, q)
+	rows, err := s.reads.DeadLetters(ctx, c.tenant, q)
 	return page(p.Paging, list, rows, func(v delivery.View) delivery.Cursor {
 		return delivery.Cursor{Notification: v.Notification, Target: v.Target, At: v.UpdatedAt}
 	}, showDelivery), err
@@ -167,7 +167,7 @@ func (s *Server) getDelivery(ctx context.Context, c *call, p *deliveryPath) (Del
 }
 
 func (s *Server) deliveryDetail(ctx context.Context, c *call, notification, target ids.ID) (DeliveryDetail, error) {
-	v, err := s.ledger.Delivery(ctx, c.tenant, notification, target)
+	v, err := s.reads.Delivery(ctx, c.tenant, notification, target)
 	if err != nil {
 		return DeliveryDetail{}, err
 	}

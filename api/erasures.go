@@ -53,7 +53,7 @@ func (s *Server) listErasures(ctx context.Context, c *call, p *Paging) (List[Era
 	if err != nil {
 		return List[Erasure]{}, err
 	}
-	rows, err := s.ledger.Erasures(ctx, c.tenant, after.Notification, p.more())
+	rows, err := s.reads.Erasures(ctx, c.tenant, after.Notification, p.more())
 	return page(*p, list, rows, func(e delivery.Erasure) delivery.Cursor { return byID(e.ID) }, showErasure), err
 }
 
@@ -62,7 +62,7 @@ func (s *Server) getErasure(ctx context.Context, c *call, p *erasurePath) (Erasu
 	if err != nil {
 		return Erasure{}, err
 	}
-	e, err := s.ledger.Erasure(ctx, c.tenant, id)
+	e, err := s.reads.Erasure(ctx, c.tenant, id)
 	return showErasure(e), err
 }
 

@@ -49,7 +49,7 @@ func absent() error { return problem.New(problem.NotFound, "There is no such thi
 type world struct {
 	*Server
 	engine    *fakeEngine
-	ledger    *fakeLedger
+	reads     *fakeReads
 	tenants   *fakeTenants
 	devices   *fakeDevices
 	endpoints *fakeEndpoints
@@ -71,12 +71,12 @@ func setup(t testing.TB, change ...func(*Options)) *world {
 	t.Helper()
 	w := &world{log: &bytes.Buffer{}, now: epoch}
 	w.engine = &fakeEngine{w: w}
-	w.ledger = &fakeLedger{w: w}
+	w.reads = &fakeReads{w: w}
 	w.tenants = &fakeTenants{w: w}
 	w.devices = &fakeDevices{w: w}
 	w.endpoints = &fakeEndpoints{w: w}
 	w.jobs = &fakeJobs{w: w, kind: jobs.ReplayDeadLetters}
-	o := Options{Jobs: w.jobs, Engine: w.engine, Ledger: w.ledger, Tenants: w.tenants, Devices: w.devices, Endpoints: w.endpoints,
+	o := Options{Jobs: w.jobs, Engine: w.engine, Reads: w.reads, Tenants: w.tenants, Devices: w.devices, Endpoints: w.endpoints,
 		Log: slog.New(slog.NewTextHandler(w.log, nil)), Now: func() time.Time { return w.now }, MaxBody: 4096, Version: "test"}
 	for _, f := range change {
 		f(&o)
@@ -252,7 +252,7 @@ func (e *fakeEngine) EndpointsChanged(_, which ids.ID) {
 	e.w.note("changed " + which.Format(ids.Endpoint))
 }
 
-type fakeLedger struct {
+type fakeReads struct {
 	w        *world
 	stored   func(delivery.Idempotency) (delivery.Answer, bool, error)
 	query    delivery.Query // of the last list
@@ -262,7 +262,7 @@ type fakeLedger struct {
 	content  json.RawMessage
 }
 
-var _ delivery.Ledger = (*fakeLedger)(nil)
+var _ delivery.Reader = (*fakeReads)(nil)
 
 func aView() delivery.View {
 	return delivery.View{Notification: theNotification, Target: theTarget, Channel: channels.FCM, User: "u1", App: "default", State: delivery.Dead,
@@ -270,7 +270,7 @@ func aView() delivery.View {
 		Last: delivery.Attempt{Number: 2, At: epoch, Duration: 1500 * time.Millisecond, Outcome: channels.Retry, Code: "fcm.unavailable", Status: 503}}
 }
 
-func (l *fakeLedger) Notification(_ context.Context, tenant, id ids.ID) (delivery.NotificationView, error) {
+func (l *fakeReads) Notification(_ context.Context, tenant, id ids.ID) (delivery.NotificationView, error) {
 	l.w.note("notification")
 	if l.failWith != nil {
 		return delivery.NotificationView{}, l.failWith
@@ -281,7 +281,7 @@ func (l *fakeLedger) Notification(_ context.Context, tenant, id ids.ID) (deliver
 	return delivery.NotificationView{ID: id, CreatedAt: epoch, Content: l.content, Counts: map[delivery.State]int{delivery.Sent: 2}}, nil
 }
 
-func (l *fakeLedger) Delivery(_ context.Context, tenant, n, target ids.ID) (delivery.View, error) {
+func (l *fakeReads) Delivery(_ context.Context, tenant, n, target ids.ID) (delivery.View, error) {
 	l.w.note("delivery")
 	if tenant != tenantA || n != theNotification || target != theTarget {
 		return delivery.View{}, absent()
@@ -291,7 +291,7 @@ func (l *fakeLedger) Delivery(_ context.Context, tenant, n, target ids.ID) (deli
 	return v, nil
 }
 
-func (l *fakeLedger) Deliveries(_ context.Context, tenant ids.ID, q delivery.Query) ([]delivery.View, error) {
+func (l *fakeReads) Deliveries(_ context.Context, tenant ids.ID, q delivery.Query) ([]delivery.View, error) {
 	l.w.note("deliveries")
 	l.query = q
 	if tenant != tenantA {
@@ -300,13 +300,13 @@ func (l *fakeLedger) Deliveries(_ context.Context, tenant ids.ID, q delivery.Que
 	return l.rows[:min(len(l.rows), q.Limit)], nil
 }
 
-func (l *fakeLedger) DeadLetters(_ context.Context, _ ids.ID, q delivery.Query) ([]delivery.View, error) {
+func (l *fakeReads) DeadLetters(_ context.Context, _ ids.ID, q delivery.Query) ([]delivery.View, error) {
 	l.w.note("dead letters")
 	l.query = q
 	return l.rows[:min(len(l.rows), q.Limit)], nil
 }
 
-func (l *fakeLedger) Holds(context.Context, ids.ID) ([]delivery.Hold, error) {
+func (l *fakeReads) Holds(context.Context, ids.ID) ([]delivery.Hold, error) {
 	l.w.note("holds")
 	return l.holds, nil
 }
@@ -316,7 +316,7 @@ func anErasure() delivery.Erasure {
 		Rows: map[string]int{"devices": 2}}
 }
 
-func (l *fakeLedger) Erasures(_ context.Context, _, after ids.ID, _ int) ([]delivery.Erasure, error) {
+func (l *fakeReads) Erasures(_ context.Context, _, after ids.ID, _ int) ([]delivery.Erasure, error) {
 	l.w.note("erasures")
 	if after != 0 {
 		return nil, nil
@@ -324,7 +324,7 @@ func (l *fakeLedger) Erasures(_ context.Context, _, after ids.ID, _ int) ([]deli
 	return []delivery.Erasure{anErasure()}, nil
 }
 
-func (l *fakeLedger) Erasure(_ context.Context, tenant, id ids.ID) (delivery.Erasure, error) {
+func (l *fakeReads) Erasure(_ context.Context, tenant, id ids.ID) (delivery.Erasure, error) {
 	l.w.note("erasure")
 	if tenant != tenantA || id != theErasure {
 		return delivery.Erasure{}, absent()
@@ -332,7 +332,7 @@ func (l *fakeLedger) Erasure(_ context.Context, tenant, id ids.ID) (delivery.Era
 	return anErasure(), nil
 }
 
-func (l *fakeLedger) UserNotifications(_ context.Context, _ ids.ID, user string, after ids.ID, limit int) ([]delivery.NotificationView, error) {
+func (l *fakeReads) UserNotifications(_ context.Context, _ ids.ID, user string, after ids.ID, limit int) ([]delivery.NotificationView, error) {
 	l.w.note("notifications of " + user)
 	var out []delivery.NotificationView
 	for id := after + 1; id <= 3 && len(out) < limit; id++ {
@@ -341,7 +341,7 @@ func (l *fakeLedger) UserNotifications(_ context.Context, _ ids.ID, user string,
 	return out, nil
 }
 
-func (l *fakeLedger) Stored(_ context.Context, _ ids.ID, i delivery.Idempotency) (delivery.Answer, bool, error) {
+func (l *fakeReads) Stored(_ context.Context, _ ids.ID, i delivery.Idempotency) (delivery.Answer, bool, error) {
 	l.w.note("stored")
 	if l.stored == nil {
 		return delivery.Answer{}, false, nil

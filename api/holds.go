@@ -35,7 +35,7 @@ func (s *Server) holdRoutes() []route {
 }
 
 func (s *Server) listHolds(ctx context.Context, c *call, _ *none) (List[Hold], error) {
-	rows, err := s.ledger.Holds(ctx, c.tenant)
+	rows, err := s.reads.Holds(ctx, c.tenant)
 	return whole(rows, showHold), err
 }
 

@@ -63,7 +63,7 @@ func (s *Server) repeated(ctx context.Context, c *call, route string) (*delivery
 		return nil, nil, nil
 	}
 	i := delivery.Idempotency{Principal: c.key, Route: route, Key: c.idemKey, BodyHash: sha256.Sum256(c.body)}
-	stored, found, err := s.ledger.Stored(ctx, c.tenant, i)
+	stored, found, err := s.reads.Stored(ctx, c.tenant, i)
 	if err != nil || !found {
 		return &i, nil, err
 	}

@@ -123,7 +123,7 @@ func (s *Server) getNotification(ctx context.Context, c *call, p *notificationPa
 	if err != nil {
 		return Notification{}, err
 	}
-	n, err := s.ledger.Notification(ctx, c.tenant, id)
+	n, err := s.reads.Notification(ctx, c.tenant, id)
 	if err != nil {
 		return Notification{}, err
 	}

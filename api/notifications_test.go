@@ -52,7 +52,7 @@ func TestSendPassesEverythingOn(t *testing.T) {
 	// What is stored reads back as it was sent.
 	stored, err := json.Marshal(r)
 	require.NoError(t, err)
-	w.ledger.content = stored
+	w.reads.content = stored
 	n := jsonIn[map[string]json.RawMessage](t, w.do(t, get("/v1/notifications/"+theNotification.Format(ids.Notification), keyAdmin)), 200)
 	require.JSONEq(t, everything, string(n["content"]))
 	require.JSONEq(t, `{"pending":0,"sending":0,"held":0,"sent":2,"dropped":0,"dead":0}`, string(n["counts"]))
@@ -155,7 +155,7 @@ func TestIdempotencyKeyIsLookedUpBeforeTheBodyIsRead(t *testing.T) {
 	w := setup(t)
 	broken := `{"title":`
 	var asked delivery.Idempotency
-	w.ledger.stored = func(i delivery.Idempotency) (delivery.Answer, bool, error) {
+	w.reads.stored = func(i delivery.Idempotency) (delivery.Answer, bool, error) {
 		asked = i
 		return delivery.Answer{Status: 202, Body: []byte(`{"id":"ntf_stored"}`), Replayed: true}, true, nil
 	}
@@ -174,7 +174,7 @@ func TestIdempotencyKeyIsLookedUpBeforeTheBodyIsRead(t *testing.T) {
 	require.Equal(t, 401, w.do(t, req).Code)
 	require.Empty(t, w.did, "not before authentication")
 
-	w.ledger.stored = func(delivery.Idempotency) (delivery.Answer, bool, error) {
+	w.reads.stored = func(delivery.Idempotency) (delivery.Answer, bool, error) {
 		return delivery.Answer{}, false, problem.New(problem.IdempotencyMismatch, "The key was used with another body.")
 	}
 	req.key = keyAdmin

@@ -46,7 +46,7 @@ func TestReplaysOfManyBecomeOrders(t *testing.T) {
 func TestARepeatedReplayIsAnsweredAsBefore(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	w.ledger.stored = func(delivery.Idempotency) (delivery.Answer, bool, error) {
+	w.reads.stored = func(delivery.Idempotency) (delivery.Answer, bool, error) {
 		return delivery.Answer{Status: 202, Body: []byte(`{"id":"job_before"}`), Replayed: true}, true, nil
 	}
 	r := replayOf(`{"filter":{"reason":"exhausted"}}`)

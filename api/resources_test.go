@@ -157,7 +157,7 @@ func TestEndpointChangesReachTheEngine(t *testing.T) {
 func TestHoldsNameTheCallThatReleasesThem(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	w.ledger.holds = []delivery.Hold{
+	w.reads.holds = []delivery.Hold{
 		{ID: theHold, Scope: delivery.HoldCredential, Subject: theCredential, Channel: channels.FCM, Reason: delivery.CredentialDenied, Detail: "401", Since: epoch, Held: 12},
 		{ID: theHold, Scope: delivery.HoldEndpoint, Subject: theEndpoint, Channel: channels.Webhook, Reason: delivery.EndpointPaused, Since: epoch},
 		{ID: theHold, Scope: delivery.HoldMissing, App: "shop", Channel: channels.APNs, Qualifier: "sandbox", Reason: delivery.CredentialMissing, Since: epoch},
@@ -201,14 +201,14 @@ func TestListsOfDeliveriesFilterAndTurnPages(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
 	for range 3 {
-		w.ledger.rows = append(w.ledger.rows, aView())
+		w.reads.rows = append(w.reads.rows, aView())
 	}
 	for _, path := range []string{"/v1/deliveries", "/v1/notifications/" + theNotification.Format(ids.Notification) + "/deliveries", "/v1/dead-letters"} {
 		filter := "?limit=2&channel=fcm&user=u1&reason=gone&since=2026-01-01T00:00:00Z&until=2026-02-01T00:00:00Z"
 		first := jsonIn[List[Delivery]](t, w.do(t, get(path+filter, keyAdmin)), 200)
 		require.Len(t, first.Data, 2, path)
 		require.NotNil(t, first.NextCursor, path)
-		q := w.ledger.query
+		q := w.reads.query
 		require.Equal(t, 3, q.Limit)
 		require.Equal(t, channels.FCM, q.Channel)
 		require.Equal(t, "u1", q.User)
@@ -216,17 +216,17 @@ func TestListsOfDeliveriesFilterAndTurnPages(t *testing.T) {
 		require.Equal(t, "2026-01-01T00:00:00Z", q.Since.Format(time.RFC3339))
 		require.Equal(t, strings.Contains(path, "ntf_"), q.Notification == theNotification)
 
-		w.ledger.rows = w.ledger.rows[:1]
+		w.reads.rows = w.reads.rows[:1]
 		last := jsonIn[List[Delivery]](t, w.do(t, get(path+filter+"&cursor="+*first.NextCursor, keyAdmin)), 200)
 		require.Nil(t, last.NextCursor)
-		require.Equal(t, theNotification, w.ledger.query.After.Notification)
-		require.Equal(t, theTarget, w.ledger.query.After.Target)
-		require.Equal(t, path == "/v1/dead-letters", w.ledger.query.After.At.Equal(epoch.Add(time.Second)))
-		w.ledger.rows = append(w.ledger.rows, aView(), aView())
+		require.Equal(t, theNotification, w.reads.query.After.Notification)
+		require.Equal(t, theTarget, w.reads.query.After.Target)
+		require.Equal(t, path == "/v1/dead-letters", w.reads.query.After.At.Equal(epoch.Add(time.Second)))
+		w.reads.rows = append(w.reads.rows, aView(), aView())
 	}
 	w.do(t, get("/v1/deliveries?state=held", keyAdmin))
-	require.Equal(t, delivery.Held, w.ledger.query.State)
-	require.Equal(t, defaultLimit+1, w.ledger.query.Limit)
+	require.Equal(t, delivery.Held, w.reads.query.State)
+	require.Equal(t, defaultLimit+1, w.reads.query.Limit)
 }
 
 func TestListsOfOneNotificationTellAbsentFromEmpty(t *testing.T) {
@@ -283,7 +283,7 @@ func TestAnswersHaveTheirTimesInUTC(t *testing.T) {
 func TestAStoreThatFailsIsNotAnEmptyList(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	w.ledger.failWith = errors.New("disk")
+	w.reads.failWith = errors.New("disk")
 	require.Equal(t, 500, w.do(t, get("/v1/notifications/"+theNotification.Format(ids.Notification), keyAdmin)).Code)
 }
 

@@ -21,7 +21,7 @@ import (
 func TestNewNamesWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	_, err := New(Options{})
-	for _, name := range []string{"Engine", "Ledger", "Tenants", "Devices", "Endpoints"} {
+	for _, name := range []string{"Engine", "Reads", "Tenants", "Devices", "Endpoints"} {
 		require.ErrorContains(t, err, "Options."+name)
 	}
 }
@@ -119,7 +119,7 @@ func TestInternalErrorsShowNothing(t *testing.T) {
 		require.Contains(t, w.log.String(), "SELECT")
 		w.log.Reset()
 	}
-	w.ledger.failWith = errors.New(secret)
+	w.reads.failWith = errors.New(secret)
 	check(w.do(t, request{method: "GET", path: path, key: keyAdmin}))
 
 	w.engine.accept = func(delivery.Submission) (delivery.Answer, error) { panic(secret) }
@@ -176,7 +176,7 @@ func TestOverRealConnections(t *testing.T) {
 func TestStoredTextThatIsNoUTF8IsStillShown(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	w.ledger.holds = []delivery.Hold{{ID: theHold, Scope: delivery.HoldEndpoint, Subject: theEndpoint, Detail: "a\xffb", Since: epoch}}
+	w.reads.holds = []delivery.Hold{{ID: theHold, Scope: delivery.HoldEndpoint, Subject: theEndpoint, Detail: "a\xffb", Since: epoch}}
 	require.Equal(t, "a\ufffdb", jsonIn[List[Hold]](t, w.do(t, get("/v1/holds", keyAdmin)), 200).Data[0].Detail)
 }
 

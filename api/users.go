@@ -35,7 +35,7 @@ func (s *Server) listUserNotifications(ctx context.Context, c *call, p *userList
 	if err != nil {
 		return List[Notification]{}, err
 	}
-	rows, err := s.ledger.UserNotifications(ctx, c.tenant, p.User, after.Notification, p.more())
+	rows, err := s.reads.UserNotifications(ctx, c.tenant, p.User, after.Notification, p.more())
 	if err != nil {
 		return List[Notification]{}, err
 	}

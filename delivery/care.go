@@ -120,7 +120,7 @@ func (e *Engine) take(l Lane, claimed []Claimed, lease time.Time) {
 }
 
 // settledAtClaim decides about rows that need no attempt any more.
-func settledAtClaim(c *Claimed, d Standing) (Transition, bool) {
+func settledAtClaim(c *Claimed, d Progress) (Transition, bool) {
 	switch {
 	case c.Canceled:
 		return Transition{State: Dropped, Reason: Canceled, Spent: d.Spent}, true
@@ -142,7 +142,7 @@ func (e *Engine) settle(it *item, t Transition) {
 // markers resolves the targets of notifications whose time has come.
 func (e *Engine) markers(ctx context.Context) {
 	now := e.o.Now()
-	due, err := e.o.Store.DueMarkers(ctx, now, markerLimit)
+	due, err := e.o.Store.DueScheduled(ctx, now, markerLimit)
 	if err != nil {
 		if ctx.Err() == nil {
 			e.o.Log.Error("look for scheduled notifications", "error", err)
@@ -158,7 +158,7 @@ func (e *Engine) markers(ctx context.Context) {
 	}
 }
 
-func (e *Engine) unfold(ctx context.Context, m Marker, now time.Time) error {
+func (e *Engine) unfold(ctx context.Context, m Scheduled, now time.Time) error {
 	var r Request
 	body, err := e.o.Store.Content(ctx, m.Tenant, m.Notification)
 	if err == nil {
@@ -166,7 +166,7 @@ func (e *Engine) unfold(ctx context.Context, m Marker, now time.Time) error {
 	}
 	if err != nil && (len(body) > 0 || problem.CodeOf(err) == problem.NotFound) {
 		// It can never be resolved, and must not keep the others waiting.
-		_, gone := e.o.Store.Unfold(ctx, Accepted{ID: m.Notification, Tenant: m.Tenant, Skips: []Skip{{Reason: SkipUnreadable}}})
+		_, gone := e.o.Store.ResolveScheduled(ctx, Accepted{ID: m.Notification, Tenant: m.Tenant, Skips: []Skip{{Reason: SkipUnreadable}}})
 		return errors.Join(err, gone)
 	}
 	if err != nil {
@@ -187,7 +187,7 @@ func (e *Engine) unfold(ctx context.Context, m Marker, now time.Time) error {
 	}
 	p.accepted.Scheduled = false
 	failpoint.Hit("unfold.begin")
-	done, err := e.o.Store.Unfold(ctx, p.accepted)
+	done, err := e.o.Store.ResolveScheduled(ctx, p.accepted)
 	if err == nil && done {
 		failpoint.Hit("unfold.committed")
 		e.backlog.Add(int64(len(p.accepted.Rows)))
@@ -251,7 +251,7 @@ func (e *Engine) renew() {
 func (e *Engine) holdLoop() {
 	nextProbe := e.o.Now().Add(e.o.ProbeEvery)
 	for {
-		holds, err := e.o.Store.HoldsToSettle(e.loopCtx)
+		holds, err := e.o.Store.HoldsEndingOrDenied(e.loopCtx)
 		if err != nil && e.loopCtx.Err() == nil {
 			e.o.Log.Error("read holds", "error", err)
 		}

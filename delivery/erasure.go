@@ -43,10 +43,10 @@ func (o ErasureOrigin) String() string {
 	return "request"
 }
 
-// EraseSettle is how long an erasure, and the deletion of a tenant, look for what
+// EraseGrace is how long an erasure, and the deletion of a tenant, look for what
 // was on its way when they began: a request that had read the user before may
 // write until then.
-const EraseSettle = 2 * time.Minute
+const EraseGrace = 2 * time.Minute
 
 // ErasureStore erases users.
 type ErasureStore interface {

@@ -66,7 +66,7 @@ func TestAnErasureStopsWhatIsInHand(t *testing.T) {
 			return err != nil && problem.CodeOf(err) == problem.NotFound
 		})
 	}
-	clock.advance(delivery.EraseSettle)
+	clock.advance(delivery.EraseGrace)
 	eventually(t, "the receipt is complete", func() bool {
 		got, err := k.store.Erasure(k.ctx, k.tenant, e.ID)
 		return err == nil && !got.FinishedAt.IsZero()

@@ -118,7 +118,7 @@ func TestAPersonsPauseIsNotUndoneByAProbe(t *testing.T) {
 	_, err := k.store.PauseCredential(k.ctx, k.tenant, c.ID, "not now", tenants.Change{Actor: "bob", Action: "credential.pause"})
 	require.NoError(t, err)
 	k.engine.CredentialsChanged(k.tenant)
-	holds, err := k.store.HoldsToSettle(k.ctx)
+	holds, err := k.store.HoldsEndingOrDenied(k.ctx)
 	require.NoError(t, err)
 	require.Empty(t, holds, "it is a person's hold now, which nothing probes")
 	holds, err = k.store.StandingHolds(k.ctx, k.tenant)

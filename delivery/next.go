@@ -13,8 +13,8 @@ const throttleFloor = 10 * time.Second
 // throttled spends no attempt, so without a wait it would never end.
 const throttleLeast = time.Second
 
-// Standing is what Next has to know of a delivery.
-type Standing struct {
+// Progress is what Next has to know of a delivery.
+type Progress struct {
 	Channel    channels.Kind
 	Spent      int // attempts of this round that count, before this one
 	ExpiresAt  time.Time
@@ -64,7 +64,7 @@ type Transition struct {
 
 // Next decides what an attempt means. It is pure: same arguments, same answer.
 // jitter is a random number from 0 to 1.
-func Next(d Standing, r channels.Result, p Policy, h Health, now time.Time, jitter float64) Transition {
+func Next(d Progress, r channels.Result, p Policy, h Health, now time.Time, jitter float64) Transition {
 	again := Transition{State: Pending, DueAt: now, Spent: d.Spent}
 	if r.Ambiguous && d.AtMostOnce && r.Outcome != channels.Accepted {
 		return Transition{State: Dead, Reason: Ambiguous, Spent: d.Spent + 1}
@@ -111,7 +111,7 @@ func Next(d Standing, r channels.Result, p Policy, h Health, now time.Time, jitt
 	return Transition{State: Dead, Reason: Rejected, Spent: d.Spent + 1}
 }
 
-func retry(d Standing, r channels.Result, p Policy, now time.Time, jitter float64) Transition {
+func retry(d Progress, r channels.Result, p Policy, now time.Time, jitter float64) Transition {
 	// A renewal costs nothing, but only once in a row: two answers that ask for
 	// different ones in turn would never end.
 	free := d.Renewed == channels.RenewNothing || (r.Renew == channels.RenewGateway && d.Renewed != r.Renew)
@@ -140,7 +140,7 @@ func retry(d Standing, r channels.Result, p Policy, now time.Time, jitter float6
 
 // waitOrExpire keeps the deadline: what could only be sent after it is expired
 // now, so that nothing is ever sent late.
-func waitOrExpire(d Standing, due time.Time, spent int) Transition {
+func waitOrExpire(d Progress, due time.Time, spent int) Transition {
 	if !due.Before(d.ExpiresAt) {
 		return expire(d.Channel, spent)
 	}
@@ -162,7 +162,7 @@ const maxTakeovers = 5
 
 // takeover decides about a row whose node died with it. ok is false when it may
 // be sent again.
-func takeover(d Standing, takeovers int, begun bool) (Transition, bool) {
+func takeover(d Progress, takeovers int, begun bool) (Transition, bool) {
 	switch {
 	case takeovers >= maxTakeovers:
 		return Transition{State: Dead, Reason: Crashed, Spent: d.Spent}, true

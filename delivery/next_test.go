@@ -36,7 +36,7 @@ func TestNext(t *testing.T) {
 	}
 	renewing := func(t Transition, r channels.Renewal) Transition { t.Renew = r; return t }
 	for name, x := range map[string]struct {
-		d    Standing
+		d    Progress
 		r    channels.Result
 		h    Health
 		p    Policy
@@ -45,15 +45,15 @@ func TestNext(t *testing.T) {
 	}{
 		// Accepted.
 		"accepted":              {r: channels.Result{Outcome: channels.Accepted}, want: Transition{State: Sent, Spent: 2, Device: DeviceConfirmed}},
-		"accepted by a webhook": {d: Standing{Channel: hook}, r: channels.Result{Outcome: channels.Accepted}, want: Transition{State: Sent, Spent: 2, Device: DeviceConfirmed}},
-		"accepted late counts":  {d: Standing{ExpiresAt: in(-m)}, r: channels.Result{Outcome: channels.Accepted}, want: Transition{State: Sent, Spent: 2, Device: DeviceConfirmed}},
-		"accepted at most once": {d: Standing{AtMostOnce: true}, r: channels.Result{Outcome: channels.Accepted, Ambiguous: true}, want: Transition{State: Sent, Spent: 2, Device: DeviceConfirmed}},
+		"accepted by a webhook": {d: Progress{Channel: hook}, r: channels.Result{Outcome: channels.Accepted}, want: Transition{State: Sent, Spent: 2, Device: DeviceConfirmed}},
+		"accepted late counts":  {d: Progress{ExpiresAt: in(-m)}, r: channels.Result{Outcome: channels.Accepted}, want: Transition{State: Sent, Spent: 2, Device: DeviceConfirmed}},
+		"accepted at most once": {d: Progress{AtMostOnce: true}, r: channels.Result{Outcome: channels.Accepted, Ambiguous: true}, want: Transition{State: Sent, Spent: 2, Device: DeviceConfirmed}},
 
 		// Retry: spends, waits for the longest of schedule, floor and NotBefore.
 		"retry":                          {r: channels.Result{Outcome: channels.Retry}, want: pending(2*m, 2)},
-		"retry, the first":               {d: Standing{Spent: -1}, r: channels.Result{Outcome: channels.Retry}, want: pending(m, 1)},
-		"retry, the last":                {d: Standing{Spent: 3}, r: channels.Result{Outcome: channels.Retry}, want: Transition{State: Dead, Reason: Exhausted, Spent: 4}},
-		"retry, the last of a webhook":   {d: Standing{Channel: hook, Spent: 3}, r: channels.Result{Outcome: channels.Retry}, want: Transition{State: Dead, Reason: Exhausted, Spent: 4}},
+		"retry, the first":               {d: Progress{Spent: -1}, r: channels.Result{Outcome: channels.Retry}, want: pending(m, 1)},
+		"retry, the last":                {d: Progress{Spent: 3}, r: channels.Result{Outcome: channels.Retry}, want: Transition{State: Dead, Reason: Exhausted, Spent: 4}},
+		"retry, the last of a webhook":   {d: Progress{Channel: hook, Spent: 3}, r: channels.Result{Outcome: channels.Retry}, want: Transition{State: Dead, Reason: Exhausted, Spent: 4}},
 		"retry after":                    {r: channels.Result{Outcome: channels.Retry, NotBefore: in(5 * m)}, want: pending(5*m, 2)},
 		"retry after, sooner":            {r: channels.Result{Outcome: channels.Retry, NotBefore: in(m)}, want: pending(2*m, 2)},
 		"retry with a floor":             {r: channels.Result{Outcome: channels.Retry, Floor: 4 * m}, want: pending(4*m, 2)},
@@ -62,9 +62,9 @@ func TestNext(t *testing.T) {
 		"retry without floors":           {p: Policy{Delays: []time.Duration{0, 0}, Floor: &zero}, r: channels.Result{Outcome: channels.Retry, Floor: 4 * m}, want: pending(0, 2)},
 		"a tenant's floor raises none":   {p: Policy{Delays: []time.Duration{0, 0}, Floor: func() *time.Duration { d := 9 * m; return &d }()}, r: channels.Result{Outcome: channels.Retry, Floor: 4 * m}, want: pending(4*m, 2)},
 		"retry-after beats every floor":  {p: Policy{Delays: []time.Duration{0, 0}, Floor: &zero}, r: channels.Result{Outcome: channels.Retry, NotBefore: in(m)}, want: pending(m, 2)},
-		"retry past the deadline":        {d: Standing{ExpiresAt: in(2 * m)}, r: channels.Result{Outcome: channels.Retry}, want: Transition{State: Dropped, Reason: Expired, Spent: 2}},
-		"retry just before the deadline": {d: Standing{ExpiresAt: in(2*m + 1)}, r: channels.Result{Outcome: channels.Retry}, want: pending(2*m, 2)},
-		"a webhook past the deadline":    {d: Standing{Channel: hook, ExpiresAt: in(2 * m)}, r: channels.Result{Outcome: channels.Retry}, want: Transition{State: Dead, Reason: Expired, Spent: 2}},
+		"retry past the deadline":        {d: Progress{ExpiresAt: in(2 * m)}, r: channels.Result{Outcome: channels.Retry}, want: Transition{State: Dropped, Reason: Expired, Spent: 2}},
+		"retry just before the deadline": {d: Progress{ExpiresAt: in(2*m + 1)}, r: channels.Result{Outcome: channels.Retry}, want: pending(2*m, 2)},
+		"a webhook past the deadline":    {d: Progress{Channel: hook, ExpiresAt: in(2 * m)}, r: channels.Result{Outcome: channels.Retry}, want: Transition{State: Dead, Reason: Expired, Spent: 2}},
 		"retry, ambiguous":               {r: channels.Result{Outcome: channels.Retry, Ambiguous: true}, want: pending(2*m, 2)},
 		"retry, jitter at its least":     {p: jittered(0.2), j: 0, r: channels.Result{Outcome: channels.Retry}, want: pending(96*second, 2)},
 		"retry, jitter at its most":      {p: jittered(0.2), j: 1, r: channels.Result{Outcome: channels.Retry}, want: pending(144*second, 2)},
@@ -77,22 +77,22 @@ func TestNext(t *testing.T) {
 			want: waiting(pending(second, 2), channels.ScopeOrigin, second)},
 		"tries left":   {r: channels.Result{Outcome: channels.Retry, MaxTries: 3}, want: pending(2*m, 2)},
 		"tries over":   {r: channels.Result{Outcome: channels.Retry, MaxTries: 2}, want: Transition{State: Dead, Reason: Rejected, Spent: 2}},
-		"tries passed": {d: Standing{Spent: 3}, r: channels.Result{Outcome: channels.Retry, MaxTries: 2}, want: Transition{State: Dead, Reason: Rejected, Spent: 4}},
+		"tries passed": {d: Progress{Spent: 3}, r: channels.Result{Outcome: channels.Retry, MaxTries: 2}, want: Transition{State: Dead, Reason: Rejected, Spent: 4}},
 
 		// Renewals: once at no cost and at once.
 		"renewal": {r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewToken}, want: renewing(pending(0, 1), channels.RenewToken)},
 		"renewal, not before": {r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewConnection, NotBefore: in(m)},
 			want: renewing(pending(m, 1), channels.RenewConnection)},
 		"renewal with tries over": {r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewPadding, MaxTries: 1}, want: renewing(pending(0, 1), channels.RenewPadding)},
-		"renewal again": {d: Standing{Renewed: channels.RenewToken}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewToken},
+		"renewal again": {d: Progress{Renewed: channels.RenewToken}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewToken},
 			want: renewing(pending(2*m, 2), channels.RenewToken)},
-		"another renewal": {d: Standing{Renewed: channels.RenewToken}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewConnection},
+		"another renewal": {d: Progress{Renewed: channels.RenewToken}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewConnection},
 			want: renewing(pending(2*m, 2), channels.RenewConnection)},
-		"the other gateway after a token": {d: Standing{Renewed: channels.RenewToken}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewGateway},
+		"the other gateway after a token": {d: Progress{Renewed: channels.RenewToken}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewGateway},
 			want: renewing(pending(0, 1), channels.RenewGateway)},
-		"the other gateway again": {d: Standing{Renewed: channels.RenewGateway}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewGateway},
+		"the other gateway again": {d: Progress{Renewed: channels.RenewGateway}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewGateway},
 			want: renewing(pending(2*m, 2), channels.RenewGateway)},
-		"renewal past the deadline": {d: Standing{ExpiresAt: at}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewToken},
+		"renewal past the deadline": {d: Progress{ExpiresAt: at}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewToken},
 			want: renewing(Transition{State: Dropped, Reason: Expired, Spent: 1}, channels.RenewToken)},
 
 		// Throttled: spends nothing, and its scope waits too.
@@ -107,10 +107,10 @@ func TestNext(t *testing.T) {
 			want: waiting(pending(second, 1), channels.ScopeTarget, second)},
 		"throttled, jitter only adds": {p: jittered(0.5), j: 1, r: channels.Result{Outcome: channels.Throttled, NotBefore: in(2 * m)},
 			want: waiting(pending(3*m, 1), channels.ScopeTarget, 2*m)},
-		"throttled after all attempts": {d: Standing{Spent: 3}, r: channels.Result{Outcome: channels.Throttled}, want: waiting(pending(10*second, 3), channels.ScopeTarget, 10*second)},
+		"throttled after all attempts": {d: Progress{Spent: 3}, r: channels.Result{Outcome: channels.Throttled}, want: waiting(pending(10*second, 3), channels.ScopeTarget, 10*second)},
 		"throttled past the deadline": {r: channels.Result{Outcome: channels.Throttled, NotBefore: in(2 * time.Hour), Scope: channels.ScopeOrigin},
 			want: waiting(Transition{State: Dropped, Reason: Expired, Spent: 1}, channels.ScopeOrigin, 2*time.Hour)},
-		"a webhook throttled past the deadline": {d: Standing{Channel: hook}, r: channels.Result{Outcome: channels.Throttled, NotBefore: in(2 * time.Hour)},
+		"a webhook throttled past the deadline": {d: Progress{Channel: hook}, r: channels.Result{Outcome: channels.Throttled, NotBefore: in(2 * time.Hour)},
 			want: waiting(Transition{State: Dead, Reason: Expired, Spent: 1}, channels.ScopeTarget, 2*time.Hour)},
 
 		// Gone: believed of a credential that has proven itself and is not in doubt.
@@ -119,11 +119,11 @@ func TestNext(t *testing.T) {
 		"gone, breaker open":      {h: Health{Proven: true, BreakerOpen: true}, r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Held, Reason: InDoubt, Spent: 2, Device: DeviceSuspect, Hold: HoldDoubt}},
 		"gone, doubtful":          {h: proven, r: channels.Result{Outcome: channels.Gone, Doubtful: true}, want: Transition{State: Held, Reason: InDoubt, Spent: 2, Device: DeviceSuspect, Hold: HoldDoubt}},
 		"gone, of an old version": {h: Health{Proven: true, Stale: true}, r: channels.Result{Outcome: channels.Gone}, want: pending(0, 1)},
-		"a webhook that is gone":  {d: Standing{Channel: hook}, r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Dropped, Reason: Gone, Spent: 2, Device: DeviceRetired}},
+		"a webhook that is gone":  {d: Progress{Channel: hook}, r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Dropped, Reason: Gone, Spent: 2, Device: DeviceRetired}},
 
 		// Rejected, denied.
 		"rejected":                  {r: channels.Result{Outcome: channels.Rejected}, want: Transition{State: Dead, Reason: Rejected, Spent: 2}},
-		"rejected by a webhook":     {d: Standing{Channel: hook}, r: channels.Result{Outcome: channels.Rejected}, want: Transition{State: Dead, Reason: Rejected, Spent: 2}},
+		"rejected by a webhook":     {d: Progress{Channel: hook}, r: channels.Result{Outcome: channels.Rejected}, want: Transition{State: Dead, Reason: Rejected, Spent: 2}},
 		"denied":                    {h: proven, r: channels.Result{Outcome: channels.Denied}, want: Transition{State: Held, Reason: CredentialDenied, Spent: 1, Hold: HoldCredential}},
 		"denied, of an old version": {h: Health{Stale: true}, r: channels.Result{Outcome: channels.Denied}, want: pending(0, 1)},
 
@@ -132,10 +132,10 @@ func TestNext(t *testing.T) {
 		"unknown":     {r: channels.Result{Outcome: channels.Unknown}, want: pending(0, 1)},
 
 		// At most once: whatever was written and not answered is over.
-		"at most once, retry":       {d: Standing{AtMostOnce: true}, r: channels.Result{Outcome: channels.Retry, Ambiguous: true}, want: Transition{State: Dead, Reason: Ambiguous, Spent: 2}},
-		"at most once, interrupted": {d: Standing{AtMostOnce: true}, r: channels.Result{Outcome: channels.Interrupted, Ambiguous: true}, want: Transition{State: Dead, Reason: Ambiguous, Spent: 2}},
-		"at most once, not written": {d: Standing{AtMostOnce: true}, r: channels.Result{Outcome: channels.Retry}, want: pending(2*m, 2)},
-		"at most once, renewal":     {d: Standing{AtMostOnce: true}, r: channels.Result{Outcome: channels.Retry, Ambiguous: true, Renew: channels.RenewConnection}, want: Transition{State: Dead, Reason: Ambiguous, Spent: 2}},
+		"at most once, retry":       {d: Progress{AtMostOnce: true}, r: channels.Result{Outcome: channels.Retry, Ambiguous: true}, want: Transition{State: Dead, Reason: Ambiguous, Spent: 2}},
+		"at most once, interrupted": {d: Progress{AtMostOnce: true}, r: channels.Result{Outcome: channels.Interrupted, Ambiguous: true}, want: Transition{State: Dead, Reason: Ambiguous, Spent: 2}},
+		"at most once, not written": {d: Progress{AtMostOnce: true}, r: channels.Result{Outcome: channels.Retry}, want: pending(2*m, 2)},
+		"at most once, renewal":     {d: Progress{AtMostOnce: true}, r: channels.Result{Outcome: channels.Retry, Ambiguous: true, Renew: channels.RenewConnection}, want: Transition{State: Dead, Reason: Ambiguous, Spent: 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -168,7 +168,7 @@ func TestTakeover(t *testing.T) {
 	for takeovers := 1; takeovers < 7; takeovers++ {
 		for _, once := range []bool{false, true} {
 			for _, begun := range []bool{false, true} {
-				got, over := takeover(Standing{Spent: 2, AtMostOnce: once}, takeovers, begun)
+				got, over := takeover(Progress{Spent: 2, AtMostOnce: once}, takeovers, begun)
 				switch {
 				case takeovers >= 5:
 					require.Equal(t, Transition{State: Dead, Reason: Crashed, Spent: 2}, got)
@@ -195,7 +195,7 @@ func TestExpire(t *testing.T) {
 }
 
 // anything draws the arguments of Next.
-func anything(t *rapid.T) (d Standing, r channels.Result, p Policy, h Health, jitter float64) {
+func anything(t *rapid.T) (d Progress, r channels.Result, p Policy, h Health, jitter float64) {
 	span := func(name string, most time.Duration) time.Duration {
 		return time.Duration(rapid.Int64Range(0, int64(most)).Draw(t, name))
 	}
@@ -208,7 +208,7 @@ func anything(t *rapid.T) (d Standing, r channels.Result, p Policy, h Health, ji
 		f := span("floor", tenants.MaxFloor)
 		p.Floor = &f
 	}
-	d = Standing{Channel: rapid.SampledFrom(channels.Kinds()).Draw(t, "channel"), Spent: rapid.IntRange(0, len(p.Delays)).Draw(t, "spent"),
+	d = Progress{Channel: rapid.SampledFrom(channels.Kinds()).Draw(t, "channel"), Spent: rapid.IntRange(0, len(p.Delays)).Draw(t, "spent"),
 		ExpiresAt: at.Add(span("life", tenants.MaxWebhookTTL)), AtMostOnce: rapid.Bool().Draw(t, "once"), Renewed: channels.Renewal(rapid.IntRange(0, 4).Draw(t, "renewed"))}
 	r = channels.Result{Outcome: channels.Outcome(rapid.IntRange(1, 8).Draw(t, "outcome")), Scope: channels.Scope(rapid.IntRange(0, 2).Draw(t, "scope")),
 		Floor: span("answer's floor", time.Hour), MaxTries: rapid.IntRange(0, 4).Draw(t, "tries"), Renew: channels.Renewal(rapid.IntRange(0, 4).Draw(t, "renew")),

@@ -169,8 +169,8 @@ type FinishResult struct {
 	Opened bool
 }
 
-// Marker is a notification whose targets are due to be resolved.
-type Marker struct {
+// Scheduled is a notification whose targets are due to be resolved.
+type Scheduled struct {
 	Tenant, Notification ids.ID
 	Lane                 Lane
 	SendAt               time.Time
@@ -182,20 +182,20 @@ type Marker struct {
 type CommandStore interface {
 	// TakeDuty makes background work that one node does this node's for a while.
 	TakeDuty(ctx context.Context, name string, every time.Duration) (bool, error)
-	// DueMarkers leases up to limit markers that are due, oldest first: no other
+	// DueScheduled leases up to limit markers that are due, oldest first: no other
 	// node gets them for a while, nor does this one.
-	DueMarkers(ctx context.Context, now time.Time, limit int) ([]Marker, error)
-	// Unfold stores the deliveries of a marker and removes it, in one
+	DueScheduled(ctx context.Context, now time.Time, limit int) ([]Scheduled, error)
+	// ResolveScheduled stores the deliveries of a marker and removes it, in one
 	// transaction; false when it is gone already.
-	Unfold(ctx context.Context, a Accepted) (bool, error)
+	ResolveScheduled(ctx context.Context, a Accepted) (bool, error)
 	// Cancel drops what is pending or held of a notification, and its marker.
 	Cancel(ctx context.Context, tenant, notification ids.ID, now time.Time) (int, error)
 	// Replay moves a dead delivery to pending with a new round and deadline. A
 	// notification that was canceled is not any more.
 	Replay(ctx context.Context, tenant, notification, target ids.ID, now time.Time, ttl func(Request, channels.Kind) time.Duration, actor string) error
-	// HoldsToSettle lists the holds of all tenants that end, or that a provider's
+	// HoldsEndingOrDenied lists the holds of all tenants that end, or that a provider's
 	// refusal made.
-	HoldsToSettle(ctx context.Context) ([]Hold, error)
+	HoldsEndingOrDenied(ctx context.Context) ([]Hold, error)
 	// EndHold says where the deliveries of a hold go; false: it does not stand.
 	EndHold(ctx context.Context, hold ids.ID, e Ending) (bool, error)
 	// MoveHeld moves up to limit rows of a hold that ends, and removes the hold
@@ -203,8 +203,8 @@ type CommandStore interface {
 	MoveHeld(ctx context.Context, h Hold, limit int, now time.Time) (moved int, done bool, err error)
 	// RecoverCredential resumes a credential that its provider takes again.
 	RecoverCredential(ctx context.Context, tenant, id ids.ID) error
-	// Restore makes devices suspect again that a version retired since.
-	Restore(ctx context.Context, credential ids.ID, version int, since, now time.Time) (int, error)
+	// UnretireDevices makes devices suspect again that a version retired since.
+	UnretireDevices(ctx context.Context, credential ids.ID, version int, since, now time.Time) (int, error)
 	// Purge removes up to limit rows of each table that are past their time: the
 	// tenant's own where its settings name one, r otherwise.
 	Purge(ctx context.Context, r Retention, now time.Time, limit int) (int, error)

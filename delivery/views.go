@@ -43,7 +43,7 @@ type View struct {
 	CreatedAt    time.Time
 	UpdatedAt    time.Time
 	Last         Attempt   // the newest; Number 0: none yet
-	Attempts     []Attempt // all, oldest first; only in Ledger.Delivery
+	Attempts     []Attempt // all, oldest first; only in Reader.Delivery
 }
 
 // Attempt is one request to a provider, or one that may have been made.
@@ -111,7 +111,7 @@ type Hold struct {
 	Detail    string // what the provider said, or the person
 	Since     time.Time
 	Ending    Ending // set: its deliveries are being moved out
-	Held      int    // deliveries now; only in Ledger.Holds
+	Held      int    // deliveries now; only in Reader.Holds
 }
 
 // Ending says where the deliveries of a hold that ends go. The numbers are stored.
@@ -125,9 +125,9 @@ const (
 	Reverse Ending = 3 // the doubt was wrong: back to pending, suspects active again
 )
 
-// Ledger reads what the engine wrote. What is absent, or another tenant's, is
+// Reader reads what the engine wrote. What is absent, or another tenant's, is
 // problem.NotFound.
-type Ledger interface {
+type Reader interface {
 	Notification(ctx context.Context, tenant, id ids.ID) (NotificationView, error)
 	Delivery(ctx context.Context, tenant, notification, target ids.ID) (View, error)
 	Deliveries(ctx context.Context, tenant ids.ID, q Query) ([]View, error)

@@ -103,8 +103,8 @@ func (e *Engine) serve(it *item) mood {
 	return e.attempt(ctx, it, pic, cred)
 }
 
-func standing(it *item) Standing {
-	return Standing{Channel: it.Channel, Spent: it.Spent, ExpiresAt: it.ExpiresAt, AtMostOnce: it.atMostOnce, Renewed: it.Renewed}
+func standing(it *item) Progress {
+	return Progress{Channel: it.Channel, Spent: it.Spent, ExpiresAt: it.ExpiresAt, AtMostOnce: it.atMostOnce, Renewed: it.Renewed}
 }
 
 // freshTarget reads the target again when what is in hand is old.
@@ -309,7 +309,7 @@ func (e *Engine) afterVerdict(tenant ids.ID, k versionKey, r channels.Result, o 
 // breakerOpened takes back what a version has retired lately. On other nodes the
 // breaker opens too; whoever is second finds nothing left to take back.
 func (e *Engine) breakerOpened(k versionKey, since, now time.Time) {
-	n, err := e.o.Store.Restore(e.loopCtx, k.credential, k.version, since, now)
+	n, err := e.o.Store.UnretireDevices(e.loopCtx, k.credential, k.version, since, now)
 	e.o.Log.Warn("so many devices were called gone that the credential is in doubt; those retired lately are suspect again",
 		"credential", k.credential.Format(ids.Credential), "version", k.version, "devices", n, "error", err)
 }

@@ -228,7 +228,7 @@ func (t *tx) user(tenant ids.ID, external string) (ids.ID, error) {
 	}
 }
 
-// Stored implements delivery.Ledger.
+// Stored implements delivery.Reader.
 func (s *Store) Stored(ctx context.Context, tenant ids.ID, i delivery.Idempotency) (delivery.Answer, bool, error) {
 	var (
 		hash    []byte

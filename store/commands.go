@@ -17,13 +17,13 @@ import (
 
 var _ delivery.CommandStore = (*Store)(nil)
 
-// DueMarkers implements delivery.CommandStore.
-func (s *Store) DueMarkers(ctx context.Context, now time.Time, limit int) ([]delivery.Marker, error) {
+// DueScheduled implements delivery.CommandStore.
+func (s *Store) DueScheduled(ctx context.Context, now time.Time, limit int) ([]delivery.Scheduled, error) {
 	var due bool
 	if err := s.queryRow(ctx, "SELECT EXISTS (SELECT 1 FROM fanouts WHERE due_at<=?)", millis(now)).Scan(&due); err != nil || !due {
 		return nil, err
 	}
-	var out []delivery.Marker
+	var out []delivery.Scheduled
 	err := s.do(context.WithoutCancel(ctx), limit, func(t *tx) (err error) {
 		out, err = t.leaseMarkers(now, limit)
 		return err
@@ -35,14 +35,14 @@ func (s *Store) DueMarkers(ctx context.Context, now time.Time, limit int) ([]del
 // tried again after it. Two that resolve the same one do no harm: one is stored.
 const markerLease = 3 * time.Second
 
-func (t *tx) leaseMarkers(now time.Time, limit int) ([]delivery.Marker, error) {
+func (t *tx) leaseMarkers(now time.Time, limit int) ([]delivery.Scheduled, error) {
 	rows, err := t.query(t.locking(`SELECT f.tenant_id,f.notification_id,n.lane,n.send_at,n.flags,n.type FROM fanouts f
  JOIN notifications n ON n.tenant_id=f.tenant_id AND n.id=f.notification_id
  JOIN tenants t ON t.id=f.tenant_id AND t.deleted_at=0 WHERE f.due_at<=? ORDER BY f.due_at LIMIT ?`, "UPDATE OF f SKIP LOCKED"), millis(now), limit)
 	if err != nil {
 		return nil, err
 	}
-	list, err := collect(rows, func(r *sql.Rows) (m delivery.Marker, err error) {
+	list, err := collect(rows, func(r *sql.Rows) (m delivery.Scheduled, err error) {
 		var (
 			flags int
 			at    int64
@@ -63,8 +63,8 @@ func (t *tx) leaseMarkers(now time.Time, limit int) ([]delivery.Marker, error) {
 	return list, nil
 }
 
-// Unfold implements delivery.CommandStore.
-func (s *Store) Unfold(ctx context.Context, a delivery.Accepted) (bool, error) {
+// ResolveScheduled implements delivery.CommandStore.
+func (s *Store) ResolveScheduled(ctx context.Context, a delivery.Accepted) (bool, error) {
 	there := false
 	err := s.do(context.WithoutCancel(ctx), len(a.Rows)+1, func(t *tx) error {
 		n, err := t.affect("DELETE FROM fanouts WHERE tenant_id=? AND notification_id=?", a.Tenant, a.ID)
@@ -246,8 +246,8 @@ func (t *tx) settle(h delivery.Hold, limit int, now time.Time) (int, error) {
 	return int(n), err
 }
 
-// Restore implements delivery.CommandStore.
-func (s *Store) Restore(ctx context.Context, credential ids.ID, version int, since, now time.Time) (int, error) {
+// UnretireDevices implements delivery.CommandStore.
+func (s *Store) UnretireDevices(ctx context.Context, credential ids.ID, version int, since, now time.Time) (int, error) {
 	var n int64
 	err := s.do(context.WithoutCancel(ctx), 1, func(t *tx) (err error) {
 		n, err = t.affect(`UPDATE devices SET status=?, status_at=?, updated_at=? WHERE credential_id=? AND version=? AND status>1 AND status=? AND status_at>=?`,

@@ -228,13 +228,13 @@ func scanErasure(r scanner) (e delivery.Erasure, err error) {
 	return e, nil
 }
 
-// Erasure implements delivery.Ledger.
+// Erasure implements delivery.Reader.
 func (s *Store) Erasure(ctx context.Context, tenant, id ids.ID) (delivery.Erasure, error) {
 	e, err := scanErasure(s.readDB.QueryRowContext(ctx, selectErasure+"id=?", tenant, id))
 	return e, notFoundOr(err, "erasure")
 }
 
-// Erasures implements delivery.Ledger.
+// Erasures implements delivery.Reader.
 func (s *Store) Erasures(ctx context.Context, tenant, after ids.ID, limit int) ([]delivery.Erasure, error) {
 	if after == 0 {
 		after = 1<<63 - 1

@@ -111,7 +111,7 @@ func (x *erasing) read(ctx context.Context) error {
 		return err
 	}
 	err = x.s.queryRow(ctx, "SELECT u.id FROM users u WHERE u.tenant_id=? AND u.external_id=? AND u.id<?"+targetless,
-		x.j.Tenant, x.look.User, ids.Before(x.j.CreatedAt.Add(delivery.EraseSettle))).Scan(&x.passing)
+		x.j.Tenant, x.look.User, ids.Before(x.j.CreatedAt.Add(delivery.EraseGrace))).Scan(&x.passing)
 	if isNoRows(err) {
 		err = nil
 	}
@@ -140,7 +140,7 @@ func (x *erasing) write(ctx context.Context, next string, run func(*tx) error) (
 			c = eraseCursor{Part: next, Second: c.Second}
 			if next == eraseFile && !c.Second {
 				c = eraseCursor{Part: eraseDeliveries, Second: true}
-				p.NotBefore = x.j.CreatedAt.Add(delivery.EraseSettle)
+				p.NotBefore = x.j.CreatedAt.Add(delivery.EraseGrace)
 			}
 		}
 		for _, n := range x.e.Rows {

@@ -130,7 +130,7 @@ func (s *Store) DeleteTenantStep(ctx context.Context, j jobs.Job) (jobs.Progress
 			}
 			if next.Table == len(tenantTables) && !next.Second {
 				next = deletionCursor{Second: true}
-				p.NotBefore = j.CreatedAt.Add(delivery.EraseSettle)
+				p.NotBefore = j.CreatedAt.Add(delivery.EraseGrace)
 			}
 		case !flushed && c.Tries < fileTries:
 			next.Tries++

@@ -152,7 +152,7 @@ func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *
 	now := s.store.Now
 	rules := s.cfg.Webhook.rules()
 	handler, err := api.New(api.Options{
-		Engine: s.engine, Ledger: s.store, Tenants: s.tenants, Jobs: s.store,
+		Engine: s.engine, Reads: s.store, Tenants: s.tenants, Jobs: s.store,
 		Devices: devices.NewRegistry(devices.Options{Store: s.store, Channels: kinds, IDs: generator, Now: now}),
 		Endpoints: webhooks.NewRegister(webhooks.Options{Store: s.store, IDs: generator, Now: now,
 			CheckURL: func(raw string) error { _, err := rules.CheckURL(raw); return err }}),

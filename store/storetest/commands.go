@@ -55,11 +55,11 @@ func cancelTakesMarkerBack(k *kit) {
 	a := k.marker(at)
 	_, err := k.Store.Cancel(k.ctx, k.tenant, a.ID, k.Clock.Now())
 	k.ok(err)
-	due, err := k.Store.DueMarkers(k.ctx, at, 10)
+	due, err := k.Store.DueScheduled(k.ctx, at, 10)
 	k.ok(err)
 	require.Empty(k, due)
 	a.Rows = k.notification(1).Rows
-	there, err := k.Store.Unfold(k.ctx, a)
+	there, err := k.Store.ResolveScheduled(k.ctx, a)
 	k.ok(err)
 	require.False(k, there)
 	view, err := k.Store.Notification(k.ctx, k.tenant, a.ID)
@@ -142,12 +142,12 @@ func unfoldsOnce(k *kit) {
 	k.ok(err)
 	require.True(k, view.Scheduled)
 	require.Equal(k, at, view.SendAt)
-	due, err := k.Store.DueMarkers(k.ctx, at.Add(-time.Millisecond), 10)
+	due, err := k.Store.DueScheduled(k.ctx, at.Add(-time.Millisecond), 10)
 	k.ok(err)
 	require.Empty(k, due)
-	due, err = k.Store.DueMarkers(k.ctx, at, 10)
+	due, err = k.Store.DueScheduled(k.ctx, at, 10)
 	k.ok(err)
-	require.Equal(k, []delivery.Marker{{Tenant: k.tenant, Notification: a.ID, Lane: a.Lane, SendAt: at, AtMostOnce: true, Type: "x"}}, due)
+	require.Equal(k, []delivery.Scheduled{{Tenant: k.tenant, Notification: a.ID, Lane: a.Lane, SendAt: at, AtMostOnce: true, Type: "x"}}, due)
 
 	k.Clock.Advance(time.Hour)
 	d := k.device("alice", "a")
@@ -155,7 +155,7 @@ func unfoldsOnce(k *kit) {
 	rows[0].Notification = a.ID
 	a.Rows, a.Skips = rows, []delivery.Skip{{User: "bob", Reason: delivery.SkipNoDevice}}
 	for _, want := range []bool{true, false} {
-		there, err := k.Store.Unfold(k.ctx, a)
+		there, err := k.Store.ResolveScheduled(k.ctx, a)
 		k.ok(err)
 		require.Equal(k, want, there)
 	}
@@ -170,15 +170,15 @@ func unfoldsOnce(k *kit) {
 func markersInOrder(k *kit) {
 	now := k.Clock.Now()
 	late, early := k.marker(now.Add(2*time.Hour)), k.marker(now.Add(time.Hour))
-	due, err := k.Store.DueMarkers(k.ctx, now.Add(3*time.Hour), 10)
+	due, err := k.Store.DueScheduled(k.ctx, now.Add(3*time.Hour), 10)
 	k.ok(err)
 	require.Len(k, due, 2)
 	require.Equal(k, early.ID, due[0].Notification)
 	require.Equal(k, late.ID, due[1].Notification)
-	due, err = k.Store.DueMarkers(k.ctx, now.Add(3*time.Hour), 10)
+	due, err = k.Store.DueScheduled(k.ctx, now.Add(3*time.Hour), 10)
 	k.ok(err)
 	require.Empty(k, due, "they are somebody's for a while")
-	due, err = k.Store.DueMarkers(k.ctx, now.Add(3*time.Hour+time.Minute), 1)
+	due, err = k.Store.DueScheduled(k.ctx, now.Add(3*time.Hour+time.Minute), 1)
 	k.ok(err)
 	require.Len(k, due, 1, "then they are tried again")
 }

@@ -122,7 +122,7 @@ func deviceRevived(k *kit) {
 		require.Equal(k, devices.Active, got.Status)
 		require.Empty(k, got.Reason)
 		require.Equal(k, k.Clock.Now(), got.StatusAt)
-		n, err := k.Store.Restore(k.ctx, 77, 3, time.Time{}, k.Clock.Now())
+		n, err := k.Store.UnretireDevices(k.ctx, 77, 3, time.Time{}, k.Clock.Now())
 		k.ok(err)
 		require.Zero(k, n, "what the version said of it is forgotten")
 	}

@@ -360,7 +360,7 @@ func othersKeepTheirs(k *kit) {
 	k.ok(err)
 	require.False(k, view.Scheduled)
 	require.Equal(k, []delivery.Skip{{Reason: delivery.SkipErased}}, view.Skips)
-	due, err := k.Store.DueMarkers(k.ctx, k.Clock.Now().Add(2*time.Hour), 10)
+	due, err := k.Store.DueScheduled(k.ctx, k.Clock.Now().Add(2*time.Hour), 10)
 	k.ok(err)
 	require.Len(k, due, 1)
 	require.Equal(k, p.laterForBoth.ID, due[0].Notification)
@@ -409,7 +409,7 @@ func erasureLooksTwice(k *kit) {
 		j, next, err := k.Store.ClaimJob(k.ctx, jobs.ClaimOrder{Kinds: []jobs.Kind{jobs.EraseUser}, Now: now, Lease: now.Add(time.Minute), Claim: int64(k.IDs.Next())})
 		k.ok(err)
 		if done = j.ID == 0; done {
-			require.Equal(k, e.RequestedAt.Add(delivery.EraseSettle), next.UTC())
+			require.Equal(k, e.RequestedAt.Add(delivery.EraseGrace), next.UTC())
 		} else {
 			k.step(j)
 		}

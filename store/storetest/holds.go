@@ -274,7 +274,7 @@ func holdsToSettle(k *kit) {
 	k.hold(1, delivery.Hold{App: "ipad", Channel: channels.APNs}, delivery.HoldMissing, delivery.CredentialMissing, "")
 	k.hold(2, delivery.Hold{Subject: c.ID}, delivery.HoldCredential, delivery.CredentialDenied, "denied")
 	settle := func() (out []delivery.HoldScope) {
-		list, err := k.Store.HoldsToSettle(k.ctx)
+		list, err := k.Store.HoldsEndingOrDenied(k.ctx)
 		k.ok(err)
 		for _, h := range list {
 			out = append(out, h.Scope)
@@ -308,7 +308,7 @@ func restores(k *kit) {
 	since := k.Clock.Now()
 	k.verdict(lately, delivery.DeviceRetired)
 	k.verdict(other, delivery.DeviceRetired, func(f *delivery.Finish) { f.Version = 2 })
-	n, err := k.Store.Restore(k.ctx, 77, 3, since, k.Clock.Now())
+	n, err := k.Store.UnretireDevices(k.ctx, 77, 3, since, k.Clock.Now())
 	k.ok(err)
 	require.Equal(k, 1, n)
 	k.status(old, devices.Retired)

@@ -25,7 +25,7 @@ import (
 // Store is what a database has to offer.
 type Store interface {
 	delivery.Store
-	delivery.Ledger
+	delivery.Reader
 	devices.Store
 	tenants.Store
 	webhooks.Store
@@ -87,7 +87,7 @@ func (c *Clock) Advance(d time.Duration) {
 // with the others.
 func Run(t *testing.T, open func(t *testing.T) Opened) {
 	for _, group := range []map[string]func(*kit){
-		acceptTests(), claimTests(), finishTests(), holdTests(), commandTests(), purgeTests(), ledgerTests(),
+		acceptTests(), claimTests(), finishTests(), holdTests(), commandTests(), purgeTests(), readTests(),
 		deviceTests(), endpointTests(), tenantTests(), credentialTests(), tenancyTests(), modelTests(), jobTests(), replayTests(),
 		erasureTests(), deletionTests(), upkeepTests(), pauseTests(), sharedTests(),
 	} {
@@ -295,7 +295,7 @@ func (k *kit) holds() []delivery.Hold {
 // and counts the transactions.
 func (k *kit) ended(limit int) (times int) {
 	k.Helper()
-	list, err := k.Store.HoldsToSettle(k.ctx)
+	list, err := k.Store.HoldsEndingOrDenied(k.ctx)
 	k.ok(err)
 	for _, h := range list {
 		for done := h.Ending == delivery.Open; !done; times++ {

@@ -65,7 +65,7 @@ func anothersIDIsNotFound(k *kit) {
 		require.Error(k, err, name)
 		require.Equal(k, problem.NotFound, problem.CodeOf(err), "%s: %v", name, err)
 	}
-	there, err := s.Unfold(ctx, delivery.Accepted{ID: a.ID, Tenant: other})
+	there, err := s.ResolveScheduled(ctx, delivery.Accepted{ID: a.ID, Tenant: other})
 	k.ok(err)
 	require.False(k, there)
 	_, err = s.PutCredential(ctx, tenants.Credential{Tenant: other, ID: c.ID, App: c.App, Channel: c.Channel},
@@ -131,7 +131,7 @@ func listsAreOnesOwn(k *kit) {
 		k.ok(err)
 		require.Zero(k, n, name)
 	}
-	all, err := s.HoldsToSettle(ctx)
+	all, err := s.HoldsEndingOrDenied(ctx)
 	k.ok(err)
 	require.Len(k, all, 1, "the engine settles those of every tenant")
 }

@@ -108,7 +108,7 @@ func deletesAtOnce(k *kit) {
 	k.code(problem.Conflict, k.Store.CreateTenant(k.ctx, tenants.Tenant{ID: k.IDs.Next(), Name: t.Name}, change("tenant.create")))
 
 	k.Clock.Advance(2 * time.Minute)
-	due, err := k.Store.DueMarkers(k.ctx, k.Clock.Now(), 10)
+	due, err := k.Store.DueScheduled(k.ctx, k.Clock.Now(), 10)
 	k.ok(err)
 	require.Empty(k, due, "%d is not unfolded", m.ID)
 	list := k.claim()

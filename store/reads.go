@@ -15,9 +15,9 @@ import (
 	"github.com/carillonhq/carillon/problem"
 )
 
-var _ delivery.Ledger = (*Store)(nil)
+var _ delivery.Reader = (*Store)(nil)
 
-// Notification implements delivery.Ledger.
+// Notification implements delivery.Reader.
 func (s *Store) Notification(ctx context.Context, tenant, id ids.ID) (delivery.NotificationView, error) {
 	list, err := s.notifications(ctx, tenant, `n.id=?`, id, 1)
 	if err != nil {
@@ -92,7 +92,7 @@ func (s *Store) skips(ctx context.Context, tenant, notification ids.ID) ([]deliv
 	return out, err
 }
 
-// UserNotifications implements delivery.Ledger.
+// UserNotifications implements delivery.Reader.
 func (s *Store) UserNotifications(ctx context.Context, tenant ids.ID, user string, after ids.ID, limit int) ([]delivery.NotificationView, error) {
 	if after == 0 {
 		after = 1<<63 - 1
@@ -162,7 +162,7 @@ func scanView(r *sql.Rows) (delivery.View, error) {
 	return v, nil
 }
 
-// Delivery implements delivery.Ledger.
+// Delivery implements delivery.Reader.
 func (s *Store) Delivery(ctx context.Context, tenant, notification, target ids.ID) (delivery.View, error) {
 	list, err := s.list(s.views(ctx, tenant).Where("d.notification_id=? AND d.target_id=?", notification, target))
 	if err != nil {
@@ -197,7 +197,7 @@ func (s *Store) list(q *gorm.DB) ([]delivery.View, error) {
 	return collect(rows, scanView)
 }
 
-// Deliveries implements delivery.Ledger.
+// Deliveries implements delivery.Reader.
 func (s *Store) Deliveries(ctx context.Context, tenant ids.ID, q delivery.Query) ([]delivery.View, error) {
 	g := filtered(s.views(ctx, tenant), q)
 	if q.After.Notification != 0 {
@@ -212,7 +212,7 @@ func (s *Store) Deliveries(ctx context.Context, tenant ids.ID, q delivery.Query)
 	return s.list(g.Order("d.notification_id DESC, d.target_id DESC").Limit(q.Limit))
 }
 
-// DeadLetters implements delivery.Ledger.
+// DeadLetters implements delivery.Reader.
 func (s *Store) DeadLetters(ctx context.Context, tenant ids.ID, q delivery.Query) ([]delivery.View, error) {
 	q.State = delivery.Dead
 	g := filtered(s.views(ctx, tenant), q).Where("d.state=6") // the literal lets SQLite use the index of dead letters
@@ -260,7 +260,7 @@ func scanHold(r *sql.Rows, more ...any) (delivery.Hold, error) {
 	return h, err
 }
 
-// Holds implements delivery.Ledger.
+// Holds implements delivery.Reader.
 func (s *Store) Holds(ctx context.Context, tenant ids.ID) ([]delivery.Hold, error) {
 	rows, err := s.listDB.QueryContext(ctx, `SELECT `+holdColumns+`,
  (SELECT count(*) FROM deliveries d INDEXED BY deliveries_hold WHERE d.hold_id=h.id AND d.hold_id<>0)
@@ -281,8 +281,8 @@ func (s *Store) StandingHolds(ctx context.Context, tenant ids.ID) ([]delivery.Ho
 	return s.holds(ctx, `h.tenant_id=? AND h.ending=0`, tenant)
 }
 
-// HoldsToSettle implements delivery.CommandStore.
-func (s *Store) HoldsToSettle(ctx context.Context) ([]delivery.Hold, error) {
+// HoldsEndingOrDenied implements delivery.CommandStore.
+func (s *Store) HoldsEndingOrDenied(ctx context.Context) ([]delivery.Hold, error) {
 	return s.holds(ctx, `h.ending<>0 OR h.reason=?`, delivery.CredentialDenied)
 }
 

@@ -10,12 +10,12 @@ import (
 	"github.com/carillonhq/carillon/ids"
 )
 
-func ledgerTests() map[string]func(*kit) {
+func readTests() map[string]func(*kit) {
 	return map[string]func(*kit){
-		"Ledger/FiltersDeliveries":   filtersDeliveries,
-		"Ledger/PagesDeliveries":     pagesDeliveries,
-		"Ledger/DeadLettersByDeath":  deadLettersByDeath,
-		"Ledger/NotificationsOfUser": notificationsOfUser,
+		"Reader/FiltersDeliveries":   filtersDeliveries,
+		"Reader/PagesDeliveries":     pagesDeliveries,
+		"Reader/DeadLettersByDeath":  deadLettersByDeath,
+		"Reader/NotificationsOfUser": notificationsOfUser,
 	}
 }
 
