@@ -104,7 +104,7 @@ func (e *Engine) take(l Lane, claimed []Claimed, lease time.Time) {
 		if c.Was == Sending {
 			e.metrics.takeovers.Inc()
 		}
-		if t, over := settledAtClaim(c, standing(it)); over {
+		if t, over := atClaim(c, standing(it)); over {
 			e.dispatch.unpromise(l, 1)
 			e.settle(it, t)
 			continue
@@ -117,17 +117,6 @@ func (e *Engine) take(l Lane, claimed []Claimed, lease time.Time) {
 		items = append(items, it)
 	}
 	e.enqueue(l, items)
-}
-
-// settledAtClaim decides about rows that need no attempt any more.
-func settledAtClaim(c *Claimed, d Progress) (Transition, bool) {
-	switch {
-	case c.Canceled:
-		return Transition{State: Dropped, Reason: Canceled, Spent: d.Spent}, true
-	case c.Was == Sending:
-		return takeover(d, c.Takeovers, c.Begun)
-	}
-	return Transition{}, false
 }
 
 // settle finishes an item that was never queued.

@@ -61,7 +61,7 @@ func (e *Engine) serve(it *item) mood {
 		e.giveBack(it)
 		return unasked
 	case it.canceled.Load():
-		e.finish(it, Finish{Transition: Transition{State: Dropped, Reason: Canceled, Spent: it.Spent}})
+		e.finish(it, Finish{Transition: cancel(it.Spent)})
 		return unasked
 	case !it.ExpiresAt.After(now):
 		e.finish(it, Finish{Transition: expire(it.Channel, it.Spent)})
@@ -76,23 +76,20 @@ func (e *Engine) serve(it *item) mood {
 		e.putOff(it, "read the tenant", err)
 		return unasked
 	}
-	if f, ok := obstacle(it, pic, now); ok {
-		e.finish(it, f)
+	if t, hold, ok := obstacle(&it.Row, &it.now, pic, now); ok {
+		e.finish(it, Finish{Transition: t, Hold: hold})
 		return unasked
 	}
 	cred := pic.credential(&it.now)
 	if until := e.gates.until(gatesOf(it, cred), now); !until.IsZero() {
-		// Not all at the moment that it opens.
-		spread := max(min(until.Sub(now), it.ExpiresAt.Sub(until)-time.Second), 0)
-		due := until.Add(time.Duration(e.o.Jitter() * float64(spread)))
-		e.finish(it, Finish{Transition: waitOrExpire(standing(it), due, it.Spent)})
+		e.finish(it, Finish{Transition: waitForGate(standing(it), until, now, e.o.Jitter())})
 		return unasked
 	}
 	if it.payload == nil {
 		payload, mapping, err := e.payload(ctx, it)
 		switch {
 		case mapping || problem.CodeOf(err) == problem.NotFound:
-			e.finish(it, Finish{Transition: Transition{State: Dead, Reason: Unmapped, Spent: it.Spent}})
+			e.finish(it, Finish{Transition: unmappable(it.Spent)})
 			return unasked
 		case err != nil:
 			e.putOff(it, "read the content", err)
@@ -127,46 +124,6 @@ func (e *Engine) freshTarget(ctx context.Context, it *item, now time.Time) error
 		e.endpoints.put(it.Target, t)
 	}
 	return nil
-}
-
-// obstacle finds what keeps a delivery from being attempted at all.
-func obstacle(it *item, pic *picture, now time.Time) (Finish, bool) {
-	drop := func(r Reason) (Finish, bool) {
-		return Finish{Transition: Transition{State: Dropped, Reason: r, Spent: it.Spent}}, true
-	}
-	hold := func(h Hold, r Reason) (Finish, bool) {
-		return Finish{Transition: Transition{State: Held, Reason: r, Spent: it.Spent, Hold: h.Scope}, Hold: h}, true
-	}
-	t := &it.now
-	switch {
-	case pic.deleting:
-		return drop(Erased)
-	case !t.Exists:
-		return drop(Gone)
-	case it.Channel == channels.Webhook:
-		if h, ok := pic.holds[holdKey{scope: HoldEndpoint, subject: it.Target}]; ok {
-			return hold(h, h.Reason)
-		}
-		return Finish{}, false
-	case t.Epoch != it.Epoch || t.UserID != it.UserID:
-		return drop(Rebound)
-	case t.Device == devices.Retired, !t.ExpiresAt.IsZero() && !t.ExpiresAt.After(now):
-		return drop(Gone)
-	}
-	c := pic.credential(t)
-	if c == nil {
-		return hold(Hold{Scope: HoldMissing, App: t.App, Channel: it.Channel, Qualifier: qualifier(t),
-			Detail: "There is no credential for this app and channel."}, CredentialMissing)
-	}
-	if h, ok := pic.holds[holdKey{scope: HoldCredential, subject: c.ID}]; ok {
-		return hold(h, h.Reason)
-	}
-	if it.Channel == channels.WebPush {
-		if h, ok := pic.holds[holdKey{scope: HoldCredential, subject: c.ID, qualifier: originOf(t.Target.Address)}]; ok {
-			return hold(h, h.Reason)
-		}
-	}
-	return Finish{}, false
 }
 
 // attempt sends, and writes what came of it.
@@ -209,15 +166,14 @@ func (e *Engine) attempt(ctx context.Context, it *item, pic *picture, cred *tena
 		health = opinion.Health
 		health.Stale = stale
 	}
-	t := Next(standing(it), r, PolicyOf(it.Channel, pic.settings), health, now, e.o.Jitter())
+	_, doubted := pic.holds[holdKey{scope: HoldDoubt, subject: id, version: s.version}]
+	d := standing(it)
+	d.Undoubted = it.now.Device != devices.Suspect && !doubted
+	t := Next(d, r, PolicyOf(it.Channel, pic.settings), health, now, e.o.Jitter())
 	f := Finish{
 		Transition: t, Credential: id, Version: s.version, Learned: r.Environment, StartedAt: started, Prove: opinion.first,
 		Attempt: &Attempt{Number: it.Attempts + 1, At: started, Duration: took, Outcome: r.Outcome, Code: r.Code, Detail: r.Detail,
 			Status: r.Status, ProviderID: r.ProviderID, Ambiguous: r.Ambiguous},
-	}
-	_, doubted := pic.holds[holdKey{scope: HoldDoubt, subject: id, version: s.version}]
-	if t.Device == DeviceConfirmed && it.now.Device != devices.Suspect && !doubted {
-		f.Transition.Device = DeviceUntouched // nothing to confirm: spare the statement
 	}
 	switch t.Hold {
 	case HoldDoubt:
@@ -353,7 +309,7 @@ func (e *Engine) logAttempt(it *item, r channels.Result, t *Transition, took tim
 
 // giveBack returns an item unspent.
 func (e *Engine) giveBack(it *item) {
-	e.unspent(it, e.o.Now())
+	e.finish(it, Finish{Transition: unspent(standing(it), e.o.Now())})
 }
 
 // crowdedOut returns an item that its flow has no room for: at once when the
@@ -363,30 +319,15 @@ func (e *Engine) crowdedOut(it *item) {
 		e.giveBack(it)
 		return
 	}
-	// The longer it has waited already, the longer until it is looked at again: a
-	// big backlog must not be claimed and put back all the time.
-	now := e.o.Now()
-	wait := min(max(now.Sub(it.Notification.Time()), crowdedWait), maxGate)
-	due := now.Add(wait + time.Duration(float64(wait)*e.o.Jitter()))
-	if due.After(it.ExpiresAt) {
-		due = it.ExpiresAt
-	}
-	e.unspent(it, due)
+	e.finish(it, Finish{Transition: crowdOut(standing(it), it.Notification.Time(), e.o.Now(), e.o.Jitter())})
 }
-
-const crowdedWait = 15 * time.Second
 
 // putOff returns an item unspent because of trouble of our own.
 func (e *Engine) putOff(it *item, doing string, err error) {
 	if e.sendCtx.Err() == nil {
 		e.putOffs.note(e.o.Log, "deliveries are put off, because this node could not "+doing, it, err)
 	}
-	e.unspent(it, e.o.Now().Add(5*time.Second))
-}
-
-// unspent returns an item as it was, due again at a time.
-func (e *Engine) unspent(it *item, due time.Time) {
-	e.finish(it, Finish{Transition: Transition{State: Pending, DueAt: due, Spent: it.Spent}})
+	e.finish(it, Finish{Transition: unspent(standing(it), e.o.Now().Add(faultWait))})
 }
 
 // finish writes what became of an item and lets go of it after the commit.
@@ -394,9 +335,6 @@ func (e *Engine) finish(it *item, f Finish) {
 	f.Row, f.Now = it.Row, e.o.Now()
 	if f.ExpiresAt.IsZero() {
 		f.ExpiresAt = it.ExpiresAt
-	}
-	if f.Attempt == nil && f.Transition.Renew == 0 && f.Transition.State == Pending {
-		f.Transition.Renew = it.Renewed
 	}
 	e.write(it, f)
 }

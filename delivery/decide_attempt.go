@@ -13,16 +13,6 @@ const throttleFloor = 10 * time.Second
 // throttled spends no attempt, so without a wait it would never end.
 const throttleLeast = time.Second
 
-// Progress is what Next has to know of a delivery.
-type Progress struct {
-	Channel    channels.Kind
-	Spent      int // attempts of this round that count, before this one
-	ExpiresAt  time.Time
-	AtMostOnce bool // on_ambiguous: stop
-	// Renewed is what the attempt before this one asked for.
-	Renewed channels.Renewal
-}
-
 // Health is how much a verdict of a credential may be trusted.
 type Health struct {
 	// Proven: this version has had a success.
@@ -34,34 +24,6 @@ type Health struct {
 	Stale bool
 }
 
-// DeviceEffect is what a verdict does to a device. An endpoint that is gone is
-// disabled instead of retired.
-type DeviceEffect uint8
-
-// The effects.
-const (
-	DeviceUntouched DeviceEffect = iota
-	DeviceRetired                // the address is gone
-	DeviceSuspect                // it may be
-	DeviceConfirmed              // it works: no longer suspect
-)
-
-// Transition is what becomes of a delivery after an attempt. It is made by Next
-// and by the few functions beside it, and by nothing else.
-type Transition struct {
-	State  State
-	Reason Reason
-	DueAt  time.Time // pending only
-	Spent  int
-	Renew  channels.Renewal
-	Device DeviceEffect
-	// Hold, unless 0, is what the delivery is held by.
-	Hold HoldScope
-	// WaitScope and WaitUntil stop everything in a scope for a while.
-	WaitScope channels.Scope
-	WaitUntil time.Time
-}
-
 // Next decides what an attempt means. It is pure: same arguments, same answer.
 // jitter is a random number from 0 to 1.
 func Next(d Progress, r channels.Result, p Policy, h Health, now time.Time, jitter float64) Transition {
@@ -71,7 +33,11 @@ func Next(d Progress, r channels.Result, p Policy, h Health, now time.Time, jitt
 	}
 	switch r.Outcome {
 	case channels.Accepted:
-		return Transition{State: Sent, Spent: d.Spent + 1, Device: DeviceConfirmed}
+		t := Transition{State: Sent, Spent: d.Spent + 1, Device: DeviceConfirmed}
+		if d.Undoubted {
+			t.Device = DeviceUntouched // nothing to confirm: spare the statement
+		}
+		return t
 
 	case channels.Interrupted, channels.Unknown:
 		return again
@@ -136,45 +102,4 @@ func retry(d Progress, r channels.Result, p Policy, now time.Time, jitter float6
 		t.WaitScope, t.WaitUntil = r.Scope, latest(now.Add(min(wait, throttleFloor)), r.NotBefore)
 	}
 	return t
-}
-
-// waitOrExpire keeps the deadline: what could only be sent after it is expired
-// now, so that nothing is ever sent late.
-func waitOrExpire(d Progress, due time.Time, spent int) Transition {
-	if !due.Before(d.ExpiresAt) {
-		return expire(d.Channel, spent)
-	}
-	return Transition{State: Pending, DueAt: due, Spent: spent}
-}
-
-// expire ends a delivery whose deadline has passed: a push does not matter any
-// more, a webhook can still be replayed.
-func expire(k channels.Kind, spent int) Transition {
-	if k == channels.Webhook {
-		return Transition{State: Dead, Reason: Expired, Spent: spent}
-	}
-	return Transition{State: Dropped, Reason: Expired, Spent: spent}
-}
-
-// maxTakeovers makes a delivery dead that took its node down, or was caught in
-// crashes, this often.
-const maxTakeovers = 5
-
-// takeover decides about a row whose node died with it. ok is false when it may
-// be sent again.
-func takeover(d Progress, takeovers int, begun bool) (Transition, bool) {
-	switch {
-	case takeovers >= maxTakeovers:
-		return Transition{State: Dead, Reason: Crashed, Spent: d.Spent}, true
-	case d.AtMostOnce && begun:
-		return Transition{State: Dead, Reason: Ambiguous, Spent: d.Spent}, true
-	}
-	return Transition{}, false
-}
-
-func latest(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
 }

@@ -1,0 +1,43 @@
+package delivery
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestTakeover(t *testing.T) {
+	t.Parallel()
+	for takeovers := 1; takeovers < 7; takeovers++ {
+		for _, once := range []bool{false, true} {
+			for _, begun := range []bool{false, true} {
+				got, over := takeover(Progress{Spent: 2, AtMostOnce: once}, takeovers, begun)
+				switch {
+				case takeovers >= 5:
+					require.Equal(t, Transition{State: Dead, Reason: Crashed, Spent: 2}, got)
+				case once && begun:
+					require.Equal(t, Transition{State: Dead, Reason: Ambiguous, Spent: 2}, got)
+				default:
+					require.Zero(t, got)
+				}
+				require.Equal(t, takeovers >= 5 || once && begun, over)
+			}
+		}
+	}
+}
+
+func TestAtClaim(t *testing.T) {
+	t.Parallel()
+	d := Progress{Spent: 2}
+	for was, over := range map[State]bool{Pending: false, Held: false, Sending: true} {
+		c := &Claimed{Was: was, Canceled: true}
+		c.Takeovers = maxTakeovers
+		got, ok := atClaim(c, d)
+		require.True(t, ok)
+		require.Equal(t, Transition{State: Dropped, Reason: Canceled, Spent: 2}, got)
+		c.Canceled = false
+		got, ok = atClaim(c, d)
+		require.Equal(t, over, ok, "only what was in a node's hands is taken over")
+		require.Equal(t, over, got == Transition{State: Dead, Reason: Crashed, Spent: 2})
+	}
+}
