@@ -18,6 +18,7 @@ import (
 	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/pgtest"
 	"github.com/carillonhq/carillon/tenants"
 	"github.com/carillonhq/carillon/webhooks"
@@ -130,7 +131,7 @@ func always(r channels.Result) func(context.Context, channels.Credential, channe
 func TestMain(m *testing.M) { os.Exit(pgtest.OnBoth(m)) }
 
 func migrated(url string) error {
-	_, err := store.Migrations(context.Background(), url, true)
+	_, err := db.Migrations(context.Background(), url, true)
 	return err
 }
 
@@ -139,7 +140,7 @@ type kit struct {
 	t        *testing.T
 	ctx      context.Context
 	url      string
-	ring     *store.KeyRing
+	ring     *db.KeyRing
 	store    *store.Store
 	engine   *delivery.Engine
 	channels map[channels.Kind]*fakeChannel
@@ -160,7 +161,7 @@ func newKit(t *testing.T, change func(*delivery.Options)) *kit {
 // newKitAt is newKit with a clock.
 func newKitAt(t *testing.T, clock func() time.Time, change func(*delivery.Options)) *kit {
 	t.Helper()
-	ring, _, err := store.NewKeyRing()
+	ring, _, err := db.NewKeyRing()
 	require.NoError(t, err)
 	k := &kit{t: t, clock: clock, ctx: context.Background(), ring: ring, url: pgtest.URL(t, migrated),
 		channels: map[channels.Kind]*fakeChannel{}, ids: ids.NewGenerator(1, time.Now)}
@@ -191,7 +192,7 @@ func (k *kit) open() {
 	require.NoError(k.t, err)
 	require.NoError(k.t, k.store.LockEngine())
 	if k.joins {
-		require.NoError(k.t, k.store.Join(k.ctx, store.Node{Role: delivery.RoleAll}))
+		require.NoError(k.t, k.store.Join(k.ctx, db.Node{Role: delivery.RoleAll}))
 	}
 	_, err = k.store.LapseLeases(k.ctx)
 	require.NoError(k.t, err)

@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillonhq/carillon/simulator"
-	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/pgtest"
 )
 
@@ -98,7 +98,7 @@ func (l *lockedLog) tail() string {
 func install(t *testing.T, sim *simulator.Simulator) *binary {
 	t.Helper()
 	return installOn(t, sim, pgtest.URL(t, func(url string) error {
-		_, err := store.Migrations(context.Background(), url, true)
+		_, err := db.Migrations(context.Background(), url, true)
 		return err
 	}))
 }

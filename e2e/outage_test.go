@@ -17,6 +17,7 @@ import (
 	"github.com/carillonhq/carillon/e2e/toxic"
 	"github.com/carillonhq/carillon/simulator"
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/pgtest"
 )
 
@@ -78,7 +79,7 @@ func (s *pair) recovers() {
 		require.Positive(s.t, seen)
 		require.True(s.t, seen == 1 || v.Unknown, "%s was sent %d times and is not flagged", d, seen)
 	}
-	ring, err := store.ReadKeyRing(filepath.Join(s.nodes[0].dir, "keyring"))
+	ring, err := db.ReadKeyRing(filepath.Join(s.nodes[0].dir, "keyring"))
 	require.NoError(s.t, err)
 	db, err := store.Open(s.t.Context(), store.Options{URL: s.nodes[0].database, KeyRing: ring})
 	require.NoError(s.t, err)

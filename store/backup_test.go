@@ -19,14 +19,16 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/store"
-	"github.com/carillonhq/carillon/store/archive"
+	"github.com/carillonhq/carillon/store/backup"
+	"github.com/carillonhq/carillon/store/backup/archive"
+	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/pgtest"
 	"github.com/carillonhq/carillon/store/storetest"
 	"github.com/carillonhq/carillon/tenants"
 )
 
 // backup takes one beside whatever else has the database open, and gives its file.
-func backup(t *testing.T, o testOptions) (string, archive.Summary) {
+func backUp(t *testing.T, o testOptions) (string, archive.Summary) {
 	t.Helper()
 	s, err := store.Peek(context.Background(), o.Options)
 	require.NoError(t, err)
@@ -120,7 +122,7 @@ func restoredIsTheSame(t *testing.T, to string) {
 	s := open(t, o)
 	rows := furnished(t, o, s)
 	before := contents(t, o)
-	file, sum := backup(t, o)
+	file, sum := backUp(t, o)
 	require.Equal(t, o.clock.Now(), sum.Header.SnapshotAt)
 	require.NoError(t, s.RecordBackup(context.Background(), sum, "cli"))
 	require.Equal(t, here(), sum.Header.Database)
@@ -225,7 +227,7 @@ func TestABackupBesideWritersIsOneMoment(t *testing.T) {
 	defer func() { stop.Store(true); writers.Wait() }()
 	for n := range 2 {
 		require.Eventually(t, func() bool { return written.Load() > int64(50*(n+1)) }, 20*time.Second, time.Millisecond)
-		file, _ := backup(t, o)
+		file, _ := backUp(t, o)
 		target := another(t, o, "sqlite")
 		_, err := store.Restore(ctx, target.Options, file, "cli")
 		require.NoError(t, err)
@@ -245,20 +247,20 @@ func TestADamagedBackupIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 	t.Parallel()
 	o := options(t)
 	furnished(t, o, open(t, o))
-	file, _ := backup(t, o)
+	file, _ := backUp(t, o)
 	whole, err := os.ReadFile(file)
 	require.NoError(t, err)
 	for name, b := range map[string][]byte{"cut off": whole[:len(whole)-10], "changed": append(append(bytes.Clone(whole[:len(whole)/2]), whole[len(whole)/2]^1), whole[len(whole)/2+1:]...), "empty": nil} {
 		damaged := filepath.Join(t.TempDir(), "damaged")
 		require.NoError(t, os.WriteFile(damaged, b, 0o600))
-		_, err := store.VerifyBackup(damaged)
+		_, err := backup.VerifyBackup(damaged)
 		require.ErrorIs(t, err, archive.ErrDamaged, name)
 		target := another(t, o, "sqlite")
 		_, err = store.Restore(context.Background(), target.Options, damaged, "cli")
 		require.ErrorIs(t, err, archive.ErrDamaged, name)
 		require.NoFileExists(t, target.URL, name)
 	}
-	_, err = store.VerifyBackup(file)
+	_, err = backup.VerifyBackup(file)
 	require.NoError(t, err)
 }
 
@@ -267,7 +269,7 @@ func TestAnInterruptedRestoreLeavesAnEmptyDatabase(t *testing.T) {
 	t.Parallel()
 	o := options(t)
 	rows := furnished(t, o, open(t, o))
-	file, _ := backup(t, o)
+	file, _ := backUp(t, o)
 	target := another(t, o, here())
 
 	ctx, cancel := context.WithCancel(context.Background())
@@ -283,7 +285,7 @@ func TestAnInterruptedRestoreLeavesAnEmptyDatabase(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 
 	other := target.Options
-	other.KeyRing, _, err = store.NewKeyRing()
+	other.KeyRing, _, err = db.NewKeyRing()
 	require.NoError(t, err)
 	_, err = store.Restore(context.Background(), other, file, "cli")
 	require.ErrorContains(t, err, "another key ring")
@@ -306,7 +308,7 @@ func TestNoRestoreUnderARunningServer(t *testing.T) {
 	t.Parallel()
 	o := options(t)
 	furnished(t, o, open(t, o))
-	file, _ := backup(t, o)
+	file, _ := backUp(t, o)
 	target := another(t, o, "sqlite")
 	require.NoError(t, open(t, target).LockEngine())
 	_, err := store.Restore(context.Background(), target.Options, file, "cli")
@@ -316,7 +318,7 @@ func TestNoRestoreUnderARunningServer(t *testing.T) {
 	// Nodes on PostgreSQL know of each other.
 	target = another(t, o, "postgres")
 	s := open(t, target)
-	require.NoError(t, s.Join(context.Background(), store.Node{Name: "bell-1", Role: "all", Version: "test"}))
+	require.NoError(t, s.Join(context.Background(), db.Node{Name: "bell-1", Role: "all", Version: "test"}))
 	_, err = store.Restore(context.Background(), target.Options, file, "cli")
 	require.ErrorContains(t, err, "bell-1")
 	_, err = s.BeginAfterRestore(context.Background(), "cli")

@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/pgtest"
 	"github.com/carillonhq/carillon/store/storetest"
 )
@@ -52,7 +52,7 @@ func behind(t *testing.T, o testOptions, x storetest.Opened) storetest.Opened {
 
 // numbered writes placeholders as the database reads them.
 func numbered(o testOptions, query string) string {
-	if !store.IsPostgres(o.URL) {
+	if !db.IsPostgres(o.URL) {
 		return query
 	}
 	n := 0

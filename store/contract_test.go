@@ -10,6 +10,7 @@ import (
 
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/pgtest"
 	"github.com/carillonhq/carillon/store/storetest"
 )
@@ -46,7 +47,7 @@ type testOptions struct {
 
 func options(t *testing.T) testOptions {
 	t.Helper()
-	ring, _, err := store.NewKeyRing()
+	ring, _, err := db.NewKeyRing()
 	require.NoError(t, err)
 	clock := storetest.NewClock()
 	return testOptions{clock: clock, Options: store.Options{URL: pgtest.URL(t, migrated), KeyRing: ring, Now: clock.Now, Machine: clock.Now,
@@ -54,7 +55,7 @@ func options(t *testing.T) testOptions {
 }
 
 func migrated(url string) error {
-	_, err := store.Migrations(context.Background(), url, true)
+	_, err := db.Migrations(context.Background(), url, true)
 	return err
 }
 

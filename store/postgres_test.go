@@ -15,6 +15,7 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/pgtest"
 	"github.com/carillonhq/carillon/tenants"
 )
@@ -30,7 +31,7 @@ func onlyPostgres(t *testing.T) {
 
 // node opens a store as a server does: by the database's clock, with a number of
 // its own.
-func node(t *testing.T, url string, ring *store.KeyRing, edit func(*store.Options)) *store.Store {
+func node(t *testing.T, url string, ring *db.KeyRing, edit func(*store.Options)) *store.Store {
 	t.Helper()
 	o := store.Options{URL: url, KeyRing: ring, Connections: 8}
 	if edit != nil {
@@ -39,13 +40,13 @@ func node(t *testing.T, url string, ring *store.KeyRing, edit func(*store.Option
 	s, err := store.Open(t.Context(), o)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.Close() })
-	require.NoError(t, s.Join(t.Context(), store.Node{Name: t.Name(), Role: "all", Version: "test"}))
+	require.NoError(t, s.Join(t.Context(), db.Node{Name: t.Name(), Role: "all", Version: "test"}))
 	return s
 }
 
-func newRing(t *testing.T) *store.KeyRing {
+func newRing(t *testing.T) *db.KeyRing {
 	t.Helper()
-	ring, _, err := store.NewKeyRing()
+	ring, _, err := db.NewKeyRing()
 	require.NoError(t, err)
 	return ring
 }
@@ -232,7 +233,7 @@ func TestManyMigrateAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	list, err := store.Migrations(t.Context(), url, false)
+	list, err := db.Migrations(t.Context(), url, false)
 	require.NoError(t, err)
 	for _, m := range list {
 		require.True(t, m.Applied, m.Name)
@@ -252,12 +253,12 @@ func TestASchemaThatIsMissingIsNamed(t *testing.T) {
 func TestURLsShowNoPassword(t *testing.T) {
 	t.Parallel()
 	for _, raw := range []string{"postgres://u:s3cret@h/db", "postgresql://u:s3cret@h1:1,h2:2/db?sslmode=disable", "postgres://h/db?user=u&password=s3cret"} {
-		require.True(t, store.IsPostgres(raw))
-		require.Empty(t, store.CheckURL(raw), raw)
-		require.NotContains(t, store.RedactURL(raw), "s3cret")
+		require.True(t, db.IsPostgres(raw))
+		require.Empty(t, db.CheckURL(raw), raw)
+		require.NotContains(t, db.RedactURL(raw), "s3cret")
 		_, err := store.Open(t.Context(), store.Options{URL: strings.Replace(raw, "@h", "@127.0.0.1:1/", 1), KeyRing: newRing(t)})
 		require.Error(t, err)
 		require.NotContains(t, err.Error(), "s3cret")
 	}
-	require.Equal(t, "/var/lib/c.db", store.RedactURL("/var/lib/c.db"))
+	require.Equal(t, "/var/lib/c.db", db.RedactURL("/var/lib/c.db"))
 }

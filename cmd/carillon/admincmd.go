@@ -14,6 +14,7 @@ import (
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/tenants"
 )
 
@@ -35,7 +36,7 @@ func (c *cli) beside(ctx context.Context, run func(*store.Store, *tenants.Servic
 	if err != nil {
 		return err
 	}
-	if err := s.Join(ctx, store.Node{Name: cfg.Node(), Role: store.RoleCommand, Version: versionText()}); err != nil {
+	if err := s.Join(ctx, db.Node{Name: cfg.Node(), Role: db.RoleCommand, Version: versionText()}); err != nil {
 		return errors.Join(err, s.Close())
 	}
 	kinds, err := newChannels(cfg)
@@ -187,7 +188,7 @@ func newKeyRingCommand(c *cli) *cobra.Command {
 		Long: "Makes the key ring of an installation. It is needed to start the server and to read any backup of its database,\n" +
 			"so keep a copy apart from both. An existing file is never overwritten.",
 		RunE: func(*cobra.Command, []string) error {
-			_, text, err := store.NewKeyRing()
+			_, text, err := db.NewKeyRing()
 			if err != nil {
 				return err
 			}
@@ -231,7 +232,7 @@ func (c *cli) migrations(ctx context.Context, up bool) error {
 	if err != nil {
 		return err
 	}
-	list, err := store.Migrations(ctx, cfg.DatabaseURL, up)
+	list, err := db.Migrations(ctx, cfg.DatabaseURL, up)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/backup"
 	"github.com/carillonhq/carillon/tenants"
 )
 
@@ -52,18 +53,18 @@ func (c *cli) showWaiting(ctx context.Context, s *store.Store) error {
 	return err
 }
 
-func waitingRows(groups []store.WaitingGroup) [][]string {
+func waitingRows(groups []backup.WaitingGroup) [][]string {
 	rows := [][]string{}
-	others := store.WaitingGroup{}
-	add := func(channel, typ string, g store.WaitingGroup) {
+	others := backup.WaitingGroup{}
+	add := func(channel, typ string, g backup.WaitingGroup) {
 		row := []string{channel, typ}
 		for _, n := range append(g.Ages[:], g.Held, g.PastDeadline) {
 			row = append(row, fmt.Sprint(n))
 		}
 		rows = append(rows, row)
 	}
-	total := store.WaitingGroup{}
-	sum := func(into *store.WaitingGroup, g store.WaitingGroup) {
+	total := backup.WaitingGroup{}
+	sum := func(into *backup.WaitingGroup, g backup.WaitingGroup) {
 		for i, n := range g.Ages {
 			into.Ages[i] += n
 		}
@@ -116,7 +117,7 @@ func (c *cli) eraseAgain(cmd *cobra.Command, s *store.Store, cfg Config) error {
 }
 
 func (c *cli) resumeAfterRestore(ctx context.Context, s *store.Store, age time.Duration, rest string) error {
-	cut := store.Cut{State: delivery.Dead, Progress: func(n int) { _, _ = fmt.Fprintf(c.err, "%d deliveries are %s\n", n, rest) }}
+	cut := backup.Cutoff{State: delivery.Dead, Progress: func(n int) { _, _ = fmt.Fprintf(c.err, "%d deliveries are %s\n", n, rest) }}
 	if age > 0 {
 		cut.Before = s.Now().Add(-age)
 	}

@@ -12,7 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carillonhq/carillon/store"
-	"github.com/carillonhq/carillon/store/archive"
+	"github.com/carillonhq/carillon/store/backup"
+	"github.com/carillonhq/carillon/store/backup/archive"
 )
 
 const keyRingReminder = "The key ring is NOT in it, and without the key ring it is worth nothing: keep a copy of the key ring apart from the backups."
@@ -42,7 +43,7 @@ func newBackupCommand(c *cli) *cobra.Command {
 	cmd.Flags().StringVar(&to, "to", "", "the file to write; - is the standard output")
 	cmd.AddCommand(&cobra.Command{Use: "verify FILE", Short: "Check that a backup is whole", Args: usage(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
-			sum, err := store.VerifyBackup(args[0])
+			sum, err := backup.VerifyBackup(args[0])
 			if err != nil {
 				return err
 			}

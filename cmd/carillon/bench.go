@@ -21,6 +21,7 @@ import (
 
 	"github.com/carillonhq/carillon/simulator"
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/db"
 )
 
 func newBenchCommand(c *cli) *cobra.Command {
@@ -146,7 +147,7 @@ func startBenchServer(ctx context.Context, dir, database string, sim *simulator.
 	if err := writeSimulatorFiles(dir, sim.Access()); err != nil {
 		return nil, err
 	}
-	_, ring, err := store.NewKeyRing()
+	_, ring, err := db.NewKeyRing()
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/delivery"
-	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/db"
 )
 
 // Config is what the operator has set. Load makes one; settings lists what every
@@ -122,7 +122,7 @@ func (c Config) ErasureLogPath() string {
 	switch {
 	case c.ErasureLog == erasureLogOff:
 		return ""
-	case c.ErasureLog == "" && !store.IsPostgres(c.DatabaseURL):
+	case c.ErasureLog == "" && !db.IsPostgres(c.DatabaseURL):
 		return strings.TrimPrefix(c.DatabaseURL, "sqlite:") + ".erasures"
 	}
 	return c.ErasureLog

@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carillonhq/carillon/simulator"
-	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/tenants"
 )
 
@@ -103,7 +103,7 @@ func startDemo(ctx context.Context, out io.Writer, sim *simulator.Simulator, dir
 	if err != nil {
 		return nil, err
 	}
-	ring, _, err := store.NewKeyRing()
+	ring, _, err := db.NewKeyRing()
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/db"
+	"github.com/carillonhq/carillon/store/doctor"
 )
 
 // What doctor ends with, apart from the codes that every command has.
@@ -94,7 +96,7 @@ func examine(ctx context.Context, cfg Config, deep bool) (diagnosis, error) {
 		early = append(early, finding{warning, "key_ring", "No key ring is configured here, so whether it opens the database was not looked at.",
 			"Without the right key ring, credentials and content cannot be read.", "Run doctor with the configuration of the server."})
 	default:
-		if o.KeyRing, err = store.ParseKeyRing(text); err != nil {
+		if o.KeyRing, err = db.ParseKeyRing(text); err != nil {
 			early = append(early, finding{fault, "key_ring", err.Error(), "No server starts without the key ring.", "Bring back the one that the database was made with."})
 		}
 	}
@@ -109,10 +111,10 @@ func examine(ctx context.Context, cfg Config, deep bool) (diagnosis, error) {
 // check is one thing to look at.
 type check struct {
 	name string
-	look func(d *store.Diagnosis, now time.Time) []finding
+	look func(d *doctor.Diagnosis, now time.Time) []finding
 }
 
-func checksFor(d *store.Diagnosis) []check {
+func checksFor(d *doctor.Diagnosis) []check {
 	list := []check{{"schema", checkSchema}}
 	if d.SQLite != nil {
 		list = append(list, check{"sqlite", checkSQLite}, check{"disk", checkDisk})
@@ -128,7 +130,7 @@ func checksFor(d *store.Diagnosis) []check {
 	return list
 }
 
-func inWords(d store.Diagnosis, keyRing bool, early []finding, now time.Time) diagnosis {
+func inWords(d doctor.Diagnosis, keyRing bool, early []finding, now time.Time) diagnosis {
 	out := diagnosis{Database: d.Database, Status: "sound", Findings: early, Checked: []string{}}
 	if keyRing {
 		out.Checked = append(out.Checked, "key_ring")

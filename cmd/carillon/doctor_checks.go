@@ -7,7 +7,8 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/delivery"
-	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/db"
+	"github.com/carillonhq/carillon/store/doctor"
 )
 
 // The bounds of what is called sound.
@@ -30,7 +31,7 @@ const (
 
 func one(f finding) []finding { return []finding{f} }
 
-func checkSchema(d *store.Diagnosis, _ time.Time) []finding {
+func checkSchema(d *doctor.Diagnosis, _ time.Time) []finding {
 	s := d.Schema
 	switch {
 	case s.Have == 0 && s.MinReader == 0:
@@ -49,7 +50,7 @@ func checkSchema(d *store.Diagnosis, _ time.Time) []finding {
 	return nil
 }
 
-func checkSQLite(d *store.Diagnosis, _ time.Time) (out []finding) {
+func checkSQLite(d *doctor.Diagnosis, _ time.Time) (out []finding) {
 	f := d.SQLite
 	if f.JournalMode != "wal" {
 		out = append(out, finding{warning, "sqlite", fmt.Sprintf("The file's journal mode is %s, not wal: something else has changed it.", f.JournalMode),
@@ -74,7 +75,7 @@ func checkSQLite(d *store.Diagnosis, _ time.Time) (out []finding) {
 	return out
 }
 
-func checkDisk(d *store.Diagnosis, _ time.Time) []finding {
+func checkDisk(d *doctor.Diagnosis, _ time.Time) []finding {
 	f := d.SQLite
 	switch {
 	case f.Free < 0:
@@ -89,7 +90,7 @@ func checkDisk(d *store.Diagnosis, _ time.Time) []finding {
 	return nil
 }
 
-func checkServers(d *store.Diagnosis, now time.Time) (out []finding) {
+func checkServers(d *doctor.Diagnosis, now time.Time) (out []finding) {
 	if !d.Running {
 		out = append(out, finding{note, "servers", "No server runs on this database.", "Nothing is accepted or sent.", "Start one, unless it is stopped on purpose."})
 	}
@@ -103,7 +104,7 @@ func checkServers(d *store.Diagnosis, now time.Time) (out []finding) {
 	}
 	versions := []string{}
 	for _, n := range d.Nodes {
-		if n.Role == store.RoleCommand {
+		if n.Role == db.RoleCommand {
 			continue
 		}
 		if n.Dead(now) {
@@ -124,16 +125,16 @@ func checkServers(d *store.Diagnosis, now time.Time) (out []finding) {
 }
 
 // somebodySends tells whether a server runs that sends.
-func somebodySends(d *store.Diagnosis, now time.Time) bool {
+func somebodySends(d *doctor.Diagnosis, now time.Time) bool {
 	if d.Postgres == nil {
 		return d.Running
 	}
-	return slices.ContainsFunc(d.Nodes, func(n store.Node) bool {
-		return n.Role != store.RoleCommand && n.Role != delivery.RoleAPI && !n.Dead(now)
+	return slices.ContainsFunc(d.Nodes, func(n db.Node) bool {
+		return n.Role != db.RoleCommand && n.Role != delivery.RoleAPI && !n.Dead(now)
 	})
 }
 
-func checkInvariants(d *store.Diagnosis, now time.Time) (out []finding) {
+func checkInvariants(d *doctor.Diagnosis, now time.Time) (out []finding) {
 	sends := somebodySends(d, now.Add(d.ClockAhead))
 	for _, v := range d.Broken {
 		why, do := "A delivery in this state may never end, or cannot be explained. It is a fault of the program, unless the database was changed by hand.",
@@ -150,7 +151,7 @@ func checkInvariants(d *store.Diagnosis, now time.Time) (out []finding) {
 	return out
 }
 
-func checkSending(d *store.Diagnosis, _ time.Time) []finding {
+func checkSending(d *doctor.Diagnosis, _ time.Time) []finding {
 	if !d.Pause.On() {
 		return nil
 	}
@@ -165,7 +166,7 @@ func checkSending(d *store.Diagnosis, _ time.Time) []finding {
 	return one(finding{warning, "sending", what + ".", "Notifications are accepted and wait; those that wait for too long expire.", "When its reason is over, run `carillon sending resume`."})
 }
 
-func checkQueue(d *store.Diagnosis, now time.Time) []finding {
+func checkQueue(d *doctor.Diagnosis, now time.Time) []finding {
 	waiting := 0
 	for k, n := range d.Depths.Rows {
 		if k.State == delivery.Pending {
@@ -183,7 +184,7 @@ func checkQueue(d *store.Diagnosis, now time.Time) []finding {
 		"Notifications come late, and expire if it goes on.", do})
 }
 
-func checkHolds(d *store.Diagnosis, _ time.Time) (out []finding) {
+func checkHolds(d *doctor.Diagnosis, _ time.Time) (out []finding) {
 	for _, r := range sortedReasons(d.Depths.Held) {
 		out = append(out, finding{warning, "holds", fmt.Sprintf("%d deliveries are held: %s.", d.Depths.Held[r], r),
 			"They wait for a person, and pushes among them expire.", "`carillon holds` says what each waits for, and the call that releases it."})
@@ -191,7 +192,7 @@ func checkHolds(d *store.Diagnosis, _ time.Time) (out []finding) {
 	return out
 }
 
-func checkDead(d *store.Diagnosis, _ time.Time) []finding {
+func checkDead(d *doctor.Diagnosis, _ time.Time) []finding {
 	if len(d.Depths.Dead) == 0 {
 		return nil
 	}
@@ -214,7 +215,7 @@ func sortedReasons(m map[delivery.Reason]int) []delivery.Reason {
 	return list
 }
 
-func checkDoubt(d *store.Diagnosis, _ time.Time) []finding {
+func checkDoubt(d *doctor.Diagnosis, _ time.Time) []finding {
 	if d.Depths.Suspect == 0 {
 		return nil
 	}
@@ -222,7 +223,7 @@ func checkDoubt(d *store.Diagnosis, _ time.Time) []finding {
 		"They are retired when the credential is seen to work, and come back when it is replaced.", "`carillon holds` shows whose word is in doubt."})
 }
 
-func checkBackup(d *store.Diagnosis, now time.Time) []finding {
+func checkBackup(d *doctor.Diagnosis, now time.Time) []finding {
 	if d.BackupAt.IsZero() {
 		return one(finding{note, "backup", "No backup by `carillon backup` is known of.", "If the disk is lost, what is not in a backup is lost.",
 			"If there is none by other means either, run `carillon backup` regularly, and keep the key ring apart from it."})

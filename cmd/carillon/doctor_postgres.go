@@ -5,10 +5,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/doctor"
 )
 
-func checkDurability(d *store.Diagnosis, _ time.Time) (out []finding) {
+func checkDurability(d *doctor.Diagnosis, _ time.Time) (out []finding) {
 	p := d.Postgres
 	if p.Version == 0 {
 		return nil // what there is to know is not known
@@ -38,7 +38,7 @@ func checkDurability(d *store.Diagnosis, _ time.Time) (out []finding) {
 	return out
 }
 
-func anySynchronous(list []store.Standby) bool {
+func anySynchronous(list []doctor.Standby) bool {
 	for _, s := range list {
 		if s.Synchronous() {
 			return true
@@ -47,7 +47,7 @@ func anySynchronous(list []store.Standby) bool {
 	return false
 }
 
-func checkStandbys(d *store.Diagnosis, _ time.Time) []finding {
+func checkStandbys(d *doctor.Diagnosis, _ time.Time) []finding {
 	p := d.Postgres
 	if p.Version == 0 || p.Recovery || anySynchronous(p.Standbys) {
 		return nil
@@ -70,7 +70,7 @@ func checkStandbys(d *store.Diagnosis, _ time.Time) []finding {
 		"Name one of them, or better ANY 1 of two, in synchronous_standby_names."})
 }
 
-func checkVacuum(d *store.Diagnosis, _ time.Time) (out []finding) {
+func checkVacuum(d *doctor.Diagnosis, _ time.Time) (out []finding) {
 	p := d.Postgres
 	for _, s := range p.Sessions {
 		if s.Age < oldSession || !s.HoldsVacuum && s.State != "idle in transaction" {
@@ -98,7 +98,7 @@ func checkVacuum(d *store.Diagnosis, _ time.Time) (out []finding) {
 	return out
 }
 
-func checkSlots(d *store.Diagnosis, _ time.Time) (out []finding) {
+func checkSlots(d *doctor.Diagnosis, _ time.Time) (out []finding) {
 	for _, s := range d.Postgres.Slots {
 		switch {
 		case s.Status == "lost":
@@ -116,7 +116,7 @@ func checkSlots(d *store.Diagnosis, _ time.Time) (out []finding) {
 	return out
 }
 
-func checkConnections(d *store.Diagnosis, _ time.Time) []finding {
+func checkConnections(d *doctor.Diagnosis, _ time.Time) []finding {
 	p := d.Postgres
 	left := p.MaxConnections - p.Connections
 	if p.Version == 0 || left >= fewConns {
@@ -130,7 +130,7 @@ func checkConnections(d *store.Diagnosis, _ time.Time) []finding {
 		"A server that cannot connect is taken for dead, and no other can start.", "Lower database.connections, close what else is connected, or raise max_connections."})
 }
 
-func checkClock(d *store.Diagnosis, _ time.Time) []finding {
+func checkClock(d *doctor.Diagnosis, _ time.Time) []finding {
 	apart := d.ClockAhead.Abs()
 	if apart <= clockApart {
 		return nil

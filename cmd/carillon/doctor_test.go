@@ -12,34 +12,35 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillonhq/carillon/delivery"
-	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/db"
+	"github.com/carillonhq/carillon/store/doctor"
 )
 
 var doctorNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // soundSQLite and soundPostgres are what there is to know of an installation in
 // which nothing is to be found.
-func soundSQLite() store.Diagnosis {
-	return store.Diagnosis{Database: "c.db", Kind: "sqlite", Schema: store.SchemaFacts{Have: 5, Want: 5, MinReader: 1}, Running: true,
+func soundSQLite() doctor.Diagnosis {
+	return doctor.Diagnosis{Database: "c.db", Kind: "sqlite", Schema: db.SchemaFacts{Have: 5, Want: 5, MinReader: 1}, Running: true,
 		BackupAt: doctorNow.Add(-time.Hour),
-		SQLite:   &store.SQLiteFacts{JournalMode: "wal", Synchronous: 2, Mode: 0o600, Size: gib, Free: 10 * gib}}
+		SQLite:   &doctor.SQLiteFacts{JournalMode: "wal", Synchronous: 2, Mode: 0o600, Size: gib, Free: 10 * gib}}
 }
 
-func soundPostgres() store.Diagnosis {
+func soundPostgres() doctor.Diagnosis {
 	d := soundSQLite()
 	d.Kind, d.SQLite = "postgres", nil
-	d.Nodes = []store.Node{{Number: 1, Name: "a", Role: "all", Version: "v1", BeatAt: doctorNow}, {Number: 2, Name: "b", Role: "worker", Version: "v1", BeatAt: doctorNow}}
-	d.Postgres = &store.PostgresFacts{Version: 150000, Fsync: true, FullPageWrites: true, SynchronousCommit: "on",
-		Standbys:   []store.Standby{{Name: "s1", State: "streaming", Sync: "sync"}, {Name: "s2", State: "streaming", Sync: "async"}},
-		Sessions:   []store.Session{{PID: 9, State: "active", Age: time.Minute, HoldsVacuum: true}, {PID: 10, State: "active", Age: time.Hour}},
-		LiveTuples: 1000, DeadTuples: 500, Slots: []store.Slot{{Name: "s1", Active: true, Status: "reserved", Held: mib}},
+	d.Nodes = []db.Node{{Number: 1, Name: "a", Role: "all", Version: "v1", BeatAt: doctorNow}, {Number: 2, Name: "b", Role: "worker", Version: "v1", BeatAt: doctorNow}}
+	d.Postgres = &doctor.PostgresFacts{Version: 150000, Fsync: true, FullPageWrites: true, SynchronousCommit: "on",
+		Standbys:   []doctor.Standby{{Name: "s1", State: "streaming", Sync: "sync"}, {Name: "s2", State: "streaming", Sync: "async"}},
+		Sessions:   []doctor.Session{{PID: 9, State: "active", Age: time.Minute, HoldsVacuum: true}, {PID: 10, State: "active", Age: time.Hour}},
+		LiveTuples: 1000, DeadTuples: 500, Slots: []doctor.Slot{{Name: "s1", Active: true, Status: "reserved", Held: mib}},
 		Connections: 20, MaxConnections: 97}
 	return d
 }
 
 func TestASoundInstallationHasNoFindings(t *testing.T) {
 	t.Parallel()
-	for _, d := range []store.Diagnosis{soundSQLite(), soundPostgres()} {
+	for _, d := range []doctor.Diagnosis{soundSQLite(), soundPostgres()} {
 		got := inWords(d, true, nil, doctorNow)
 		require.Empty(t, got.Findings)
 		require.Equal(t, "sound", got.Status)
@@ -53,84 +54,84 @@ func TestEachFindingIsMade(t *testing.T) {
 	t.Parallel()
 	type planted struct {
 		name   string
-		on     func() store.Diagnosis
-		plant  func(*store.Diagnosis)
+		on     func() doctor.Diagnosis
+		plant  func(*doctor.Diagnosis)
 		level  string
 		check  string
 		phrase string
 	}
-	held := store.DepthKey{State: delivery.Pending}
+	held := doctor.DepthKey{State: delivery.Pending}
 	list := []planted{
-		{"no schema", soundSQLite, func(d *store.Diagnosis) { d.Schema = store.SchemaFacts{Want: 5} }, fault, "schema", "no schema"},
-		{"old schema", soundSQLite, func(d *store.Diagnosis) { d.Schema.Have = 4 }, fault, "schema", "needs 5"},
-		{"new schema", soundSQLite, func(d *store.Diagnosis) { d.Schema.Have = 6 }, note, "schema", "schema 6"},
-		{"closed schema", soundSQLite, func(d *store.Diagnosis) { d.Schema.Have, d.Schema.MinReader = 6, 6 }, fault, "schema", "from schema 6 on"},
-		{"key ring", soundSQLite, func(d *store.Diagnosis) { d.KeyRing = errors.New("it does not open: is it another one?") }, fault, "key_ring", "It does not open"},
-		{"unknown", soundSQLite, func(d *store.Diagnosis) {
-			d.Unknown = []store.UnknownFact{{What: "the queue", Err: errors.New("permission denied")}}
+		{"no schema", soundSQLite, func(d *doctor.Diagnosis) { d.Schema = db.SchemaFacts{Want: 5} }, fault, "schema", "no schema"},
+		{"old schema", soundSQLite, func(d *doctor.Diagnosis) { d.Schema.Have = 4 }, fault, "schema", "needs 5"},
+		{"new schema", soundSQLite, func(d *doctor.Diagnosis) { d.Schema.Have = 6 }, note, "schema", "schema 6"},
+		{"closed schema", soundSQLite, func(d *doctor.Diagnosis) { d.Schema.Have, d.Schema.MinReader = 6, 6 }, fault, "schema", "from schema 6 on"},
+		{"key ring", soundSQLite, func(d *doctor.Diagnosis) { d.KeyRing = errors.New("it does not open: is it another one?") }, fault, "key_ring", "It does not open"},
+		{"unknown", soundSQLite, func(d *doctor.Diagnosis) {
+			d.Unknown = []doctor.UnknownFact{{What: "the queue", Err: errors.New("permission denied")}}
 		}, warning, "doctor", "permission denied"},
-		{"invariant", soundSQLite, func(d *store.Diagnosis) {
-			d.Broken = []store.Violation{{Invariant: store.Invariant{Name: "overspent", Means: "more attempts"}, Rows: 3}}
+		{"invariant", soundSQLite, func(d *doctor.Diagnosis) {
+			d.Broken = []doctor.Violation{{Invariant: doctor.Invariant{Name: "overspent", Means: "more attempts"}, Rows: 3}}
 		}, fault, "invariants", "3 rows: more attempts (overspent)"},
-		{"late, nobody runs", soundSQLite, func(d *store.Diagnosis) {
-			d.Broken = []store.Violation{{Invariant: store.Invariant{Name: "pending_overdue", Late: true}, Rows: 3}}
+		{"late, nobody runs", soundSQLite, func(d *doctor.Diagnosis) {
+			d.Broken = []doctor.Violation{{Invariant: doctor.Invariant{Name: "pending_overdue", Late: true}, Rows: 3}}
 			d.Running = false
 		}, warning, "invariants", "pending_overdue"},
-		{"late, somebody runs", soundSQLite, func(d *store.Diagnosis) {
-			d.Broken = []store.Violation{{Invariant: store.Invariant{Name: "pending_overdue", Late: true}, Rows: 3}}
+		{"late, somebody runs", soundSQLite, func(d *doctor.Diagnosis) {
+			d.Broken = []doctor.Violation{{Invariant: doctor.Invariant{Name: "pending_overdue", Late: true}, Rows: 3}}
 		}, warning, "invariants", "pending_overdue"},
-		{"journal mode", soundSQLite, func(d *store.Diagnosis) { d.SQLite.JournalMode = "delete" }, warning, "sqlite", "journal mode is delete"},
-		{"synchronous", soundSQLite, func(d *store.Diagnosis) { d.SQLite.Synchronous = 1 }, fault, "sqlite", "synchronous=1"},
-		{"corrupt", soundSQLite, func(d *store.Diagnosis) { d.SQLite.Corrupt = []string{"row 3 missing from index x"} }, fault, "sqlite", "row 3 missing"},
-		{"mode", soundSQLite, func(d *store.Diagnosis) { d.SQLite.Mode = 0o644 }, warning, "sqlite", "0644"},
-		{"wal", soundSQLite, func(d *store.Diagnosis) { d.SQLite.WALSize = 3 * gib }, warning, "sqlite", "3.0 GiB"},
-		{"little room", soundSQLite, func(d *store.Diagnosis) { d.SQLite.Free = gib }, warning, "disk", "1.0 GiB left"},
-		{"less than the database", soundSQLite, func(d *store.Diagnosis) { d.SQLite.Size = 20 * gib }, warning, "disk", "20.0 GiB"},
-		{"no room", soundSQLite, func(d *store.Diagnosis) { d.SQLite.Free = 10 * mib }, fault, "disk", "10 MiB left"},
-		{"nobody runs", soundSQLite, func(d *store.Diagnosis) { d.Running = false }, note, "servers", "No server"},
-		{"dead node", soundPostgres, func(d *store.Diagnosis) { d.Nodes[1].BeatAt = doctorNow.Add(-time.Minute) }, warning, "servers", "node b"},
-		{"two versions", soundPostgres, func(d *store.Diagnosis) { d.Nodes[1].Version = "v2" }, note, "servers", "v1, v2"},
-		{"paused", soundSQLite, func(d *store.Diagnosis) { d.Pause = delivery.Pause{Since: doctorNow, Reason: "why", Actor: "cli"} }, warning, "sending", "by cli: why"},
-		{"restored", soundSQLite, func(d *store.Diagnosis) { d.Pause = delivery.Pause{Since: doctorNow, Restored: doctorNow} }, warning, "sending", "restored"},
-		{"late", soundSQLite, func(d *store.Diagnosis) {
-			d.Depths = store.Depths{OldestDue: 2 * time.Minute, Rows: map[store.DepthKey]int{held: 7}}
+		{"journal mode", soundSQLite, func(d *doctor.Diagnosis) { d.SQLite.JournalMode = "delete" }, warning, "sqlite", "journal mode is delete"},
+		{"synchronous", soundSQLite, func(d *doctor.Diagnosis) { d.SQLite.Synchronous = 1 }, fault, "sqlite", "synchronous=1"},
+		{"corrupt", soundSQLite, func(d *doctor.Diagnosis) { d.SQLite.Corrupt = []string{"row 3 missing from index x"} }, fault, "sqlite", "row 3 missing"},
+		{"mode", soundSQLite, func(d *doctor.Diagnosis) { d.SQLite.Mode = 0o644 }, warning, "sqlite", "0644"},
+		{"wal", soundSQLite, func(d *doctor.Diagnosis) { d.SQLite.WALSize = 3 * gib }, warning, "sqlite", "3.0 GiB"},
+		{"little room", soundSQLite, func(d *doctor.Diagnosis) { d.SQLite.Free = gib }, warning, "disk", "1.0 GiB left"},
+		{"less than the database", soundSQLite, func(d *doctor.Diagnosis) { d.SQLite.Size = 20 * gib }, warning, "disk", "20.0 GiB"},
+		{"no room", soundSQLite, func(d *doctor.Diagnosis) { d.SQLite.Free = 10 * mib }, fault, "disk", "10 MiB left"},
+		{"nobody runs", soundSQLite, func(d *doctor.Diagnosis) { d.Running = false }, note, "servers", "No server"},
+		{"dead node", soundPostgres, func(d *doctor.Diagnosis) { d.Nodes[1].BeatAt = doctorNow.Add(-time.Minute) }, warning, "servers", "node b"},
+		{"two versions", soundPostgres, func(d *doctor.Diagnosis) { d.Nodes[1].Version = "v2" }, note, "servers", "v1, v2"},
+		{"paused", soundSQLite, func(d *doctor.Diagnosis) { d.Pause = delivery.Pause{Since: doctorNow, Reason: "why", Actor: "cli"} }, warning, "sending", "by cli: why"},
+		{"restored", soundSQLite, func(d *doctor.Diagnosis) { d.Pause = delivery.Pause{Since: doctorNow, Restored: doctorNow} }, warning, "sending", "restored"},
+		{"late", soundSQLite, func(d *doctor.Diagnosis) {
+			d.Depths = doctor.Depths{OldestDue: 2 * time.Minute, Rows: map[doctor.DepthKey]int{held: 7}}
 		}, warning, "queue", "2m0s; 7 are pending"},
-		{"held", soundSQLite, func(d *store.Diagnosis) {
+		{"held", soundSQLite, func(d *doctor.Diagnosis) {
 			d.Depths.Held = map[delivery.Reason]int{delivery.CredentialDenied: 4, delivery.InDoubt: 0}
 		}, warning, "holds", "4 deliveries are held: credential_denied"},
-		{"dead", soundSQLite, func(d *store.Diagnosis) {
+		{"dead", soundSQLite, func(d *doctor.Diagnosis) {
 			d.Depths.Dead = map[delivery.Reason]int{delivery.Exhausted: 2, delivery.Rejected: 1}
 		}, note, "dead_letters", "1 rejected, 2 exhausted"},
-		{"suspect", soundSQLite, func(d *store.Diagnosis) { d.Depths.Suspect = 3 }, note, "devices", "3 devices"},
-		{"no backup", soundSQLite, func(d *store.Diagnosis) { d.BackupAt = time.Time{} }, note, "backup", "No backup"},
-		{"old backup", soundSQLite, func(d *store.Diagnosis) { d.BackupAt = doctorNow.Add(-8 * 24 * time.Hour) }, warning, "backup", "8 days"},
-		{"standby", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Recovery = true }, fault, "durability", "is a standby"},
-		{"fsync", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Fsync = false }, fault, "durability", "fsync is off"},
-		{"full pages", soundPostgres, func(d *store.Diagnosis) { d.Postgres.FullPageWrites = false }, fault, "durability", "full_page_writes"},
-		{"commit off", soundPostgres, func(d *store.Diagnosis) { d.Postgres.SynchronousCommit = "off" }, note, "durability", "synchronous_commit is off"},
-		{"commit local", soundPostgres, func(d *store.Diagnosis) { d.Postgres.SynchronousCommit = "local" }, warning, "durability", "is local"},
-		{"api alone", soundPostgres, func(d *store.Diagnosis) { d.Nodes[0].Role, d.Nodes[1].Role = "api", "api" }, warning, "servers", "role api"},
-		{"unresolved", soundSQLite, func(d *store.Diagnosis) {
-			d.Running, d.Broken = false, []store.Violation{{Invariant: store.Invariant{Name: "marker_unserved", Resolved: true}, Rows: 1}}
+		{"suspect", soundSQLite, func(d *doctor.Diagnosis) { d.Depths.Suspect = 3 }, note, "devices", "3 devices"},
+		{"no backup", soundSQLite, func(d *doctor.Diagnosis) { d.BackupAt = time.Time{} }, note, "backup", "No backup"},
+		{"old backup", soundSQLite, func(d *doctor.Diagnosis) { d.BackupAt = doctorNow.Add(-8 * 24 * time.Hour) }, warning, "backup", "8 days"},
+		{"standby", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.Recovery = true }, fault, "durability", "is a standby"},
+		{"fsync", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.Fsync = false }, fault, "durability", "fsync is off"},
+		{"full pages", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.FullPageWrites = false }, fault, "durability", "full_page_writes"},
+		{"commit off", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.SynchronousCommit = "off" }, note, "durability", "synchronous_commit is off"},
+		{"commit local", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.SynchronousCommit = "local" }, warning, "durability", "is local"},
+		{"api alone", soundPostgres, func(d *doctor.Diagnosis) { d.Nodes[0].Role, d.Nodes[1].Role = "api", "api" }, warning, "servers", "role api"},
+		{"unresolved", soundSQLite, func(d *doctor.Diagnosis) {
+			d.Running, d.Broken = false, []doctor.Violation{{Invariant: doctor.Invariant{Name: "marker_unserved", Resolved: true}, Rows: 1}}
 		}, warning, "invariants", "marker_unserved"},
-		{"unresolved by a server", soundSQLite, func(d *store.Diagnosis) {
-			d.Broken = []store.Violation{{Invariant: store.Invariant{Name: "marker_unserved", Resolved: true}, Rows: 1}}
+		{"unresolved by a server", soundSQLite, func(d *doctor.Diagnosis) {
+			d.Broken = []doctor.Violation{{Invariant: doctor.Invariant{Name: "marker_unserved", Resolved: true}, Rows: 1}}
 		}, fault, "invariants", "marker_unserved"},
-		{"no standby", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Standbys = nil }, warning, "standbys", "no standby"},
-		{"asynchronous", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Standbys[0].Sync = "async" }, warning, "standbys", "asynchronous: s1, s2"},
-		{"hidden", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Standbys = []store.Standby{{Name: "s1"}} }, note, "standbys", "may not see"},
-		{"old snapshot", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Sessions[0].Age = time.Hour }, warning, "vacuum", "session 9"},
-		{"idle", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Sessions[1].State = "idle in transaction" }, warning, "vacuum", "session 10"},
-		{"prepared", soundPostgres, func(d *store.Diagnosis) {
-			d.Postgres.Sessions[0] = store.Session{Prepared: "two", State: "prepared", Age: time.Hour, HoldsVacuum: true}
+		{"no standby", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.Standbys = nil }, warning, "standbys", "no standby"},
+		{"asynchronous", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.Standbys[0].Sync = "async" }, warning, "standbys", "asynchronous: s1, s2"},
+		{"hidden", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.Standbys = []doctor.Standby{{Name: "s1"}} }, note, "standbys", "may not see"},
+		{"old snapshot", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.Sessions[0].Age = time.Hour }, warning, "vacuum", "session 9"},
+		{"idle", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.Sessions[1].State = "idle in transaction" }, warning, "vacuum", "session 10"},
+		{"prepared", soundPostgres, func(d *doctor.Diagnosis) {
+			d.Postgres.Sessions[0] = doctor.Session{Prepared: "two", State: "prepared", Age: time.Hour, HoldsVacuum: true}
 		}, warning, "vacuum", `"two"`},
-		{"dead rows", soundPostgres, func(d *store.Diagnosis) { d.Postgres.DeadTuples = 200_000 }, warning, "vacuum", "200000 dead rows"},
-		{"slot", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Slots[0].Active, d.Postgres.Slots[0].Held = false, 2*gib }, warning, "replication_slots", "2.0 GiB"},
-		{"lost slot", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Slots[0].Status = "lost" }, warning, "replication_slots", "is lost"},
-		{"slow slot", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Slots[0].Held = 20 * gib }, warning, "replication_slots", "is behind"},
-		{"few connections", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Connections = 90 }, warning, "connections", "90 of 97"},
-		{"no connections", soundPostgres, func(d *store.Diagnosis) { d.Postgres.Connections = 97 }, fault, "connections", "97 of 97"},
-		{"clock", soundPostgres, func(d *store.Diagnosis) { d.ClockAhead = -3 * time.Second }, warning, "clock", "3s behind"},
+		{"dead rows", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.DeadTuples = 200_000 }, warning, "vacuum", "200000 dead rows"},
+		{"slot", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.Slots[0].Active, d.Postgres.Slots[0].Held = false, 2*gib }, warning, "replication_slots", "2.0 GiB"},
+		{"lost slot", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.Slots[0].Status = "lost" }, warning, "replication_slots", "is lost"},
+		{"slow slot", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.Slots[0].Held = 20 * gib }, warning, "replication_slots", "is behind"},
+		{"few connections", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.Connections = 90 }, warning, "connections", "90 of 97"},
+		{"no connections", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.Connections = 97 }, fault, "connections", "97 of 97"},
+		{"clock", soundPostgres, func(d *doctor.Diagnosis) { d.ClockAhead = -3 * time.Second }, warning, "clock", "3s behind"},
 	}
 	for _, p := range list {
 		t.Run(p.name, func(t *testing.T) {

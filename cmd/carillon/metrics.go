@@ -11,6 +11,7 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/doctor"
 	"github.com/carillonhq/carillon/tenants"
 )
 
@@ -104,7 +105,7 @@ func (c *stateCollector) depths(ctx context.Context) error {
 	for lane, name := range lanes {
 		for _, s := range delivery.States() {
 			if s.Unfinished() {
-				c.keep(descQueue, float64(d.Rows[store.DepthKey{Lane: delivery.Lane(lane), State: s}]), name, s.String())
+				c.keep(descQueue, float64(d.Rows[doctor.DepthKey{Lane: delivery.Lane(lane), State: s}]), name, s.String())
 			}
 		}
 	}
@@ -171,7 +172,7 @@ func (c *stateCollector) invariants(ctx context.Context) error {
 	for _, v := range broken {
 		rows[v.Name] = v.Rows
 	}
-	for _, i := range store.Invariants() {
+	for _, i := range doctor.Invariants() {
 		c.keep(descViolation, float64(rows[i.Name]), i.Name)
 	}
 	return nil

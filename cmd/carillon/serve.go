@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carillonhq/carillon/failpoint"
-	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/tenants"
 )
 
@@ -52,7 +52,7 @@ func newServeCommand(c *cli) *cobra.Command {
 
 // keyRing reads the key ring that is configured; without one nothing is sealed,
 // so nothing runs.
-func keyRing(cfg Config) (*store.KeyRing, error) {
+func keyRing(cfg Config) (*db.KeyRing, error) {
 	text, err := cfg.KeyRingText()
 	if err != nil {
 		return nil, usageError{err}
@@ -61,7 +61,7 @@ func keyRing(cfg Config) (*store.KeyRing, error) {
 		return nil, usageError{errors.New("there is no key ring. Make one with `carillon key-ring init --out carillon.keyring` and " +
 			"name it by --key-ring-file, CARILLON_KEY_RING_FILE or key_ring_file. Keep a copy apart from the database: without it a backup cannot be read")}
 	}
-	ring, err := store.ParseKeyRing(text)
+	ring, err := db.ParseKeyRing(text)
 	if err != nil {
 		return nil, usageError{err}
 	}
@@ -96,7 +96,7 @@ func (c *cli) sameDatabase() string {
 	var flags strings.Builder
 	for _, name := range []string{"config", "database-url", "key-ring-file"} {
 		if f := c.root.PersistentFlags().Lookup(name); f != nil && f.Changed {
-			flags.WriteString(" --" + name + " " + store.RedactURL(f.Value.String()))
+			flags.WriteString(" --" + name + " " + db.RedactURL(f.Value.String()))
 		}
 	}
 	return flags.String()

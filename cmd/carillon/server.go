@@ -28,6 +28,7 @@ import (
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/tenants"
 	"github.com/carillonhq/carillon/webhooks"
 )
@@ -51,7 +52,7 @@ type server struct {
 // serverParts is what a server gets besides its configuration.
 type serverParts struct {
 	log     *slog.Logger
-	keyRing *store.KeyRing
+	keyRing *db.KeyRing
 	demo    http.Handler // nil: none
 	tune    func(*delivery.Options)
 }
@@ -108,7 +109,7 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 // join makes this server one of the database's nodes. On SQLite it is the only
 // one, so that leases which are there were held by the life before.
 func (s *server) join(ctx context.Context) error {
-	if err := s.store.Join(ctx, store.Node{Name: s.cfg.Node(), Role: s.cfg.Role, Version: versionText()}); err != nil {
+	if err := s.store.Join(ctx, db.Node{Name: s.cfg.Node(), Role: s.cfg.Role, Version: versionText()}); err != nil {
 		return err
 	}
 	if s.store.Shared() {

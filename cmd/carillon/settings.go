@@ -13,7 +13,7 @@ import (
 
 	"github.com/carillonhq/carillon/channels/egress"
 	"github.com/carillonhq/carillon/delivery"
-	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/tenants"
 )
 
@@ -62,7 +62,7 @@ func (c *Config) serverSettings() []setting {
 			doc: "Address of the API, as host:port. `:8080` is every address of the machine."},
 		{key: "admin.listen", into: &c.AdminListen, check: addressOrOff(&c.AdminListen),
 			doc: "Address of `/metrics` and `/debug/pprof`, which need no key: keep it private. `off` switches it off."},
-		{key: "database.url", common: true, into: &c.DatabaseURL, check: c.checkDatabase, redacted: func() string { return store.RedactURL(c.DatabaseURL) },
+		{key: "database.url", common: true, into: &c.DatabaseURL, check: c.checkDatabase, redacted: func() string { return db.RedactURL(c.DatabaseURL) },
 			doc: "The database: the path of an SQLite file, which is made where it is missing, or `postgres://user:password@host/name`, which any number of servers may share. " +
 				"Several hosts, separated by commas, with `?target_session_attrs=read-write` find the primary of a cluster. A password is better kept in `PGPASSWORD` or `PGPASSFILE` than here."},
 		{key: "database.connections", into: &c.Connections, check: within(&c.Connections, 8, 1000),
@@ -163,8 +163,8 @@ var keywords = regexp.MustCompile(`(^|\s)(host|hostaddr|port|user|password|dbnam
 
 func (c *Config) checkDatabase() string {
 	switch scheme, _, ok := strings.Cut(c.DatabaseURL, "://"); {
-	case store.IsPostgres(c.DatabaseURL):
-		return store.CheckURL(c.DatabaseURL)
+	case db.IsPostgres(c.DatabaseURL):
+		return db.CheckURL(c.DatabaseURL)
 	case ok:
 		return fmt.Sprintf("has the scheme %q; give the path of an SQLite file, such as ./carillon.db or sqlite:./carillon.db, or postgres://", scheme)
 	case keywords.MatchString(c.DatabaseURL): // as a file it would be made, with a password for its name

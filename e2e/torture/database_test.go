@@ -15,6 +15,7 @@ import (
 
 	"github.com/carillonhq/carillon/e2e/toxic"
 	"github.com/carillonhq/carillon/store"
+	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/pgtest"
 )
 
@@ -68,7 +69,7 @@ func (s *sqlite) open(t testing.TB) *sql.DB {
 
 func (s *sqlite) check(t testing.TB, ring string) []string {
 	t.Helper()
-	keys, err := store.ReadKeyRing(ring)
+	keys, err := db.ReadKeyRing(ring)
 	require.NoError(t, err)
 	return checkStore(t, store.Options{URL: s.path, KeyRing: keys})
 }
@@ -120,7 +121,7 @@ func (p *postgres) open(t testing.TB) *sql.DB {
 
 func (p *postgres) check(t testing.TB, ring string) []string {
 	t.Helper()
-	keys, err := store.ReadKeyRing(ring)
+	keys, err := db.ReadKeyRing(ring)
 	require.NoError(t, err)
 	return checkStore(t, store.Options{URL: p.direct(), KeyRing: keys})
 }

@@ -1,0 +1,107 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/pressly/goose/v3"
+	"gorm.io/gorm"
+)
+
+// dialect is what SQLite and PostgreSQL do differently, apart from the statements
+// that have a text for each: those stand with whoever runs them, see Pick.
+type dialect interface {
+	connections
+	transactions
+	fmt.Stringer // names the database, without a password
+	kind() string
+	// shared: other nodes may work on the database at the same time.
+	shared() bool
+	migrator(log *slog.Logger) (*sql.DB, *goose.Provider, error)
+	// lockEngine makes this process the one that runs the engine; nil where nodes
+	// know of each other. serverRuns looks whether there is one.
+	lockEngine() (*flock.Flock, error)
+	serverRuns(nodes []Node, now time.Time) (bool, error)
+}
+
+// connections is how a database is reached.
+type connections interface {
+	// open opens the pools.
+	open(ctx context.Context, d *DB) error
+	// look asks the server what must be known before anything is opened.
+	look(ctx context.Context) error
+	dialector(pool *sql.DB) gorm.Dialector
+	// copying opens a pool whose statements may take as long as they take, and says
+	// how a snapshot begins on it.
+	copying() (pool *sql.DB, snapshot string, err error)
+	// readClock asks the database for its time; now tells it without asking, or the
+	// machine's where that is the same.
+	readClock(ctx context.Context, q Queryer) error
+	now() time.Time
+	// clockAhead is by how much the database's clock is ahead of the machine's.
+	clockAhead(ctx context.Context, q Queryer) (time.Duration, error)
+}
+
+// transactions is how they begin, fail and end.
+type transactions interface {
+	// begin starts a transaction that will write.
+	begin() string
+	// writers is how many transactions run at a time.
+	writers() int
+	// prepares: a statement is prepared once for a connection. Where it is not, the
+	// driver does so by itself.
+	prepares() bool
+	faults
+	// whole tells whether a transaction can be committed as it is.
+	whole(t *Tx) error
+	// overwriting switches whether what is removed is overwritten in the file.
+	overwriting(t *Tx, on bool) error
+	// flush removes old versions of pages from the files; false: a reader is in the
+	// way.
+	flush(ctx context.Context, d *DB) (done bool, err error)
+}
+
+// faults tells what an error of the database means.
+type faults interface {
+	// unable: the database, not a statement, is at fault.
+	unable(err error) bool
+	// again: the transaction was undone for the sake of another; it may be repeated.
+	again(err error) bool
+	// raced: another node took a unique key at the same moment.
+	raced(err error) bool
+	// unusable: after a rollback for a reason, the connection is of no use any more.
+	// worth: the rollback's own error is worth a line in the log.
+	afterRollback(failed, reason error) (unusable, worth bool)
+}
+
+// The kinds of database, as files and people call them.
+const (
+	SQLite   = "sqlite"
+	Postgres = "postgres"
+)
+
+// IsPostgres tells whether a database URL names PostgreSQL.
+func IsPostgres(url string) bool {
+	return strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://")
+}
+
+func dialectOf(o Options) (dialect, error) {
+	if IsPostgres(o.URL) {
+		return newPostgres(o)
+	}
+	return newSQLite(o), nil
+}
+
+// Pick is for statements that have a text for each kind of database: it returns
+// the one for this database.
+func Pick[T any](d *DB, sqlite, postgres T) T {
+	if d.Kind() == Postgres {
+		return postgres
+	}
+	return sqlite
+}

@@ -1,0 +1,342 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/carillonhq/carillon/ids"
+)
+
+// Node is a process on the database.
+type Node struct {
+	Number    int
+	Name      string
+	Role      string // all, api or worker; command for what runs beside the servers
+	Version   string
+	StartedAt time.Time
+	BeatAt    time.Time
+}
+
+const (
+	// beatEvery is how often a node says that it lives, and DeadAfter how long the
+	// others wait for it before they take over what it had in hand.
+	beatEvery = time.Second
+	DeadAfter = 6 * time.Second
+	// beatWithin bounds one beat, so that a lost connection is noticed in time.
+	beatWithin = 2 * time.Second
+	// ahead is how much later than its last beat a node makes ids at most.
+	ahead = 5 * time.Minute
+)
+
+// nodes is this process's place among the nodes of a database.
+type nodes struct {
+	db       *DB
+	info     Node
+	token    atomic.Int64              // of this life; 0: not joined
+	lastBeat atomic.Pointer[time.Time] // when the last beat that was taken began
+	seen     map[int]observation       // by the beat's loop alone
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+	takeOver func(ctx context.Context, node int) (rows int, err error)
+	*hints
+}
+
+// TakeOver says how what a dead node had in hand is taken over. It is called before
+// Join.
+func (n *nodes) TakeOver(f func(ctx context.Context, node int) (rows int, err error)) { n.takeOver = f }
+
+// Life tells this life of the process from all others that have joined; 0: it has
+// not joined.
+func (n *nodes) Life() int64 { return n.token.Load() }
+
+// Join makes this process one of the nodes: it leases a node number, from which
+// the store's ids are made from then on, and on PostgreSQL beats until Close.
+func (n *nodes) Join(ctx context.Context, info Node) error {
+	n.info = info
+	if err := n.register(ctx); err != nil {
+		return fmt.Errorf("join the nodes: %w", err)
+	}
+	if !n.db.Shared() {
+		return nil
+	}
+	loop, stop := context.WithCancel(context.Background())
+	n.stop = stop
+	n.running.Go(func() { n.beatLoop(loop) })
+	n.run(loop, &n.running)
+	return nil
+}
+
+// leave gives the number back.
+func (n *nodes) leave() {
+	token := n.token.Load()
+	if token == 0 {
+		return
+	}
+	if n.stop != nil {
+		n.stop()
+		n.running.Wait()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), beatWithin)
+	defer cancel()
+	_, _ = n.db.writes.ExecContext(ctx, "UPDATE nodes SET token=0, horizon=? WHERE id=? AND token=?",
+		Millis(n.db.Now().Add(time.Second)), n.db.IDs().Node(), token)
+}
+
+// register takes a free node number. A number that was used last is taken last,
+// and ids go on behind the last that its holder before may have made.
+func (n *nodes) register(ctx context.Context) error {
+	token := int64(ids.NewGenerator(rand.IntN(ids.MaxNode), time.Now).Next()) //nolint:gosec // no secret: it tells one life from the next
+	var (
+		number int
+		floor  int64
+	)
+	began := time.Now()
+	err := n.db.Change(ctx, func(t *Tx) error {
+		if err := t.Lock(0, "nodes"); err != nil {
+			return err
+		}
+		var err error
+		if number, floor, err = n.freeNumber(t); err != nil {
+			return err
+		}
+		now := n.db.Now()
+		return t.Exec(`INSERT INTO nodes (id,token,name,role,version,started_at,beat_at,horizon) VALUES (?,?,?,?,?,?,?,?)
+ ON CONFLICT (id) DO UPDATE SET token=excluded.token, name=excluded.name, role=excluded.role, version=excluded.version,
+ started_at=excluded.started_at, beat_at=excluded.beat_at, horizon=excluded.horizon`,
+			number, token, n.info.Name, n.info.Role, n.info.Version, Millis(now), Millis(now), Millis(now.Add(ahead)))
+	})
+	if err != nil {
+		return err
+	}
+	n.db.IDs().Assign(number, FromMillis(floor))
+	n.token.Store(token)
+	n.lastBeat.Store(&began)
+	return nil
+}
+
+// freeNumber picks a number that nobody holds. On SQLite the server has number 0.
+func (n *nodes) freeNumber(t *Tx) (number int, floor int64, err error) {
+	if !n.db.Shared() && n.info.Role != RoleCommand {
+		_, err := t.One("SELECT horizon FROM nodes WHERE id=0", nil, &floor)
+		return 0, min(floor, Millis(n.db.Now())), err
+	}
+	rows, err := t.Query("SELECT id,token,beat_at,horizon FROM nodes")
+	if err != nil {
+		return 0, 0, err
+	}
+	type held struct {
+		id, token, beat, horizon int64
+	}
+	list, err := Collect(rows, func(r *sql.Rows) (h held, err error) { return h, r.Scan(&h.id, &h.token, &h.beat, &h.horizon) })
+	if err != nil {
+		return 0, 0, err
+	}
+	used := map[int64]bool{}
+	oldest := held{id: -1}
+	gone := Millis(n.db.Now().Add(-ahead))
+	for _, h := range list {
+		used[h.id] = true
+		free := h.token == 0 || h.beat < gone
+		if free && (oldest.id < 0 || h.beat < oldest.beat) {
+			oldest = h
+		}
+	}
+	for id := int64(1); id <= ids.MaxNode; id++ {
+		if !used[id] {
+			return int(id), 0, nil
+		}
+	}
+	if oldest.id < 0 {
+		return 0, 0, fmt.Errorf("all %d node numbers are taken", ids.MaxNode)
+	}
+	return int(oldest.id), oldest.horizon, nil
+}
+
+// RoleCommand is the role of a program beside the servers.
+const RoleCommand = "command"
+
+// Alive tells whether this node may begin to send: whether it has beaten so lately
+// that no other node can have taken over what it has in hand.
+func (n *nodes) Alive() bool {
+	if n.stop == nil {
+		return true // alone
+	}
+	return silence(*n.lastBeat.Load(), time.Now()) < DeadAfter-beatEvery
+}
+
+// silence is the time since a beat, by whichever of the machine's clocks says
+// more: the monotonic one stands still while the machine sleeps, the other may be
+// set. Times without a monotonic reading have only the other.
+func silence(beat, now time.Time) time.Duration {
+	return max(now.Sub(beat), now.Round(0).Sub(beat.Round(0)))
+}
+
+func (n *nodes) beatLoop(ctx context.Context) {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	silent := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := n.beat(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil && !silent:
+			n.db.Log().Warn("this node cannot reach the database; it sends nothing until it can", "error", err)
+		case err == nil && silent:
+			n.db.Log().Info("this node reaches the database again")
+		}
+		silent = err != nil
+	}
+}
+
+// beat says that this node lives, and looks for those that do not.
+func (n *nodes) beat(ctx context.Context) error {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, beatWithin)
+	defer cancel()
+	if err := n.db.dialect.readClock(ctx, n.db.writes); err != nil {
+		return err
+	}
+	now := n.db.Now()
+	r, err := n.db.writes.ExecContext(ctx, "UPDATE nodes SET beat_at=?, horizon=? WHERE id=? AND token=?",
+		Millis(now), Millis(now.Add(ahead)), n.db.IDs().Node(), n.token.Load())
+	if err != nil {
+		return err
+	}
+	beaten, err := r.RowsAffected()
+	if err != nil {
+		return err
+	}
+	if beaten == 0 {
+		// The others have given this node up. What it had in hand is theirs; it
+		// begins anew with another number, which tells its leases apart.
+		n.db.Log().Warn("this node was silent for so long that the others have taken over its work; it joins anew")
+		return n.register(ctx)
+	}
+	n.lastBeat.Store(&began)
+	return n.reapDead(ctx, now)
+}
+
+// observation is what was last seen of another node.
+type observation struct {
+	token, beat int64
+	since       time.Time
+}
+
+// reapDead takes over what nodes had in hand that do not beat any more. They must
+// have stood still before this node's eyes as well: when the database's clock is
+// set forward, all of them look as if they were dead.
+func (n *nodes) reapDead(ctx context.Context, now time.Time) error {
+	rows, err := n.db.writes.QueryContext(ctx, "SELECT id,token,beat_at,name FROM nodes WHERE token<>0")
+	if err != nil {
+		return err
+	}
+	type dead struct {
+		id    int
+		token int64
+		name  string
+	}
+	var list []dead
+	seen := map[int]observation{}
+	if _, err := Collect(rows, func(r *sql.Rows) (none struct{}, err error) {
+		var (
+			d  dead
+			at observation
+		)
+		err = r.Scan(&d.id, &at.token, &at.beat, &d.name)
+		d.token, at.since = at.token, time.Now()
+		if old := n.seen[d.id]; old.token == at.token && old.beat == at.beat {
+			at.since = old.since
+		}
+		seen[d.id] = at
+		if at.beat < Millis(now.Add(-DeadAfter)) && time.Since(at.since) >= DeadAfter-2*beatEvery {
+			list = append(list, d)
+		}
+		return none, err
+	}); err != nil {
+		return err
+	}
+	n.seen = seen
+	for _, d := range list {
+		// From here on it cannot beat under this number, and finds out.
+		r, err := n.db.writes.ExecContext(ctx, "UPDATE nodes SET token=0 WHERE id=? AND token=? AND beat_at<?", d.id, d.token, Millis(now.Add(-DeadAfter)))
+		if err != nil {
+			return err
+		}
+		if taken, err := r.RowsAffected(); err != nil || taken == 0 {
+			continue // it came back, or another node was faster
+		}
+		rows := 0
+		if n.takeOver != nil {
+			rows, err = n.takeOver(context.WithoutCancel(ctx), d.id)
+		}
+		args := []any{"gone", d.name, "number", d.id, "deliveries", rows}
+		if err != nil {
+			args = append(args, "error", err)
+		}
+		n.db.Log().Warn("a node is gone; what it had in hand is taken over", args...)
+	}
+	return nil
+}
+
+// Nodes lists those that are there.
+func (n *nodes) Nodes(ctx context.Context) ([]Node, error) {
+	rows, err := n.db.lists.QueryContext(ctx, "SELECT id,name,role,version,started_at,beat_at FROM nodes WHERE token<>0 ORDER BY id")
+	if err != nil {
+		return nil, err
+	}
+	return Collect(rows, func(r *sql.Rows) (x Node, err error) {
+		var started, beat int64
+		err = r.Scan(&x.Number, &x.Name, &x.Role, &x.Version, &started, &beat)
+		x.StartedAt, x.BeatAt = FromMillis(started), FromMillis(beat)
+		return x, err
+	})
+}
+
+// TakeDuty makes background work this node's for a while: false while it is
+// another's.
+func (n *nodes) TakeDuty(ctx context.Context, name string, every time.Duration) (bool, error) {
+	var mine bool
+	err := n.db.Do(ctx, 1, func(t *Tx) error {
+		now := n.db.Now()
+		taken, err := t.Affect(`INSERT INTO duties (name,until) VALUES (?,?)
+ ON CONFLICT (name) DO UPDATE SET until=excluded.until WHERE duties.until<=?`, name, Millis(now.Add(every)), Millis(now))
+		mine = taken == 1
+		return err
+	})
+	return mine, err
+}
+
+// Dead tells whether the node has been silent for so long that the others take
+// its work.
+func (n Node) Dead(now time.Time) bool { return now.Sub(n.BeatAt) > DeadAfter }
+
+// ServerRuns tells whether a server works on the database: one of the nodes that
+// beats, or that holds the lock of the file.
+func (n *nodes) ServerRuns(list []Node) (bool, error) {
+	return n.db.dialect.serverRuns(list, n.db.Now())
+}
+
+// NoServers refuses to go on while a server runs on a database that nodes share.
+func (n *nodes) NoServers(ctx context.Context, q Queryer) error {
+	var name string
+	err := q.QueryRowContext(ctx, "SELECT name FROM nodes WHERE token<>0 AND role<>? AND beat_at>? ORDER BY id LIMIT 1",
+		RoleCommand, Millis(n.db.Now().Add(-DeadAfter))).Scan(&name)
+	switch {
+	case IsNoRows(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for servers: %w", err)
+	}
+	return fmt.Errorf("a server (node %s) runs on %s; stop all servers first", name, n.db.Database())
+}

@@ -1,0 +1,192 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+	gormsqlite "gorm.io/driver/sqlite"
+	"gorm.io/gorm"
+	"modernc.org/sqlite" // the driver: pure Go, so the binary stays static
+)
+
+// sqliteFile is the database inside: one file, one writer, many readers.
+type sqliteFile struct {
+	path    string
+	peek    bool // leave it as it is
+	machine func() time.Time
+}
+
+func newSQLite(o Options) *sqliteFile {
+	return &sqliteFile{path: strings.TrimPrefix(o.URL, "sqlite:"), peek: o.Peek, machine: o.Machine}
+}
+
+// The pragmas, with their reasons: WAL lets readers work beside the writer;
+// synchronous=FULL makes a commit survive a power cut, which is what a 202
+// promises; busy_timeout covers the CLI beside a running server; secure_delete
+// overwrites what is removed, so that it cannot be read from the file.
+const pragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&" + durable +
+	"&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)&_pragma=secure_delete(ON)"
+
+const durable = "_pragma=synchronous(FULL)"
+
+// peekPragmas change nothing of the file.
+const peekPragmas = "_pragma=busy_timeout(10000)&_pragma=temp_store(MEMORY)"
+
+const sqliteReaders = 4
+
+func (f *sqliteFile) dsn() string {
+	how := pragmas
+	if f.peek {
+		how = peekPragmas
+	}
+	return "file:" + (&url.URL{Path: f.path}).EscapedPath() + "?" + how
+}
+
+func (f *sqliteFile) open(_ context.Context, d *DB) (err error) {
+	if f.peek {
+		if _, err := os.Stat(f.path); err != nil {
+			return fmt.Errorf("open the database: %w", err)
+		}
+	} else if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
+		return fmt.Errorf("create the folder of the database: %w", err)
+	}
+	if d.writes, err = f.openWriter(); err != nil {
+		return err
+	}
+	d.writes.SetMaxOpenConns(2) // the writer's own, and one for migrations and backups
+	for _, pool := range []**sql.DB{&d.reads, &d.lists} {
+		if *pool, err = sql.Open("sqlite", f.dsn()+"&_pragma=query_only(1)"); err != nil {
+			return fmt.Errorf("open the database: %w", err)
+		}
+		(*pool).SetMaxOpenConns(sqliteReaders)
+		(*pool).SetMaxIdleConns(sqliteReaders)
+	}
+	return nil
+}
+
+func (f *sqliteFile) openWriter() (*sql.DB, error) {
+	if !f.peek {
+		if err := private(f.path); err != nil {
+			return nil, err
+		}
+	}
+	db, err := sql.Open("sqlite", f.dsn()+"&_txlock=immediate")
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	return db, nil
+}
+
+func (f *sqliteFile) look(context.Context) error { return nil }
+
+func (f *sqliteFile) dialector(db *sql.DB) gorm.Dialector {
+	return gormsqlite.New(gormsqlite.Config{Conn: db})
+}
+
+// copying begins a snapshot with the first read.
+func (f *sqliteFile) copying() (pool *sql.DB, snapshot string, err error) {
+	pool, err = f.openWriter()
+	return pool, "BEGIN", err
+}
+
+// The clock of the file is the machine's.
+func (f *sqliteFile) readClock(context.Context, Queryer) error                   { return nil }
+func (f *sqliteFile) now() time.Time                                             { return f.machine() }
+func (f *sqliteFile) clockAhead(context.Context, Queryer) (time.Duration, error) { return 0, nil }
+
+func (f *sqliteFile) kind() string    { return SQLite }
+func (f *sqliteFile) shared() bool    { return false }
+func (f *sqliteFile) begin() string   { return "BEGIN IMMEDIATE" }
+func (f *sqliteFile) writers() int    { return 1 }
+func (f *sqliteFile) prepares() bool  { return true }
+func (f *sqliteFile) whole(*Tx) error { return nil }
+func (f *sqliteFile) String() string  { return f.path }
+
+// unable knows SQLITE_BUSY, READONLY, IOERR, FULL and CANTOPEN.
+func (f *sqliteFile) unable(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && slices.Contains([]int{5, 8, 10, 13, 14}, e.Code()&0xff)
+}
+
+// One writer: nobody is in its way.
+func (f *sqliteFile) again(error) bool { return false }
+func (f *sqliteFile) raced(error) bool { return false }
+
+// afterRollback: on a full disk SQLite has rolled back already, and has nothing
+// left to undo.
+func (f *sqliteFile) afterRollback(failed, _ error) (unusable, worth bool) {
+	return false, failed != nil && !strings.Contains(failed.Error(), "no transaction is active")
+}
+
+// File is the path of the SQLite file; false: it is another kind of database.
+func (d *DB) File() (path string, ok bool) {
+	f, ok := d.dialect.(*sqliteFile)
+	if !ok {
+		return "", false
+	}
+	return f.path, true
+}
+
+// OpenLikeServer opens an SQLite file with the settings of a server, but for those
+// that would change the file.
+func OpenLikeServer(path string) (*sql.DB, error) {
+	f := &sqliteFile{path: path, peek: true}
+	return sql.Open("sqlite", f.dsn()+"&"+durable)
+}
+
+func (f *sqliteFile) lockPath() string { return f.path + ".engine.lock" }
+
+// private creates the file readable by its owner alone: it holds device tokens.
+func private(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the operator chooses the path
+	if err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	return f.Close()
+}
+
+func (f *sqliteFile) lockEngine() (*flock.Flock, error) {
+	path := f.lockPath()
+	l := flock.New(path, flock.SetPermissions(0o600))
+	// Whoever looks whether a server runs takes it for a moment.
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	ok, err := l.TryLockContext(ctx, 20*time.Millisecond)
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	if !ok {
+		holder, _ := os.ReadFile(path) //nolint:gosec // beside the database
+		pid := strings.TrimSpace(string(holder))
+		if pid == "" {
+			pid = "unknown"
+		}
+		return nil, fmt.Errorf("another server (pid %s) runs on %s; stop it first, or give this one its own database", pid, f.path)
+	}
+	return l, os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600)
+}
+
+// serverRuns asks the lock, since a server that was killed leaves its row.
+func (f *sqliteFile) serverRuns([]Node, time.Time) (bool, error) {
+	path := f.lockPath()
+	if _, err := os.Stat(path); err != nil {
+		return false, nil //nolint:nilerr // no server has ever run
+	}
+	// A shared lock for a moment; a server that starts just then tries again.
+	l := flock.New(path)
+	free, err := l.TryRLock()
+	if err != nil || !free {
+		return err == nil, err
+	}
+	return false, l.Unlock()
+}

@@ -1,0 +1,93 @@
+// Package doctor looks whether a database is sound, and counts what it holds.
+package doctor
+
+import (
+	"context"
+	"time"
+
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/store/db"
+	"github.com/carillonhq/carillon/store/registers"
+)
+
+// Doctor looks at a database.
+type Doctor struct {
+	db        *db.DB
+	registers *registers.Registers
+}
+
+// New makes the doctor of a database.
+func New(d *db.DB, r *registers.Registers) *Doctor { return &Doctor{db: d, registers: r} }
+
+// Diagnosis is what there is to know of the health of a database. It holds facts:
+// what they mean is said elsewhere.
+type Diagnosis struct {
+	Database string // without its password
+	Kind     string // sqlite or postgres
+	Schema   db.SchemaFacts
+	// KeyRing is why the key ring does not open what the database holds; nil: it
+	// does, or there is nothing, or none was given.
+	KeyRing error
+	// Broken are the invariants that do not hold.
+	Broken []Violation
+	Depths Depths
+	Pause  delivery.Pause
+	Nodes  []db.Node
+	// Running tells whether a server runs: one that beats, or that holds the lock of
+	// the file.
+	Running  bool
+	BackupAt time.Time // of the newest backup that is known of; zero: none is
+	// ClockAhead is by how much the database's clock is ahead of this machine's.
+	ClockAhead time.Duration
+	SQLite     *SQLiteFacts
+	Postgres   *PostgresFacts
+	// Unknown are the looks that failed.
+	Unknown []UnknownFact
+}
+
+// UnknownFact is something that could not be found out.
+type UnknownFact struct {
+	What string
+	Err  error
+}
+
+// Examine looks at everything; deep: also at every page of an SQLite file, which
+// takes as long as reading it. Peek is enough for it, and nothing is changed.
+func (s *Doctor) Examine(ctx context.Context, deep bool) Diagnosis {
+	d := Diagnosis{Database: s.db.Database(), Kind: s.db.Kind()}
+	try := func(what string, look func() error) bool {
+		err := look()
+		if err != nil {
+			d.Unknown = append(d.Unknown, UnknownFact{What: what, Err: err})
+		}
+		return err == nil
+	}
+	if path, ok := s.db.File(); ok {
+		d.SQLite = &SQLiteFacts{Free: -1}
+		try("the settings of SQLite", func() error { return s.sqlite(ctx, path, d.SQLite, deep) })
+	} else {
+		d.Postgres = &PostgresFacts{}
+		try("the settings of PostgreSQL", func() error { return s.postgres(ctx, d.Postgres) })
+		try("the database's clock", func() (err error) { d.ClockAhead, err = s.db.ClockAhead(ctx); return err })
+	}
+	if !try("the schema version", func() (err error) { d.Schema, err = s.db.Schema(ctx); return err }) || d.Schema.Have < d.Schema.Want {
+		return d // what follows needs today's tables
+	}
+	try("who runs", func() (err error) {
+		if d.Nodes, err = s.db.Nodes(ctx); err == nil {
+			d.Running, err = s.db.ServerRuns(d.Nodes)
+		}
+		return err
+	})
+	if s.db.KeyRing() != nil {
+		d.KeyRing = s.db.CheckKeyRing(ctx)
+	}
+	try("the facts about the installation", func() error {
+		all, err := registers.Facts(ctx, s.db.Reads())
+		d.Pause, d.BackupAt = registers.PauseOf(all), all[registers.FactBackup].At
+		return err
+	})
+	try("the invariants", func() (err error) { d.Broken, err = s.Check(ctx, true); return err })
+	try("the queue", func() (err error) { d.Depths, err = s.Depths(ctx); return err })
+	return d
+}

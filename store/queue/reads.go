@@ -1,0 +1,277 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"gorm.io/gorm"
+
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/store/db"
+)
+
+// reads are for whoever asks what became of notifications and deliveries.
+type reads struct {
+	db      *db.DB
+	targets *targets
+}
+
+// Notification implements delivery.Reader.
+func (s *reads) Notification(ctx context.Context, tenant, id ids.ID) (delivery.NotificationView, error) {
+	list, err := s.notifications(ctx, tenant, `n.id=?`, id, 1)
+	if err != nil {
+		return delivery.NotificationView{}, err
+	}
+	if len(list) == 0 {
+		return delivery.NotificationView{}, problem.New(problem.NotFound, "There is no such notification.")
+	}
+	v := list[0]
+	if v.Skips, err = s.skips(ctx, tenant, id); err != nil {
+		return v, err
+	}
+	if !v.Sensitive {
+		v.Content, err = s.targets.Content(ctx, tenant, id)
+		if problem.CodeOf(err) == problem.NotFound {
+			err = nil // nobody needed it, or its time is over
+		}
+	}
+	return v, err
+}
+
+func (s *reads) notifications(ctx context.Context, tenant ids.ID, where string, arg any, limit int) ([]delivery.NotificationView, error) {
+	const query = `SELECT n.id,n.type,n.created_at,n.send_at,n.flags FROM notifications n WHERE n.tenant_id=? AND `
+	rows, err := s.db.Lists().QueryContext(ctx, query+where+` ORDER BY n.id DESC LIMIT ?`, tenant, arg, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read notifications: %w", err)
+	}
+	list, err := db.Collect(rows, func(r *sql.Rows) (v delivery.NotificationView, err error) {
+		var (
+			created, at int64
+			flags       int
+		)
+		err = r.Scan(&v.ID, &v.Type, &created, &at, &flags)
+		v.CreatedAt, v.SendAt = db.FromMillis(created), db.FromMillis(at)
+		v.Sensitive, v.Canceled, v.Scheduled = flags&flagSensitive != 0, flags&flagCanceled != 0, flags&flagScheduled != 0
+		return v, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		if list[i].Counts, err = s.counts(ctx, tenant, list[i].ID); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func (s *reads) counts(ctx context.Context, tenant, notification ids.ID) (map[delivery.State]int, error) {
+	counts := map[delivery.State]int{}
+	err := s.db.Each(ctx, func(r *sql.Rows) error {
+		var (
+			state delivery.State
+			n     int
+		)
+		err := r.Scan(&state, &n)
+		counts[state] = n
+		return err
+	}, "SELECT state,count(*) FROM deliveries WHERE tenant_id=? AND notification_id=? GROUP BY state", tenant, notification)
+	return counts, err
+}
+
+func (s *reads) skips(ctx context.Context, tenant, notification ids.ID) ([]delivery.Skip, error) {
+	var out []delivery.Skip
+	err := s.db.Each(ctx, func(r *sql.Rows) error {
+		var k delivery.Skip
+		err := r.Scan(&k.User, &k.Target, &k.Channel, &k.Reason)
+		out = append(out, k)
+		return err
+	}, `SELECT coalesce(u.external_id,''),k.target_id,k.channel,k.reason FROM skips k
+ LEFT JOIN users u ON u.tenant_id=k.tenant_id AND u.id=k.user_id WHERE k.tenant_id=? AND k.notification_id=? ORDER BY k.n LIMIT 1000`, tenant, notification)
+	return out, err
+}
+
+// UserNotifications implements delivery.Reader.
+func (s *reads) UserNotifications(ctx context.Context, tenant ids.ID, user string, after ids.ID, limit int) ([]delivery.NotificationView, error) {
+	if after == 0 {
+		after = 1<<63 - 1
+	}
+	rows, err := s.db.Lists().QueryContext(ctx, `SELECT DISTINCT notification_id FROM (
+ SELECT notification_id FROM deliveries WHERE tenant_id=?1 AND user_id=(SELECT id FROM users WHERE tenant_id=?1 AND external_id=?2) AND notification_id<?3
+ UNION SELECT notification_id FROM skips WHERE tenant_id=?1 AND user_id=(SELECT id FROM users WHERE tenant_id=?1 AND external_id=?2) AND notification_id<?3) AS seen
+ ORDER BY notification_id DESC LIMIT ?4`, tenant, user, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	list, err := db.Collect(rows, db.ScanID)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, nil
+	}
+	in, err := json.Marshal(list)
+	if err != nil {
+		return nil, err
+	}
+	views, err := s.notifications(ctx, tenant, "n.id IN (SELECT CAST(x.value AS BIGINT) FROM json_each(?) x)", string(in), limit)
+	if err != nil {
+		return nil, err
+	}
+	for i := range views {
+		all, err := s.skips(ctx, tenant, views[i].ID)
+		if err != nil {
+			return nil, err
+		}
+		views[i].Skips = slices.DeleteFunc(all, func(k delivery.Skip) bool { return k.User != user })
+	}
+	return views, nil
+}
+
+const viewColumns = rowColumns + `,coalesce(u.external_id,''),coalesce(x.app,''),
+ d.att_at,d.att_ms,d.att_outcome,d.att_status,d.att_ambiguous,d.att_code,d.att_detail,d.att_provider_id`
+
+func (s *reads) views(ctx context.Context, tenant ids.ID) *gorm.DB {
+	return s.db.Gorm(ctx).Table("deliveries d").Select(viewColumns).
+		Joins("LEFT JOIN users u ON u.tenant_id=d.tenant_id AND u.id=d.user_id").
+		Joins("LEFT JOIN devices x ON x.id=d.target_id AND d.channel<4").
+		Where("d.tenant_id=?", tenant)
+}
+
+func scanView(r *sql.Rows) (delivery.View, error) {
+	var (
+		v     delivery.View
+		at    int64
+		ms    int64
+		a     = &v.Last
+		owner string
+	)
+	d, err := scanRow(r, &owner, &v.App, &at, &ms, &a.Outcome, &a.Status, &a.Ambiguous, &a.Code, &a.Detail, &a.ProviderID)
+	if err != nil {
+		return v, err
+	}
+	a.Number, a.At, a.Duration = d.Attempts, db.FromMillis(at), time.Duration(ms)*time.Millisecond
+	v.Notification, v.Target, v.Channel, v.User = d.Notification, d.Target, d.Channel, owner
+	v.State, v.Reason, v.ExpiresAt, v.HoldID = d.State, d.Reason, d.ExpiresAt.UTC(), d.HoldID
+	v.Round, v.Spent, v.Takeovers, v.Unknown = d.Round, d.Spent, d.Takeovers, d.Unknown
+	v.CreatedAt, v.UpdatedAt = d.Notification.Time(), d.UpdatedAt.UTC()
+	if v.State == delivery.Pending {
+		v.DueAt = d.DueAt.UTC()
+	}
+	return v, nil
+}
+
+// Delivery implements delivery.Reader.
+func (s *reads) Delivery(ctx context.Context, tenant, notification, target ids.ID) (delivery.View, error) {
+	list, err := s.list(s.views(ctx, tenant).Where("d.notification_id=? AND d.target_id=?", notification, target))
+	if err != nil {
+		return delivery.View{}, err
+	}
+	if len(list) == 0 {
+		return delivery.View{}, problem.New(problem.NotFound, "There is no such delivery.")
+	}
+	v := list[0]
+	err = s.db.Each(ctx, func(r *sql.Rows) error {
+		var (
+			a      delivery.Attempt
+			at, ms int64
+		)
+		err := r.Scan(&a.Number, &at, &ms, &a.Outcome, &a.Status, &a.Ambiguous, &a.Code, &a.Detail, &a.ProviderID)
+		a.At, a.Duration = db.FromMillis(at), time.Duration(ms)*time.Millisecond
+		v.Attempts = append(v.Attempts, a)
+		return err
+	}, `SELECT number,at,ms,outcome,status,ambiguous,code,detail,provider_id FROM attempts
+ WHERE tenant_id=? AND notification_id=? AND target_id=? ORDER BY number`, tenant, notification, target)
+	if v.Last.Number > 0 {
+		v.Attempts = append(v.Attempts, v.Last)
+	}
+	return v, err
+}
+
+func (s *reads) list(q *gorm.DB) ([]delivery.View, error) {
+	rows, err := q.Rows()
+	if err != nil {
+		return nil, fmt.Errorf("read deliveries: %w", err)
+	}
+	return db.Collect(rows, scanView)
+}
+
+// Deliveries implements delivery.Reader.
+func (s *reads) Deliveries(ctx context.Context, tenant ids.ID, q delivery.Query) ([]delivery.View, error) {
+	g := filtered(s.views(ctx, tenant), q)
+	if q.After.Notification != 0 {
+		g = g.Where("(d.notification_id<? OR (d.notification_id=? AND d.target_id<?))", q.After.Notification, q.After.Notification, q.After.Target)
+	}
+	if !q.Since.IsZero() {
+		g = g.Where("d.notification_id>=?", ids.Before(q.Since))
+	}
+	if !q.Until.IsZero() {
+		g = g.Where("d.notification_id<?", ids.Before(q.Until))
+	}
+	return s.list(g.Order("d.notification_id DESC, d.target_id DESC").Limit(q.Limit))
+}
+
+// DeadLetters implements delivery.Reader.
+func (s *reads) DeadLetters(ctx context.Context, tenant ids.ID, q delivery.Query) ([]delivery.View, error) {
+	q.State = delivery.Dead
+	g := filtered(s.views(ctx, tenant), q).Where("d.state=6") // the literal lets SQLite use the index of dead letters
+	if !q.After.At.IsZero() {
+		at := db.Millis(q.After.At)
+		g = g.Where("(d.updated_at<? OR (d.updated_at=? AND (d.notification_id,d.target_id)<(?,?)))", at, at, q.After.Notification, q.After.Target)
+	}
+	if !q.Since.IsZero() {
+		g = g.Where("d.updated_at>=?", db.Millis(q.Since))
+	}
+	if !q.Until.IsZero() {
+		g = g.Where("d.updated_at<?", db.Millis(q.Until))
+	}
+	return s.list(g.Order("d.updated_at DESC, d.notification_id DESC, d.target_id DESC").Limit(q.Limit))
+}
+
+func filtered(g *gorm.DB, q delivery.Query) *gorm.DB {
+	if q.Notification != 0 {
+		g = g.Where("d.notification_id=?", q.Notification)
+	}
+	if q.State != 0 {
+		g = g.Where("d.state=?", q.State)
+	}
+	if q.Reason != 0 {
+		g = g.Where("d.reason=?", q.Reason)
+	}
+	if q.Channel != 0 {
+		g = g.Where("d.channel=?", q.Channel)
+	}
+	if q.User != "" {
+		g = g.Where("d.user_id=(SELECT id FROM users WHERE tenant_id=d.tenant_id AND external_id=?)", q.User)
+	}
+	return g
+}
+
+// Stored implements delivery.Reader.
+func (s *reads) Stored(ctx context.Context, tenant ids.ID, i delivery.Idempotency) (delivery.Answer, bool, error) {
+	var (
+		hash    []byte
+		expires int64
+		a       = delivery.Answer{Replayed: true}
+	)
+	err := s.db.QueryRow(ctx, selectIdempotency, tenant, i.Principal, i.Route, i.Key).Scan(&hash, &a.Status, &a.Body, &expires)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return delivery.Answer{}, false, nil
+	case err != nil:
+		return delivery.Answer{}, false, fmt.Errorf("look up the idempotency key: %w", err)
+	case expires <= db.Millis(s.db.Now()):
+		return delivery.Answer{}, false, nil
+	case !bytes.Equal(hash, i.BodyHash[:]):
+		return delivery.Answer{}, false, errMismatch()
+	}
+	return a, true, nil
+}

@@ -1,0 +1,275 @@
+package registers
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/store/db"
+	"github.com/carillonhq/carillon/webhooks"
+)
+
+// endpointRegister keeps webhook endpoints.
+type endpointRegister struct {
+	db    *db.DB
+	holds Holds
+	bound boundTenants
+}
+
+// EndpointColumns are those that ScanEndpoint reads, of endpoints e and users u.
+const EndpointColumns = `e.id,e.user_id,coalesce(u.external_id,''),e.url,e.description,e.event_types,e.status,e.reason,e.created_at,e.updated_at`
+
+// sealedSecret is how a signing secret is written before it is sealed.
+type sealedSecret struct {
+	Key       []byte `json:"k"`
+	CreatedAt int64  `json:"c"`
+	ExpiresAt int64  `json:"x,omitempty"`
+}
+
+func sealSecrets(d *db.DB, tenant, id ids.ID, secrets []webhooks.Secret) ([]byte, error) {
+	list := make([]sealedSecret, len(secrets))
+	for i, x := range secrets {
+		list[i] = sealedSecret{Key: x.Key, CreatedAt: db.Millis(x.CreatedAt), ExpiresAt: db.Millis(x.ExpiresAt)}
+	}
+	plain, err := json.Marshal(list)
+	if err != nil {
+		return nil, err
+	}
+	return d.Seal(db.SealEndpoint, tenant, id, plain)
+}
+
+func openSecrets(d *db.DB, tenant, id ids.ID, sealed []byte) ([]webhooks.Secret, error) {
+	plain, err := d.Unseal(db.SealEndpoint, tenant, id, sealed)
+	if err != nil {
+		return nil, err
+	}
+	var list []sealedSecret
+	if err := json.Unmarshal(plain, &list); err != nil {
+		return nil, fmt.Errorf("read an endpoint's secrets: %w", err)
+	}
+	out := make([]webhooks.Secret, len(list))
+	for i, x := range list {
+		out[i] = webhooks.Secret{Key: x.Key, CreatedAt: db.FromMillis(x.CreatedAt), ExpiresAt: db.FromMillis(x.ExpiresAt)}
+	}
+	return out, nil
+}
+
+// SigningKeys opens the secrets of an endpoint and picks those that count.
+func SigningKeys(d *db.DB, tenant, id ids.ID, sealed []byte, now time.Time) ([][]byte, error) {
+	secrets, err := openSecrets(d, tenant, id, sealed)
+	return webhooks.Endpoint{Secrets: secrets}.SigningKeys(now), err
+}
+
+// CreateEndpoint implements webhooks.Store.
+func (s *endpointRegister) CreateEndpoint(ctx context.Context, e webhooks.Endpoint, actor string) error {
+	sealed, err := sealSecrets(s.db, e.Tenant, e.ID, e.Secrets)
+	if err != nil {
+		return err
+	}
+	types, err := json.Marshal(e.EventTypes)
+	if err != nil {
+		return err
+	}
+	defer s.bound.changed(e.Tenant)
+	return s.db.Change(ctx, func(t *db.Tx) error {
+		user, err := userOrNone(t, e.Tenant, e.User)
+		if err != nil {
+			return err
+		}
+		if err := t.Exec(`INSERT INTO endpoints (id,tenant_id,user_id,url,description,event_types,status,reason,sealed,created_at,updated_at)
+ VALUES (?,?,?,?,?,?,?,?,?,?,?)`, e.ID, e.Tenant, user, e.URL, e.Description, string(types), e.Status, e.StatusReason, sealed,
+			db.Millis(e.CreatedAt), db.Millis(e.UpdatedAt)); err != nil {
+			return err
+		}
+		return t.Audit(e.Tenant, actor, "endpoint.create", e.ID.Format(ids.Endpoint))
+	})
+}
+
+func userOrNone(t *db.Tx, tenant ids.ID, external string) (ids.ID, error) {
+	if external == "" {
+		return 0, nil
+	}
+	return User(t, tenant, external)
+}
+
+// UpdateEndpoint implements webhooks.Store.
+func (s *endpointRegister) UpdateEndpoint(ctx context.Context, e webhooks.Endpoint, was time.Time, actor string) error {
+	types, err := json.Marshal(e.EventTypes)
+	if err != nil {
+		return err
+	}
+	defer s.bound.changed(e.Tenant)
+	return s.db.Change(ctx, func(t *db.Tx) error {
+		if err := t.LockTenant(e.Tenant, false); err != nil {
+			return err
+		}
+		user, err := userOrNone(t, e.Tenant, e.User)
+		if err != nil {
+			return err
+		}
+		n, err := t.Affect(`UPDATE endpoints SET user_id=?, url=?, description=?, event_types=?, status=?, reason=?, updated_at=?
+ WHERE id=? AND tenant_id=? AND updated_at=?`,
+			user, e.URL, e.Description, string(types), e.Status, e.StatusReason, db.Millis(e.UpdatedAt), e.ID, e.Tenant, db.Millis(was))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return notUpdated(t, e.Tenant, e.ID)
+		}
+		h := delivery.Hold{Tenant: e.Tenant, Scope: delivery.HoldEndpoint, Subject: e.ID, Channel: channels.Webhook,
+			Reason: delivery.EndpointPaused, Detail: e.StatusReason, Since: e.UpdatedAt}
+		if e.Status == webhooks.Active {
+			err = s.holds.End(t, delivery.Hold{Tenant: e.Tenant, Scope: delivery.HoldEndpoint, Subject: e.ID}, delivery.Resume)
+		} else {
+			_, _, err = s.holds.Open(t, h)
+		}
+		if err != nil {
+			return err
+		}
+		return t.Audit(e.Tenant, actor, "endpoint.update", e.ID.Format(ids.Endpoint))
+	})
+}
+
+// notUpdated says why an endpoint was not as it had been read.
+func notUpdated(t *db.Tx, tenant, id ids.ID) error {
+	there, err := t.Count("SELECT count(*) FROM endpoints WHERE id=? AND tenant_id=?", id, tenant)
+	switch {
+	case err != nil:
+		return err
+	case there == 0:
+		return problem.New(problem.NotFound, "There is no such endpoint.")
+	}
+	return problem.New(problem.Conflict, "The endpoint was changed at the same moment; look at it and try again.")
+}
+
+// Endpoint implements webhooks.Store.
+func (s *endpointRegister) Endpoint(ctx context.Context, tenant, id ids.ID) (webhooks.Endpoint, error) {
+	var sealed []byte
+	row := s.db.Reads().QueryRowContext(ctx, `SELECT `+EndpointColumns+`, e.sealed FROM endpoints e LEFT JOIN users u ON u.tenant_id=e.tenant_id AND u.id=e.user_id
+ WHERE e.id=? AND e.tenant_id=?`, id, tenant)
+	e, err := ScanEndpoint(withMore{row, []any{&sealed}}, tenant)
+	if err != nil {
+		return e.Endpoint, db.NotFoundOr(err, "endpoint")
+	}
+	e.Secrets, err = openSecrets(s.db, tenant, id, sealed)
+	return e.Endpoint, err
+}
+
+// withMore scans further columns behind those that a scan function knows.
+type withMore struct {
+	db.Scanner
+	more []any
+}
+
+func (w withMore) Scan(into ...any) error { return w.Scanner.Scan(append(into, w.more...)...) }
+
+// Endpoints implements webhooks.Store.
+func (s *endpointRegister) Endpoints(ctx context.Context, tenant, after ids.ID, limit int) ([]webhooks.Endpoint, error) {
+	var out []webhooks.Endpoint
+	err := s.db.Each(ctx, func(rows *sql.Rows) error {
+		e, err := ScanEndpoint(rows, tenant)
+		out = append(out, e.Endpoint)
+		return err
+	}, `SELECT `+EndpointColumns+` FROM endpoints e LEFT JOIN users u ON u.tenant_id=e.tenant_id AND u.id=e.user_id
+ WHERE e.tenant_id=? AND e.id>? ORDER BY e.id LIMIT ?`, tenant, after, limit)
+	return out, err
+}
+
+// DeleteEndpoint implements webhooks.Store. Its unfinished deliveries find no
+// target when their turn comes and are dropped as gone.
+func (s *endpointRegister) DeleteEndpoint(ctx context.Context, tenant, id ids.ID, actor string) error {
+	return s.db.Change(ctx, func(t *db.Tx) error {
+		if err := t.LockTenant(tenant, false); err != nil {
+			return err
+		}
+		n, err := t.Affect("DELETE FROM endpoints WHERE id=? AND tenant_id=?", id, tenant)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return problem.New(problem.NotFound, "There is no such endpoint.")
+		}
+		if err := s.holds.End(t, delivery.Hold{Tenant: tenant, Scope: delivery.HoldEndpoint, Subject: id}, delivery.Resume); err != nil {
+			return err
+		}
+		return t.Audit(tenant, actor, "endpoint.delete", id.Format(ids.Endpoint))
+	})
+}
+
+// boundTenants knows which tenants have endpoints that are bound to a user. Most
+// have none, and need not be asked for each notification: on SQLite this process
+// is the only one that writes endpoints, and forgets what it knows when it does.
+type boundTenants struct {
+	mu      sync.Mutex
+	known   map[ids.ID]bool
+	changes int
+}
+
+func (b *boundTenants) get(tenant ids.ID) (bound, known bool, changes int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	bound, known = b.known[tenant]
+	return bound, known, b.changes
+}
+
+// put keeps what was read, unless something has changed since changes.
+func (b *boundTenants) put(tenant ids.ID, bound bool, changes int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.known == nil {
+		b.known = map[ids.ID]bool{}
+	}
+	if changes == b.changes {
+		b.known[tenant] = bound
+	}
+}
+
+// changed is called after a change is committed, before its maker is answered.
+func (b *boundTenants) changed(tenant ids.ID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.changes++
+	delete(b.known, tenant)
+}
+
+// HasBound tells whether any endpoint of a tenant is bound to a user.
+func (s *endpointRegister) HasBound(ctx context.Context, tenant ids.ID) (bool, error) {
+	bound, known, changes := s.bound.get(tenant)
+	if s.db.Shared() {
+		return true, nil // another node may have made one just now
+	}
+	if known {
+		return bound, nil
+	}
+	err := s.db.Reads().QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM endpoints INDEXED BY endpoints_user WHERE tenant_id=? AND user_id<>0)", tenant).Scan(&bound)
+	if err == nil {
+		s.bound.put(tenant, bound, changes)
+	}
+	return bound, err
+}
+
+// BoundChanged is called after an endpoint was changed otherwise.
+func (s *endpointRegister) BoundChanged(tenant ids.ID) { s.bound.changed(tenant) }
+
+// ScanEndpoint reads an endpoint, without its secrets.
+func ScanEndpoint(r db.Scanner, tenant ids.ID) (delivery.BoundEndpoint, error) {
+	var (
+		e                = delivery.BoundEndpoint{}
+		types            string
+		created, updated int64
+	)
+	e.Tenant = tenant
+	err := r.Scan(&e.ID, &e.UserID, &e.User, &e.URL, &e.Description, &types, &e.Status, &e.StatusReason, &created, &updated)
+	if err != nil {
+		return e, err
+	}
+	e.CreatedAt, e.UpdatedAt = db.FromMillis(created), db.FromMillis(updated)
+	return e, json.Unmarshal([]byte(types), &e.EventTypes)
+}
