@@ -19,7 +19,6 @@ import (
 // from the root of the module that begin with an entry.
 var mayDecide = []string{
 	"store/storetest/", // the contract of the databases plays the engine
-	"store/",           // applies delivery.Amend and the decisions of commands instead of its own: delete this line then
 }
 
 // TestOnlyDecisionsMakeTransitions: what becomes of a delivery is decided in one

@@ -61,7 +61,7 @@ func acceptTogether(t *db.Tx, members []any, done []bool) error {
 	)
 	for i, m := range members {
 		a, ok := m.(*accepting)
-		if !ok || len(a.batch.Accepted) == 0 || !plainAccept(a) || (a.batch.Idempotency != nil && !mine[i]) {
+		if !ok || !plainAccept(a) || (a.batch.Idempotency != nil && !mine[i]) {
 			continue // those whose key is taken, or wants a second look, take the long way
 		}
 		done[i], a.stored = true, nil
@@ -79,7 +79,7 @@ func acceptTogether(t *db.Tx, members []any, done []bool) error {
 
 // plainAccept: nothing but notifications and their deliveries.
 func plainAccept(a *accepting) bool {
-	return !a.maybe && !slices.ContainsFunc(a.batch.Accepted, func(x delivery.Accepted) bool { return x.Scheduled || len(x.Skips) > 0 })
+	return !a.maybe && len(a.batch.Accepted) > 0 && !slices.ContainsFunc(a.batch.Accepted, func(x delivery.Accepted) bool { return x.Scheduled || len(x.Skips) > 0 })
 }
 
 // reserveTogether takes the idempotency keys that are free, and tells whose they are.

@@ -33,11 +33,17 @@ const (
  RETURNING d.tenant_id,d.notification_id,d.target_id,d.claim`
 )
 
-// plainFinish: an attempt whose verdict changes its own row and no other.
+// plainFinish: an attempt whose verdict changes its own row and no other. Of what
+// Amend asks about it only a cancellation matters, which is looked for.
 func plainFinish(f *delivery.Finish) bool {
 	n := &f.Transition
 	effect := n.Device != delivery.DeviceUntouched && (n.Device != delivery.DeviceConfirmed || f.Row.Channel != channels.Webhook)
 	return f.Attempt != nil && n.Hold == 0 && n.State != delivery.Held && !effect && !f.Prove && f.Learned == ""
+}
+
+// plainly is what a plain finish writes.
+func plainly(f *delivery.Finish) delivery.Transition {
+	return delivery.Amend(f.Transition, delivery.Found{Channel: f.Row.Channel, Spent: f.Row.Spent, ExpiresAt: f.ExpiresAt, Now: f.Now})
 }
 
 func finishTogether(t *db.Tx, members []any, done []bool) error {
@@ -126,13 +132,9 @@ func updateTogether(t *db.Tx, plain []*finishing) error {
 	)
 	for _, x := range plain {
 		f := &x.f
-		r, n, a := &f.Row, &f.Transition, f.Attempt
-		dueAt := db.Millis(n.DueAt)
-		if !n.State.Unfinished() {
-			dueAt = 0
-		}
+		r, n, a := &f.Row, plainly(f), f.Attempt
 		tenants, notifications, targets, claims = append(tenants, int64(r.Tenant)), append(notifications, int64(r.Notification)), append(targets, int64(r.Target)), append(claims, r.Claim)
-		states, reasons, due, expires = append(states, int16(n.State)), append(reasons, int16(n.Reason)), append(due, dueAt), append(expires, db.Millis(f.ExpiresAt))
+		states, reasons, due, expires = append(states, int16(n.State)), append(reasons, int16(n.Reason)), append(due, db.Millis(n.DueAt)), append(expires, db.Millis(f.ExpiresAt))
 		spent, renewed, updated = append(spent, int16(n.Spent)), append(renewed, int16(n.Renew)), append(updated, db.Millis(f.Now))
 		attempts, credentials, at = append(attempts, int32(a.Number)), append(credentials, int64(f.Credential)), append(at, db.Millis(a.At))
 		took, outcomes, statuses = append(took, int32(a.Duration.Milliseconds())), append(outcomes, int16(a.Outcome)), append(statuses, int16(a.Status))
@@ -158,10 +160,7 @@ func updateTogether(t *db.Tx, plain []*finishing) error {
 		written[l] = true
 	}
 	for _, x := range plain {
-		x.res = delivery.FinishResult{Written: x.f.Transition, Lost: !written[leased{keyOfRow(&x.f.Row), x.f.Row.Claim}]}
-		if !x.f.Transition.State.Unfinished() {
-			x.res.Written.DueAt = db.FromMillis(0)
-		}
+		x.res = delivery.FinishResult{Written: plainly(&x.f), Lost: !written[leased{keyOfRow(&x.f.Row), x.f.Row.Claim}]}
 	}
 	return nil
 }
