@@ -4,7 +4,7 @@ import (
 	"io"
 	"log/slog"
 
-	"github.com/mattn/go-isatty"
+	"golang.org/x/term"
 )
 
 // newLogger makes the log of this process, one line an event.
@@ -27,5 +27,5 @@ func (c LogConfig) level() slog.Level {
 
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(interface{ Fd() uintptr })
-	return ok && isatty.IsTerminal(f.Fd())
+	return ok && term.IsTerminal(int(f.Fd()))
 }
