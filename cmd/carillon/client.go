@@ -86,6 +86,9 @@ func (e *apiError) Error() string {
 	return b.String()
 }
 
+// StatusCode is that of the answer.
+func (e *apiError) StatusCode() int { return e.Status }
+
 // call sends in, unless it is nil, and reads the answer into out, unless it is nil.
 func (x *client) call(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader

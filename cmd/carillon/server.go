@@ -208,6 +208,14 @@ func (s *server) url() string {
 	return "http://" + reachable(s.listen.Addr().String())
 }
 
+// metricsURL is where metrics are served, "" if they are not.
+func (s *server) metricsURL() string {
+	if s.adminAt == nil {
+		return ""
+	}
+	return "http://" + reachable(s.adminAt.Addr().String()) + "/metrics"
+}
+
 // run serves until ctx ends, then stops in order: no new requests, no new
 // claims, what is being sent may finish, every outcome is written.
 func (s *server) run(ctx context.Context) error {
@@ -224,7 +232,7 @@ func (s *server) run(ctx context.Context) error {
 		g.Go(func() error { return ignoreClosed(s.http.Serve(s.listen)) })
 	}
 	if s.admin != nil {
-		s.log.Info("metrics and profiles", "url", "http://"+reachable(s.adminAt.Addr().String())+"/metrics")
+		s.log.Info("metrics and profiles", "url", s.metricsURL())
 		g.Go(func() error { return ignoreClosed(s.admin.Serve(s.adminAt)) })
 	}
 	g.Go(func() error {
