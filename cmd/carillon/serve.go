@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"strings"
@@ -48,24 +47,6 @@ func newServeCommand(c *cli) *cobra.Command {
 			return s.run(cmd.Context())
 		},
 	}
-}
-
-// keyRing reads the key ring that is configured; without one nothing is sealed,
-// so nothing runs.
-func keyRing(cfg Config) (*store.KeyRing, error) {
-	text, err := cfg.KeyRingText()
-	if err != nil {
-		return nil, usageError{err}
-	}
-	if text == "" {
-		return nil, usageError{errors.New("there is no key ring. Make one with `carillon key-ring init --out carillon.keyring` and " +
-			"name it by --key-ring-file, CARILLON_KEY_RING_FILE or key_ring_file. Keep a copy apart from the database: without it a backup cannot be read")}
-	}
-	ring, err := store.ParseKeyRing(text)
-	if err != nil {
-		return nil, usageError{err}
-	}
-	return ring, nil
 }
 
 // firstSteps tells how to go on where there is no tenant yet.

@@ -12,11 +12,90 @@ import (
 
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/store"
-	"github.com/carillonhq/carillon/tenants"
 )
 
-func (c *cli) besideStore(ctx context.Context, run func(*store.Store) error) error {
-	return c.beside(ctx, func(s *store.Store, _ *tenants.Service) error { return run(s) })
+func newAfterRestoreCommand(c *cli) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "after-restore", Short: "Decide what a restored database sends", Args: noArgs,
+		Long: "Shows what would be sent if sending were resumed: how much of each channel and type, and how old it is. Nothing is\n" +
+			"sent until `carillon after-restore resume` says what becomes of it.\n\n" +
+			"`carillon restore` pauses sending by itself. After any other way of restoring, such as a copy of the file, a disk or\n" +
+			"a point in time of PostgreSQL, run `carillon after-restore begin` before the first server starts.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.besideStore(cmd.Context(), func(s *store.Store) error { return c.showWaiting(cmd.Context(), s) })
+		},
+	}
+	cmd.AddCommand(
+		&cobra.Command{Use: "begin", Short: "Pause sending before the first server starts", Args: noArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				return c.besideStore(cmd.Context(), func(s *store.Store) error {
+					if err := s.LockEngine(); err != nil {
+						return err
+					}
+					leased, err := s.BeginAfterRestore(cmd.Context(), actorCLI)
+					if err != nil {
+						return err
+					}
+					if _, err := fmt.Fprintf(c.out, "Sending is paused. %d deliveries were being sent when the backup was taken; they may have arrived.\n\n", leased); err != nil {
+						return err
+					}
+					return c.showWaiting(cmd.Context(), s)
+				})
+			}},
+		newAfterRestoreResumeCommand(c),
+	)
+	return cmd
+}
+
+func newAfterRestoreResumeCommand(c *cli) *cobra.Command {
+	var (
+		all     bool
+		younger string
+		rest    string
+	)
+	cmd := &cobra.Command{
+		Use: "resume", Short: "Say what becomes of what waits, and send again", Args: noArgs,
+		Long: "Ends the pause after a restore. First whoever was erased since the backup is erased again, as the erasure log says\n" +
+			"(erasure_log, --erasure-log). --all sends whatever is not past its deadline. --younger-than sends what is younger\n" +
+			"than that, and makes the rest dead letters with the reason stale, which can be looked at and replayed, or with\n" +
+			"--rest dropped ends it for good. What is past its deadline ends as expired, either way.\n\n" +
+			"The age counts from when a notification was accepted, was to be sent, or was replayed. If it is interrupted nothing\n" +
+			"is sent yet: run it again.",
+		Example: "  carillon after-restore resume --all\n  carillon after-restore resume --younger-than 1h\n  carillon after-restore resume --younger-than 15m --rest dropped",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var age time.Duration
+			switch {
+			case all == (younger != ""):
+				return usageError{errors.New("give --all, or --younger-than with a time such as 1h")}
+			case all && cmd.Flags().Changed("rest"):
+				return usageError{errors.New("--rest goes with --younger-than")}
+			case rest != "dead" && rest != "dropped":
+				return usageError{fmt.Errorf("--rest is %q; use dead or dropped", rest)}
+			case !all:
+				var err error
+				if age, err = parseDuration(younger); err != nil || age <= 0 {
+					return usageError{fmt.Errorf("--younger-than is %q; use a number with its unit, such as 30m, 12h or 7d", younger)}
+				}
+			}
+			cfg, err := c.config()
+			if err != nil {
+				return err
+			}
+			return c.besideStore(cmd.Context(), func(s *store.Store) error {
+				if err := restoredOnly(cmd.Context(), s); err != nil {
+					return err
+				}
+				if err := c.eraseAgain(cmd, s, cfg); err != nil {
+					return err
+				}
+				return c.resumeAfterRestore(cmd.Context(), s, age, rest)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "send all of it")
+	cmd.Flags().StringVar(&younger, "younger-than", "", "send only what is younger than this, such as 1h")
+	cmd.Flags().StringVar(&rest, "rest", "dead", "what becomes of the rest: dead or dropped")
+	return cmd
 }
 
 // mostGroups is how many lines the table has: tenants choose their types.
