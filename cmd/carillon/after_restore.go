@@ -22,13 +22,13 @@ func newAfterRestoreCommand(c *cli) *cobra.Command {
 			"`carillon restore` pauses sending by itself. After any other way of restoring, such as a copy of the file, a disk or\n" +
 			"a point in time of PostgreSQL, run `carillon after-restore begin` before the first server starts.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.besideStore(cmd.Context(), func(s *store.Store) error { return c.showWaiting(cmd.Context(), s) })
+			return c.withStore(cmd.Context(), func(s *store.Store) error { return c.printWaiting(cmd.Context(), s) })
 		},
 	}
 	cmd.AddCommand(
 		&cobra.Command{Use: "begin", Short: "Pause sending before the first server starts", Args: noArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				return c.besideStore(cmd.Context(), func(s *store.Store) error {
+				return c.withStore(cmd.Context(), func(s *store.Store) error {
 					if err := s.LockEngine(); err != nil {
 						return err
 					}
@@ -39,7 +39,7 @@ func newAfterRestoreCommand(c *cli) *cobra.Command {
 					if _, err := fmt.Fprintf(c.out, "Sending is paused. %d deliveries were being sent when the backup was taken; they may have arrived.\n\n", leased); err != nil {
 						return err
 					}
-					return c.showWaiting(cmd.Context(), s)
+					return c.printWaiting(cmd.Context(), s)
 				})
 			}},
 		newAfterRestoreResumeCommand(c),
@@ -81,11 +81,11 @@ func newAfterRestoreResumeCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.besideStore(cmd.Context(), func(s *store.Store) error {
-				if err := restoredOnly(cmd.Context(), s); err != nil {
+			return c.withStore(cmd.Context(), func(s *store.Store) error {
+				if err := requireRestored(cmd.Context(), s); err != nil {
 					return err
 				}
-				if err := c.eraseAgain(cmd, s, cfg); err != nil {
+				if err := c.reapplyErasures(cmd, s, cfg); err != nil {
 					return err
 				}
 				return c.resumeAfterRestore(cmd.Context(), s, age, rest)
@@ -98,21 +98,21 @@ func newAfterRestoreResumeCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
-// mostGroups is how many lines the table has: tenants choose their types.
-const mostGroups = 50
+// maxGroups is how many lines the table has: tenants choose their types.
+const maxGroups = 50
 
-func (c *cli) showWaiting(ctx context.Context, s *store.Store) error {
+func (c *cli) printWaiting(ctx context.Context, s *store.Store) error {
 	w, err := s.Waiting(ctx)
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(c.out, "%s\n\n", sayPause(w.Pause)); err != nil {
+	if _, err := fmt.Fprintf(c.out, "%s\n\n", pauseText(w.Pause)); err != nil {
 		return err
 	}
 	if len(w.Groups) == 0 {
 		_, err = fmt.Fprintln(c.out, "Nothing waits to be sent.")
 	} else {
-		err = c.table([]string{"CHANNEL", "TYPE", "< 5 MIN", "< 1 H", "< 24 H", "OLDER", "LATER", "HELD", "PAST DEADLINE"}, waitingRows(w.Groups))
+		err = c.printTable([]string{"CHANNEL", "TYPE", "< 5 MIN", "< 1 H", "< 24 H", "OLDER", "LATER", "HELD", "PAST DEADLINE"}, waitingRows(w.Groups))
 	}
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func (c *cli) showWaiting(ctx context.Context, s *store.Store) error {
 	}
 	_, err = fmt.Fprintf(c.out, "\nThe age counts from when it was accepted, was to be sent, or was replayed. HELD waits for something else too;\n"+
 		"PAST DEADLINE is not sent, but ends as expired. To send again:\n\n"+
-		"  carillon after-restore resume --all%[1]s\n  carillon after-restore resume --younger-than 1h%[1]s    # the rest becomes dead letters, which can be replayed\n", c.sameDatabase())
+		"  carillon after-restore resume --all%[1]s\n  carillon after-restore resume --younger-than 1h%[1]s    # the rest becomes dead letters, which can be replayed\n", c.databaseFlags())
 	return err
 }
 
@@ -151,7 +151,7 @@ func waitingRows(groups []store.WaitingGroup) [][]string {
 	}
 	for i, g := range groups {
 		sum(&total, g)
-		if i >= mostGroups {
+		if i >= maxGroups {
 			sum(&others, g)
 			continue
 		}
@@ -161,15 +161,15 @@ func waitingRows(groups []store.WaitingGroup) [][]string {
 		}
 		add(g.Channel.String(), typ, g)
 	}
-	if len(groups) > mostGroups {
-		add("...", fmt.Sprintf("%d more", len(groups)-mostGroups), others)
+	if len(groups) > maxGroups {
+		add("...", fmt.Sprintf("%d more", len(groups)-maxGroups), others)
 	}
 	add("all", "", total)
 	return rows
 }
 
-// restoredOnly refuses what is only for a database that was restored.
-func restoredOnly(ctx context.Context, s *store.Store) error {
+// requireRestored refuses what is only for a database that was restored.
+func requireRestored(ctx context.Context, s *store.Store) error {
 	p, err := s.SendingPaused(ctx)
 	if err == nil && p.Restored.IsZero() {
 		return errors.New("the database is not marked as restored: nothing was changed. After a restore by other means than `carillon restore`, run `carillon after-restore begin` first; an ordinary pause is ended by `carillon sending resume`")
@@ -177,9 +177,9 @@ func restoredOnly(ctx context.Context, s *store.Store) error {
 	return err
 }
 
-// eraseAgain erases whom the backup has brought back. It comes before anything is
-// sent: nothing may go to somebody who was erased.
-func (c *cli) eraseAgain(cmd *cobra.Command, s *store.Store, cfg Config) error {
+// reapplyErasures erases whom the backup has brought back. It comes before
+// anything is sent: nothing may go to somebody who was erased.
+func (c *cli) reapplyErasures(cmd *cobra.Command, s *store.Store, cfg Config) error {
 	path := cfg.ErasureLogPath()
 	if path != "" {
 		_, err := os.Stat(path)

@@ -46,7 +46,7 @@ func newBackupCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.showBackup(sum)
+			return c.printBackup(sum)
 		}})
 	return cmd
 }
@@ -102,7 +102,7 @@ func replaceFile(name string, write func(io.Writer) error) error {
 	return nil
 }
 
-func (c *cli) showBackup(sum archive.Summary) error {
+func (c *cli) printBackup(sum archive.Summary) error {
 	h := sum.Header
 	if _, err := fmt.Fprintf(c.out, "The backup is whole: %d rows as of %s, from %s with schema %d, written by Carillon %s.\nsha256 %s\n\n",
 		sum.Rows(), h.SnapshotAt.Format(time.RFC3339), h.Database, h.Schema, h.Version, sum.Sum); err != nil {
@@ -112,5 +112,5 @@ func (c *cli) showBackup(sum archive.Summary) error {
 	for i, t := range sum.Tables {
 		rows[i] = []string{t.Table, fmt.Sprint(t.Rows)}
 	}
-	return c.table([]string{"TABLE", "ROWS"}, rows)
+	return c.printTable([]string{"TABLE", "ROWS"}, rows)
 }

@@ -25,7 +25,7 @@ func newBenchCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.table(bench.Table(results))
+			return c.printTable(bench.Table(results))
 		},
 	}
 	f := cmd.Flags()

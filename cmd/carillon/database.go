@@ -11,8 +11,8 @@ import (
 // actorCLI is who changes things in the audit when a command does.
 const actorCLI = "cli"
 
-// beside opens the database for a command that may run beside the server.
-func (c *cli) beside(ctx context.Context, run func(*store.Store, *tenants.Service) error) error {
+// withDatabase opens the database for a command that may run beside the server.
+func (c *cli) withDatabase(ctx context.Context, run func(*store.Store, *tenants.Service) error) error {
 	cfg, err := c.config()
 	if err != nil {
 		return err
@@ -39,6 +39,7 @@ func (c *cli) beside(ctx context.Context, run func(*store.Store, *tenants.Servic
 	return errors.Join(err, s.Close())
 }
 
-func (c *cli) besideStore(ctx context.Context, run func(*store.Store) error) error {
-	return c.beside(ctx, func(s *store.Store, _ *tenants.Service) error { return run(s) })
+// withStore does the same for a command that needs no tenants.
+func (c *cli) withStore(ctx context.Context, run func(*store.Store) error) error {
+	return c.withDatabase(ctx, func(s *store.Store, _ *tenants.Service) error { return run(s) })
 }

@@ -41,7 +41,7 @@ func newDeadCommand(c *cli) *cobra.Command {
 					rows[i][4], rows[i][6] = d.Last.Code, d.Last.Detail
 				}
 			}
-			return c.table([]string{"DELIVERY", "CHANNEL", "USER", "REASON", "CODE", "DIED", "DETAIL"}, rows)
+			return c.printTable([]string{"DELIVERY", "CHANNEL", "USER", "REASON", "CODE", "DIED", "DETAIL"}, rows)
 		},
 	}
 	list.Flags().StringVar(&reason, "reason", "", "only with this reason: rejected, exhausted, expired, ambiguous, crashed, mapping, stale")

@@ -62,11 +62,11 @@ func newDoctorCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := examine(cmd.Context(), cfg, deep)
+			d, err := diagnose(cmd.Context(), cfg, deep)
 			if err != nil {
 				return err
 			}
-			if err := c.sayDiagnosis(d, asJSON); err != nil {
+			if err := c.printDiagnosis(d, asJSON); err != nil {
 				return err
 			}
 			switch d.Status {
@@ -83,8 +83,8 @@ func newDoctorCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
-// examine looks, and puts what it finds into words.
-func examine(ctx context.Context, cfg Config, deep bool) (diagnosis, error) {
+// diagnose looks, and puts what it finds into words.
+func diagnose(ctx context.Context, cfg Config, deep bool) (diagnosis, error) {
 	o := store.Options{URL: cfg.DatabaseURL, Connections: cfg.Connections}
 	var early []finding
 	switch text, err := cfg.KeyRingText(); {
@@ -103,7 +103,7 @@ func examine(ctx context.Context, cfg Config, deep bool) (diagnosis, error) {
 		return diagnosis{}, err
 	}
 	facts := s.Examine(ctx, deep)
-	return inWords(facts, o.KeyRing != nil, early, time.Now()), s.Close()
+	return newDiagnosis(facts, o.KeyRing != nil, early, time.Now()), s.Close()
 }
 
 // check is one thing to look at.
@@ -128,7 +128,7 @@ func checksFor(d *store.Diagnosis) []check {
 	return list
 }
 
-func inWords(d store.Diagnosis, keyRing bool, early []finding, now time.Time) diagnosis {
+func newDiagnosis(d store.Diagnosis, keyRing bool, early []finding, now time.Time) diagnosis {
 	out := diagnosis{Database: d.Database, Status: "sound", Findings: early, Checked: []string{}}
 	if keyRing {
 		out.Checked = append(out.Checked, "key_ring")
@@ -163,7 +163,7 @@ func sentence(s string) string {
 	return strings.ToUpper(s[:1]) + s[1:]
 }
 
-func (c *cli) sayDiagnosis(d diagnosis, asJSON bool) error {
+func (c *cli) printDiagnosis(d diagnosis, asJSON bool) error {
 	if asJSON {
 		if d.Findings == nil {
 			d.Findings = []finding{}

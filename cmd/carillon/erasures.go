@@ -30,7 +30,7 @@ func newErasuresCommand(c *cli) *cobra.Command {
 				}
 				files = []string{path}
 			}
-			return c.beside(cmd.Context(), func(s *store.Store, _ *tenants.Service) error {
+			return c.withDatabase(cmd.Context(), func(s *store.Store, _ *tenants.Service) error {
 				for _, path := range files {
 					if err := c.applyErasures(cmd, s, path); err != nil {
 						return fmt.Errorf("%s: %w", path, err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 
@@ -22,9 +23,9 @@ func newHoldsCommand(c *cli) *cobra.Command {
 			}
 			rows := make([][]string, len(a.Data))
 			for i, h := range a.Data {
-				rows[i] = []string{h.ID, h.Scope, h.Subject, h.Reason, strconv.Itoa(h.Held), h.Since.Format(time.RFC3339), first(h.Release, h.Ending), h.Detail}
+				rows[i] = []string{h.ID, h.Scope, h.Subject, h.Reason, strconv.Itoa(h.Held), h.Since.Format(time.RFC3339), cmp.Or(h.Release, h.Ending), h.Detail}
 			}
-			return c.table([]string{"HOLD", "SCOPE", "SUBJECT", "REASON", "HELD", "SINCE", "RELEASED BY", "DETAIL"}, rows)
+			return c.printTable([]string{"HOLD", "SCOPE", "SUBJECT", "REASON", "HELD", "SINCE", "RELEASED BY", "DETAIL"}, rows)
 		},
 	}
 	f.add(cmd)

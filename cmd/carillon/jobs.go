@@ -65,7 +65,7 @@ func newJobsListCommand(c *cli, f *clientFlags) *cobra.Command {
 				rows[i] = []string{j.ID, j.Kind, j.State, j.progress(), strconv.Itoa(j.Done), strconv.Itoa(j.Skipped), strconv.Itoa(j.Failed),
 					j.CreatedAt.Format(time.RFC3339), j.Error}
 			}
-			return c.table([]string{"JOB", "KIND", "STATE", "PROGRESS", "DONE", "SKIPPED", "FAILED", "CREATED", "ERROR"}, rows)
+			return c.printTable([]string{"JOB", "KIND", "STATE", "PROGRESS", "DONE", "SKIPPED", "FAILED", "CREATED", "ERROR"}, rows)
 		},
 	}
 	cmd.Flags().StringVar(&state, "state", "", "only in this state: queued, running, done, canceled, failed")
@@ -86,7 +86,7 @@ func newJobsShowCommand(c *cli, f *clientFlags) *cobra.Command {
 			if err := x.call(cmd.Context(), "GET", "/v1/jobs/"+url.PathEscape(args[0]), nil, &a); err != nil {
 				return err
 			}
-			return c.json(a)
+			return c.printJSON(a)
 		},
 	}
 }

@@ -37,5 +37,5 @@ func (c *cli) migrations(ctx context.Context, up bool) error {
 		}
 		rows[i] = []string{fmt.Sprint(m.Version), m.Name, state}
 	}
-	return c.table([]string{"VERSION", "MIGRATION", "STATE"}, rows)
+	return c.printTable([]string{"VERSION", "MIGRATION", "STATE"}, rows)
 }

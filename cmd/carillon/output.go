@@ -10,8 +10,8 @@ import (
 	"golang.org/x/term"
 )
 
-// table prints rows under headings, plain enough to be read by awk.
-func (c *cli) table(head []string, rows [][]string) error {
+// printTable prints rows under headings, plain enough to be read by awk.
+func (c *cli) printTable(head []string, rows [][]string) error {
 	_, err := fmt.Fprintln(c.out, renderTable(head, rows))
 	return err
 }
@@ -41,7 +41,7 @@ func row(cells []string) table.Row {
 	return r
 }
 
-func (c *cli) json(raw json.RawMessage) error {
+func (c *cli) printJSON(raw json.RawMessage) error {
 	b, err := json.MarshalIndent(raw, "", "  ")
 	if err != nil {
 		return err

@@ -33,7 +33,7 @@ func newRestoreCommand(c *cli) *cobra.Command {
 			_, err = fmt.Fprintf(c.out, "Restored %d rows as of %s.\n%d deliveries were being sent then; they may have arrived, and are marked so when they are sent again.\n\n"+
 				"Sending is paused. What was accepted after the backup is not in it: have it posted again with the same Idempotency-Key.\n"+
 				"Start the server if you like, look at what would be sent, and resume:\n\n  carillon after-restore%[4]s\n",
-				r.Rows(), r.Header.SnapshotAt.Format(time.RFC3339), r.Leased, c.sameDatabase())
+				r.Rows(), r.Header.SnapshotAt.Format(time.RFC3339), r.Leased, c.databaseFlags())
 			return err
 		},
 	}

@@ -98,7 +98,7 @@ func (c *cli) send(ctx context.Context, x *client, n map[string]any, dry bool, w
 		if err := x.call(ctx, "POST", "/v1/notifications", n, &preview); err != nil {
 			return err
 		}
-		return c.json(preview)
+		return c.printJSON(preview)
 	}
 	var a acceptedAnswer
 	if err := x.call(ctx, "POST", "/v1/notifications", n, &a); err != nil {
@@ -111,14 +111,14 @@ func (c *cli) send(ctx context.Context, x *client, n map[string]any, dry bool, w
 	if wait == 0 || len(a.Deliveries) == 0 {
 		return nil
 	}
-	list, err := x.settled(ctx, a.ID, wait)
+	list, err := x.waitForDeliveries(ctx, a.ID, wait)
 	if err != nil {
 		return err
 	}
-	if err := c.table(deliveryHead(), deliveryRows(list)); err != nil {
+	if err := c.printTable(deliveryColumns(), deliveryRows(list)); err != nil {
 		return err
 	}
-	c.unfinished(a.ID, list)
+	c.printUnfinished(a.ID, list)
 	sent := 0
 	for _, d := range list {
 		if d.State == "sent" {
@@ -131,8 +131,8 @@ func (c *cli) send(ctx context.Context, x *client, n map[string]any, dry bool, w
 	return nil
 }
 
-// unfinished tells how to go on where waiting was not enough.
-func (c *cli) unfinished(notification string, list []deliveryAnswer) {
+// printUnfinished tells how to go on where waiting was not enough.
+func (c *cli) printUnfinished(notification string, list []deliveryAnswer) {
 	open, held := 0, 0
 	for _, d := range list {
 		if !d.final() {
@@ -150,15 +150,15 @@ func (c *cli) unfinished(notification string, list []deliveryAnswer) {
 	}
 }
 
-// settled waits until the deliveries of a notification have come to their ends,
-// at most so long, and gives them as far as they came.
-func (x *client) settled(ctx context.Context, notification string, most time.Duration) ([]deliveryAnswer, error) {
+// waitForDeliveries waits until the deliveries of a notification have come to
+// their ends, at most so long, and gives them as far as they came.
+func (x *client) waitForDeliveries(ctx context.Context, notification string, most time.Duration) ([]deliveryAnswer, error) {
 	deadline := time.NewTimer(most)
 	defer deadline.Stop()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		list, err := pages[deliveryAnswer](ctx, x, "/v1/notifications/"+notification+"/deliveries")
+		list, err := listAll[deliveryAnswer](ctx, x, "/v1/notifications/"+notification+"/deliveries")
 		if err != nil || !slices.ContainsFunc(list, func(d deliveryAnswer) bool { return !d.final() }) {
 			return list, err
 		}
@@ -172,7 +172,7 @@ func (x *client) settled(ctx context.Context, notification string, most time.Dur
 	}
 }
 
-func deliveryHead() []string {
+func deliveryColumns() []string {
 	return []string{"DELIVERY", "CHANNEL", "USER", "STATE", "ATTEMPTS", "CODE", "PROVIDER ID"}
 }
 

@@ -171,7 +171,7 @@ func (s *server) url() string {
 	if s.listen == nil {
 		return "" // a worker
 	}
-	return "http://" + reachable(s.listen.Addr().String())
+	return "http://" + dialAddress(s.listen.Addr().String())
 }
 
 // metricsURL is where metrics are served, "" if they are not.
@@ -179,7 +179,7 @@ func (s *server) metricsURL() string {
 	if s.adminAt == nil {
 		return ""
 	}
-	return "http://" + reachable(s.adminAt.Addr().String()) + "/metrics"
+	return "http://" + dialAddress(s.adminAt.Addr().String()) + "/metrics"
 }
 
 // run serves until ctx ends, then stops in order: no new requests, no new
