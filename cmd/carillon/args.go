@@ -40,14 +40,19 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-func maxArgs(n int) cobra.PositionalArgs   { return usage(cobra.MaximumNArgs(n)) }
-func exactArgs(n int) cobra.PositionalArgs { return usage(cobra.ExactArgs(n)) }
+// oneArg wants one argument.
+func oneArg(cmd *cobra.Command, args []string) error {
+	return checkArgs(cobra.ExactArgs(1), cmd, args)
+}
 
-func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError{fmt.Errorf("%w; the form is: %s", err, cmd.UseLine())}
-		}
-		return nil
+// maxOneArg allows one argument.
+func maxOneArg(cmd *cobra.Command, args []string) error {
+	return checkArgs(cobra.MaximumNArgs(1), cmd, args)
+}
+
+func checkArgs(check cobra.PositionalArgs, cmd *cobra.Command, args []string) error {
+	if err := check(cmd, args); err != nil {
+		return usageError{fmt.Errorf("%w; the form is: %s", err, cmd.UseLine())}
 	}
+	return nil
 }

@@ -40,7 +40,7 @@ func newBackupCommand(c *cli) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&to, "to", "", "the file to write; - is the standard output")
-	cmd.AddCommand(&cobra.Command{Use: "verify FILE", Short: "Check that a backup is whole", Args: usage(cobra.ExactArgs(1)),
+	cmd.AddCommand(&cobra.Command{Use: "verify FILE", Short: "Check that a backup is whole", Args: oneArg,
 		RunE: func(_ *cobra.Command, args []string) error {
 			sum, err := store.VerifyBackup(args[0])
 			if err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -18,11 +17,6 @@ const (
 	exitWarnings = 3 // it works, and something should be looked at
 	exitFaults   = 4 // it does not work, or what was acknowledged may be lost
 )
-
-// exitError ends the program with a code and no further word.
-type exitError struct{ code int }
-
-func (e exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 
 // The levels of findings.
 const (
@@ -199,11 +193,4 @@ func (c *cli) printDiagnosis(d diagnosis, asJSON bool) error {
 	}
 	_, err := fmt.Fprint(c.out, b.String())
 	return err
-}
-
-// exitCode is the code that an error asks for, and whether it does.
-func exitCode(err error) (int, bool) {
-	var e exitError
-	ok := errors.As(err, &e)
-	return e.code, ok
 }

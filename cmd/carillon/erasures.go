@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carillonhq/carillon/store"
-	"github.com/carillonhq/carillon/tenants"
 )
 
 func newErasuresCommand(c *cli) *cobra.Command {
@@ -30,7 +29,7 @@ func newErasuresCommand(c *cli) *cobra.Command {
 				}
 				files = []string{path}
 			}
-			return c.withDatabase(cmd.Context(), func(s *store.Store, _ *tenants.Service) error {
+			return c.withStore(cmd.Context(), func(s *store.Store) error {
 				for _, path := range files {
 					if err := c.applyErasures(cmd, s, path); err != nil {
 						return fmt.Errorf("%s: %w", path, err)

@@ -76,7 +76,7 @@ func newJobsListCommand(c *cli, f *clientFlags) *cobra.Command {
 
 func newJobsShowCommand(c *cli, f *clientFlags) *cobra.Command {
 	return &cobra.Command{
-		Use: "show job_...", Short: "Show everything about a job", Args: exactArgs(1),
+		Use: "show job_...", Short: "Show everything about a job", Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			x, err := f.client(c)
 			if err != nil {
@@ -93,7 +93,7 @@ func newJobsShowCommand(c *cli, f *clientFlags) *cobra.Command {
 
 func newJobsCancelCommand(c *cli, f *clientFlags) *cobra.Command {
 	return &cobra.Command{
-		Use: "cancel job_...", Short: "Stop a job before its next step", Args: exactArgs(1),
+		Use: "cancel job_...", Short: "Stop a job before its next step", Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			x, err := f.client(c)
 			if err != nil {

@@ -77,7 +77,7 @@ func newKeyCreateCommand(c *cli) *cobra.Command {
 
 func newKeyRevokeCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
-		Use: "revoke key_...", Short: "Revoke an API key", Args: exactArgs(1),
+		Use: "revoke key_...", Short: "Revoke an API key", Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := ids.Parse(ids.Key, args[0])
 			if err != nil {

@@ -36,6 +36,18 @@ const (
 	exitUsage  = 2 // the command line or the configuration is wrong
 )
 
+// exitError ends the program with a code and no further word.
+type exitError struct{ code int }
+
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+
+// exitCode is the code that an error asks for, and whether it does.
+func exitCode(err error) (int, bool) {
+	var e exitError
+	ok := errors.As(err, &e)
+	return e.code, ok
+}
+
 // run is the program. It returns when the command has ended, or has ended what
 // it began after ctx was done.
 func run(ctx context.Context, args []string, s streams) int {

@@ -11,7 +11,7 @@ import (
 
 func newRestoreCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
-		Use: "restore FILE", Short: "Restore a backup into an empty database", Args: usage(cobra.ExactArgs(1)),
+		Use: "restore FILE", Short: "Restore a backup into an empty database", Args: oneArg,
 		Long: "Fills the database that is configured from a backup, of SQLite or PostgreSQL alike. It must be new or empty, and no\n" +
 			"server may run on it. The file is checked as a whole before anything is written, and what is interrupted leaves an\n" +
 			"empty database. The key ring that the backup was made with has to be configured.\n\n" +

@@ -9,7 +9,6 @@ import (
 
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/store"
-	"github.com/carillonhq/carillon/tenants"
 )
 
 func newSendingCommand(c *cli) *cobra.Command {
@@ -18,7 +17,7 @@ func newSendingCommand(c *cli) *cobra.Command {
 			"time to live allows. It works beside running servers, which obey within a second, and without one."})
 	with := func(use, short string, run func(ctx context.Context, s *store.Store) error) *cobra.Command {
 		return &cobra.Command{Use: use, Short: short, Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.withDatabase(cmd.Context(), func(s *store.Store, _ *tenants.Service) error {
+			return c.withStore(cmd.Context(), func(s *store.Store) error {
 				if err := run(cmd.Context(), s); err != nil {
 					return err
 				}

@@ -15,7 +15,7 @@ func newTenantCommand(c *cli) *cobra.Command {
 	tenant := group(&cobra.Command{Use: "tenant", Short: "Make, list and delete tenants"})
 	var title string
 	create := &cobra.Command{
-		Use: "create [name]", Short: "Make a tenant", Args: maxArgs(1),
+		Use: "create [name]", Short: "Make a tenant", Args: maxOneArg,
 		Long: "Makes a tenant. The name is its id in every call: 1 to 63 of a-z, 0-9, _ and -. Without one it gets an id of its own.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := ""
@@ -65,7 +65,7 @@ func newTenantCommand(c *cli) *cobra.Command {
 func newTenantDeleteCommand(c *cli) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
-		Use: "delete name", Short: "Delete a tenant with all that it has", Args: usage(cobra.ExactArgs(1)),
+		Use: "delete name", Short: "Delete a tenant with all that it has", Args: oneArg,
 		Long: "Deletes a tenant. Its API keys are refused and its sealing keys destroyed before the command ends: what was sealed for it, such\n" +
 			"as credentials and content, can never be read again. A running server notices within five seconds, sends nothing more, and removes\n" +
 			"the rows in the background; without one, the next server does. The name is free when that is done.",

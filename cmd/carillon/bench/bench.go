@@ -107,7 +107,7 @@ func measureServer(ctx context.Context, s *server, sim *simulator.Simulator, cha
 	profiled := make(chan error, 1)
 	go func() { profiled <- s.writeProfile(ctx, o.Profile, o.Length) }()
 	r, err = load(ctx, s, bodies, o)
-	if err = errors.Join(err, <-profiled); err != nil {
+	if err := errors.Join(err, <-profiled); err != nil {
 		return r, err
 	}
 	r.Channel = channel
