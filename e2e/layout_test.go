@@ -81,13 +81,18 @@ func table() map[string]row {
 
 		"store/pgtest": {level: 0, test: true, why: "PostgreSQL for tests: it knows servers and databases, and nothing of what is in them"},
 
+		"cmd/carillon/demo": {level: 3, imports: []string{"clients/js", "simulator"},
+			why: "what `carillon demo` shows: it plays the providers, is given a server, and knows that by its API alone"},
+		"cmd/carillon/bench": {level: 3, imports: []string{"simulator"},
+			why: "what `carillon bench` measures: it plays the providers, and runs the program as others do, by its commands and its API"},
 		"cmd/carillon": {level: 8, why: "wires all of it; the only reader of files, flags and the environment"},
 		"e2e/firefox":  {level: 8, test: true, why: "remote control of a browser"},
 		"e2e/toxic":    {level: 0, test: true, why: "faults of a network, whatever speaks over it"},
 	}
 }
 
-// wiring may import everything that is not for tests.
+// wiring may import everything that is not for tests. What lies below it may not:
+// the demo and the benchmark are handed what they need.
 const wiring = "cmd/carillon"
 
 // owners says which package alone, with the packages inside of it, may import a

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,8 +35,8 @@ func (f *clientFlags) add(cmd *cobra.Command) {
 }
 
 func (f *clientFlags) client(c *cli) (*client, error) {
-	x := &client{base: first(f.url, c.getenv("CARILLON_URL"), "http://127.0.0.1:8080"), key: first(f.key, c.getenv("CARILLON_KEY")),
-		tenant: first(f.tenant, c.getenv("CARILLON_TENANT")), http: &http.Client{Timeout: time.Minute}}
+	x := &client{base: cmp.Or(f.url, c.getenv("CARILLON_URL"), "http://127.0.0.1:8080"), key: cmp.Or(f.key, c.getenv("CARILLON_KEY")),
+		tenant: cmp.Or(f.tenant, c.getenv("CARILLON_TENANT")), http: &http.Client{Timeout: time.Minute}}
 	x.base = strings.TrimSuffix(x.base, "/")
 	if x.key == "" {
 		return nil, usageError{errors.New("an API key is needed: set CARILLON_KEY or give --key (make one with `carillon key create`)")}
@@ -44,15 +45,6 @@ func (f *clientFlags) client(c *cli) (*client, error) {
 		return nil, usageError{errors.New("--url must be like https://push.example.com")}
 	}
 	return x, nil
-}
-
-func first(list ...string) string {
-	for _, s := range list {
-		if s != "" {
-			return s
-		}
-	}
-	return ""
 }
 
 // getenv reads the environment that the program was given.
@@ -85,6 +77,9 @@ func (e *apiError) Error() string {
 	}
 	return b.String()
 }
+
+// StatusCode is that of the answer.
+func (e *apiError) StatusCode() int { return e.Status }
 
 // call sends in, unless it is nil, and reads the answer into out, unless it is nil.
 func (x *client) call(ctx context.Context, method, path string, in, out any) error {
@@ -132,8 +127,8 @@ func (x *client) call(ctx context.Context, method, path string, in, out any) err
 	return nil
 }
 
-// pages reads a whole list.
-func pages[T any](ctx context.Context, x *client, path string) (all []T, err error) {
+// listAll reads a whole list.
+func listAll[T any](ctx context.Context, x *client, path string) (all []T, err error) {
 	for cursor := ""; ; {
 		var list listAnswer[T]
 		if err := x.call(ctx, "GET", path+"?limit=200&cursor="+cursor, nil, &list); err != nil {

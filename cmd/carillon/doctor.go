@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -20,11 +19,6 @@ const (
 	exitWarnings = 3 // it works, and something should be looked at
 	exitFaults   = 4 // it does not work, or what was acknowledged may be lost
 )
-
-// exitError ends the program with a code and no further word.
-type exitError struct{ code int }
-
-func (e exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 
 // The levels of findings.
 const (
@@ -64,11 +58,11 @@ func newDoctorCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := examine(cmd.Context(), cfg, deep)
+			d, err := diagnose(cmd.Context(), cfg, deep)
 			if err != nil {
 				return err
 			}
-			if err := c.sayDiagnosis(d, asJSON); err != nil {
+			if err := c.printDiagnosis(d, asJSON); err != nil {
 				return err
 			}
 			switch d.Status {
@@ -85,8 +79,8 @@ func newDoctorCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
-// examine looks, and puts what it finds into words.
-func examine(ctx context.Context, cfg Config, deep bool) (diagnosis, error) {
+// diagnose looks, and puts what it finds into words.
+func diagnose(ctx context.Context, cfg Config, deep bool) (diagnosis, error) {
 	o := store.Options{URL: cfg.DatabaseURL, Connections: cfg.Connections}
 	var early []finding
 	switch text, err := cfg.KeyRingText(); {
@@ -105,7 +99,7 @@ func examine(ctx context.Context, cfg Config, deep bool) (diagnosis, error) {
 		return diagnosis{}, err
 	}
 	facts := s.Examine(ctx, deep)
-	return inWords(facts, o.KeyRing != nil, early, time.Now()), s.Close()
+	return newDiagnosis(facts, o.KeyRing != nil, early, time.Now()), s.Close()
 }
 
 // check is one thing to look at.
@@ -130,7 +124,7 @@ func checksFor(d *doctor.Diagnosis) []check {
 	return list
 }
 
-func inWords(d doctor.Diagnosis, keyRing bool, early []finding, now time.Time) diagnosis {
+func newDiagnosis(d doctor.Diagnosis, keyRing bool, early []finding, now time.Time) diagnosis {
 	out := diagnosis{Database: d.Database, Status: "sound", Findings: early, Checked: []string{}}
 	if keyRing {
 		out.Checked = append(out.Checked, "key_ring")
@@ -165,7 +159,7 @@ func sentence(s string) string {
 	return strings.ToUpper(s[:1]) + s[1:]
 }
 
-func (c *cli) sayDiagnosis(d diagnosis, asJSON bool) error {
+func (c *cli) printDiagnosis(d diagnosis, asJSON bool) error {
 	if asJSON {
 		if d.Findings == nil {
 			d.Findings = []finding{}
@@ -201,11 +195,4 @@ func (c *cli) sayDiagnosis(d diagnosis, asJSON bool) error {
 	}
 	_, err := fmt.Fprint(c.out, b.String())
 	return err
-}
-
-// exitCode is the code that an error asks for, and whether it does.
-func exitCode(err error) (int, bool) {
-	var e exitError
-	ok := errors.As(err, &e)
-	return e.code, ok
 }

@@ -26,7 +26,7 @@ const (
 	fewConns     = 10
 	oldBackup    = 7 * 24 * time.Hour
 	shortOfConns = 3
-	mostSessions = 3 // sessions that are named
+	maxSessions  = 3 // sessions that are named
 )
 
 func one(f finding) []finding { return []finding{f} }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -76,14 +77,14 @@ func checkVacuum(d *doctor.Diagnosis, _ time.Time) (out []finding) {
 		if s.Age < oldSession || !s.HoldsVacuum && s.State != "idle in transaction" {
 			continue
 		}
-		who := fmt.Sprintf("The session %d (%s, %s)", s.PID, first(s.Application, "unnamed"), first(s.State, "state not visible"))
+		who := fmt.Sprintf("The session %d (%s, %s)", s.PID, cmp.Or(s.Application, "unnamed"), cmp.Or(s.State, "state not visible"))
 		do := fmt.Sprintf("End what runs it, or: SELECT pg_terminate_backend(%d). Set idle_in_transaction_session_timeout for its user.", s.PID)
 		if s.Prepared != "" {
 			who, do = fmt.Sprintf("The prepared transaction %q", s.Prepared), "COMMIT PREPARED or ROLLBACK PREPARED it."
 		}
 		out = append(out, finding{warning, "vacuum", fmt.Sprintf("%s has a transaction open for %s.", who, s.Age.Truncate(time.Second)),
 			"VACUUM cannot remove rows that were deleted since, so the queue's table grows and claims become slow. A running backup is such a session, too.", do})
-		if len(out) == mostSessions {
+		if len(out) == maxSessions {
 			break
 		}
 	}

@@ -41,7 +41,7 @@ func soundPostgres() doctor.Diagnosis {
 func TestASoundInstallationHasNoFindings(t *testing.T) {
 	t.Parallel()
 	for _, d := range []doctor.Diagnosis{soundSQLite(), soundPostgres()} {
-		got := inWords(d, true, nil, doctorNow)
+		got := newDiagnosis(d, true, nil, doctorNow)
 		require.Empty(t, got.Findings)
 		require.Equal(t, "sound", got.Status)
 		require.Contains(t, got.Checked, "key_ring")
@@ -138,7 +138,7 @@ func TestEachFindingIsMade(t *testing.T) {
 			t.Parallel()
 			d := p.on()
 			p.plant(&d)
-			got := inWords(d, true, nil, doctorNow)
+			got := newDiagnosis(d, true, nil, doctorNow)
 			if !d.Running && p.check != "servers" { // which is said as well
 				require.Equal(t, "servers", got.Findings[0].Check)
 				got.Findings = got.Findings[1:]

@@ -45,7 +45,7 @@ func newHealthcheckCommand(c *cli) *cobra.Command {
 func healthcheck(ctx context.Context, listen string, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+reachable(listen)+"/healthz", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+dialAddress(listen)+"/healthz", nil)
 	if err != nil {
 		return err
 	}
@@ -63,9 +63,9 @@ func healthcheck(ctx context.Context, listen string, timeout time.Duration) erro
 	return nil
 }
 
-// reachable turns an address to listen at into one to call: "every address" is
+// dialAddress turns an address to listen at into one to call: "every address" is
 // reached over loopback.
-func reachable(listen string) string {
+func dialAddress(listen string) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
 		return listen

@@ -196,7 +196,7 @@ func (k *kit) phone(user, token string) string {
 // deliveries are all of the tenant's.
 func (k *kit) deliveries() []deliveryAnswer {
 	k.t.Helper()
-	list, err := pages[deliveryAnswer](k.t.Context(), k.api, "/v1/deliveries")
+	list, err := listAll[deliveryAnswer](k.t.Context(), k.api, "/v1/deliveries")
 	require.NoError(k.t, err)
 	return list
 }

@@ -3,8 +3,6 @@ package main
 import (
 	"io"
 	"log/slog"
-
-	"github.com/mattn/go-isatty"
 )
 
 // newLogger makes the log of this process, one line an event.
@@ -23,9 +21,4 @@ func (c LogConfig) level() slog.Level {
 		return slog.LevelInfo
 	}
 	return l
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(interface{ Fd() uintptr })
-	return ok && isatty.IsTerminal(f.Fd())
 }

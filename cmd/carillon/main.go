@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	_ "time/tzdata" // devices name time zones, and small images have none
 
@@ -37,10 +36,17 @@ const (
 	exitUsage  = 2 // the command line or the configuration is wrong
 )
 
-// usageError is an error of the caller's, whose mending needs no look at a log.
-type usageError struct{ error }
+// exitError ends the program with a code and no further word.
+type exitError struct{ code int }
 
-func (e usageError) Unwrap() error { return e.error }
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+
+// exitCode is the code that an error asks for, and whether it does.
+func exitCode(err error) (int, bool) {
+	var e exitError
+	ok := errors.As(err, &e)
+	return e.code, ok
+}
 
 // run is the program. It returns when the command has ended, or has ended what
 // it began after ctx was done.
@@ -122,32 +128,4 @@ func newRootCommand(c *cli) *cobra.Command {
 		root.AddCommand(command)
 	}
 	return group(root)
-}
-
-// group makes a command that has only commands below it: alone it prints its
-// help, and what it does not know is an error.
-func group(cmd *cobra.Command) *cobra.Command {
-	cmd.Args = cobra.ArbitraryArgs
-	cmd.SuggestionsMinimumDistance = 2
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return cmd.Help()
-		}
-		err := fmt.Errorf("%s has no command %q", cmd.CommandPath(), args[0])
-		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, " or "))
-		} else {
-			err = fmt.Errorf("%w; `%s --help` lists what there is", err, cmd.CommandPath())
-		}
-		return usageError{err}
-	}
-	return cmd
-}
-
-// noArgs refuses arguments.
-func noArgs(cmd *cobra.Command, args []string) error {
-	if err := cobra.NoArgs(cmd, args); err != nil {
-		return usageError{err}
-	}
-	return nil
 }

@@ -121,10 +121,10 @@ func TestHealthcheck(t *testing.T) {
 	require.Contains(t, errs, "does not answer")
 }
 
-func TestReachable(t *testing.T) {
+func TestDialAddress(t *testing.T) {
 	t.Parallel()
 	for listen, want := range map[string]string{":8080": "localhost:8080", "0.0.0.0:1": "127.0.0.1:1", "[::]:1": "[::1]:1", "10.0.0.1:2": "10.0.0.1:2", "host:3": "host:3"} {
-		require.Equal(t, want, reachable(listen))
+		require.Equal(t, want, dialAddress(listen))
 	}
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"strings"
@@ -44,32 +43,14 @@ func newServeCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c.firstSteps(cmd.Context(), s)
+			c.printFirstSteps(cmd.Context(), s)
 			return s.run(cmd.Context())
 		},
 	}
 }
 
-// keyRing reads the key ring that is configured; without one nothing is sealed,
-// so nothing runs.
-func keyRing(cfg Config) (*db.KeyRing, error) {
-	text, err := cfg.KeyRingText()
-	if err != nil {
-		return nil, usageError{err}
-	}
-	if text == "" {
-		return nil, usageError{errors.New("there is no key ring. Make one with `carillon key-ring init --out carillon.keyring` and " +
-			"name it by --key-ring-file, CARILLON_KEY_RING_FILE or key_ring_file. Keep a copy apart from the database: without it a backup cannot be read")}
-	}
-	ring, err := db.ParseKeyRing(text)
-	if err != nil {
-		return nil, usageError{err}
-	}
-	return ring, nil
-}
-
-// firstSteps tells how to go on where there is no tenant yet.
-func (c *cli) firstSteps(ctx context.Context, s *server) {
+// printFirstSteps tells how to go on where there is no tenant yet.
+func (c *cli) printFirstSteps(ctx context.Context, s *server) {
 	list, err := s.store.Tenants(ctx, tenants.Page{Limit: 1})
 	if err != nil || len(list) > 0 {
 		return
@@ -84,15 +65,15 @@ The database is empty. In another terminal, with the same configuration:
   curl %[1]s/v1/notifications -H "Authorization: Bearer crl_..." \
     -H "Content-Type: application/json" -d '{"to":{"users":["alice"]},"title":"Hello"}'
 
-`, s.url(), c.sameDatabase())
+`, s.url(), c.databaseFlags())
 	if s.cfg.Docs {
 		_, _ = fmt.Fprintf(c.err, "The API is described at %s/docs\n\n", s.url())
 	}
 }
 
-// sameDatabase is what this command line has that others need to find the same
+// databaseFlags is what this command line has that others need to find the same
 // database: what came from the environment they have as well.
-func (c *cli) sameDatabase() string {
+func (c *cli) databaseFlags() string {
 	var flags strings.Builder
 	for _, name := range []string{"config", "database-url", "key-ring-file"} {
 		if f := c.root.PersistentFlags().Lookup(name); f != nil && f.Changed {

@@ -2,25 +2,18 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/carillonhq/carillon/api"
 	"github.com/carillonhq/carillon/channels"
-	"github.com/carillonhq/carillon/channels/apns"
-	"github.com/carillonhq/carillon/channels/egress"
-	"github.com/carillonhq/carillon/channels/fcm"
-	"github.com/carillonhq/carillon/channels/webhook"
-	"github.com/carillonhq/carillon/channels/webpush"
 	"github.com/carillonhq/carillon/clients/js"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/devices"
@@ -122,33 +115,6 @@ func (s *server) join(ctx context.Context) error {
 	return err
 }
 
-// newChannels makes the channels: the one place that knows them all.
-func newChannels(cfg Config) (map[channels.Kind]channels.Channel, error) {
-	var roots *x509.CertPool
-	if cfg.APNs.CAFile != "" {
-		pem, err := os.ReadFile(cfg.APNs.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read channels.apns.ca_file: %w", err)
-		}
-		if roots = x509.NewCertPool(); !roots.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("channels.apns.ca_file: %s holds no PEM certificate", cfg.APNs.CAFile)
-		}
-	}
-	list := []channels.Channel{
-		fcm.New(fcm.Options{Endpoint: cfg.FCM.Endpoint, TokenURIs: cfg.FCM.TokenURIs}),
-		apns.New(apns.Options{ProductionURL: cfg.APNs.ProductionURL, SandboxURL: cfg.APNs.SandboxURL, RootCAs: roots}),
-		webpush.New(webpush.Options{Hosts: cfg.WebPush.Hosts, AnyHost: cfg.WebPush.AnyHost, Rules: cfg.WebPush.rules(),
-			Limits: egress.Limits{Timeout: cfg.WebPush.Timeout}}),
-		webhook.New(webhook.Options{Rules: cfg.Webhook.rules(), Limits: egress.Limits{Timeout: cfg.Webhook.Timeout},
-			UserAgent: "Carillon/" + versionText()}),
-	}
-	all := map[channels.Kind]channels.Channel{}
-	for _, c := range list {
-		all[c.Kind()] = c
-	}
-	return all, nil
-}
-
 func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *ids.Generator, p serverParts) error {
 	now := s.store.Now
 	rules := s.cfg.Webhook.rules()
@@ -206,7 +172,15 @@ func (s *server) url() string {
 	if s.listen == nil {
 		return "" // a worker
 	}
-	return "http://" + reachable(s.listen.Addr().String())
+	return "http://" + dialAddress(s.listen.Addr().String())
+}
+
+// metricsURL is where metrics are served, "" if they are not.
+func (s *server) metricsURL() string {
+	if s.adminAt == nil {
+		return ""
+	}
+	return "http://" + dialAddress(s.adminAt.Addr().String()) + "/metrics"
 }
 
 // run serves until ctx ends, then stops in order: no new requests, no new
@@ -225,7 +199,7 @@ func (s *server) run(ctx context.Context) error {
 		g.Go(func() error { return ignoreClosed(s.http.Serve(s.listen)) })
 	}
 	if s.admin != nil {
-		s.log.Info("metrics and profiles", "url", "http://"+reachable(s.adminAt.Addr().String())+"/metrics")
+		s.log.Info("metrics and profiles", "url", s.metricsURL())
 		g.Go(func() error { return ignoreClosed(s.admin.Serve(s.adminAt)) })
 	}
 	g.Go(func() error {

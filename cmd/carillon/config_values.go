@@ -29,26 +29,26 @@ func parse(into, raw any) error {
 		*into = text
 	case *bool:
 		*into, err = strconv.ParseBool(text)
-		err = say(err, text, "true or false")
+		err = parseError(err, text, "true or false")
 	case *int:
 		*into, err = strconv.Atoi(text)
-		err = say(err, text, "a whole number")
+		err = parseError(err, text, "a whole number")
 	case *int64:
 		*into, err = strconv.ParseInt(text, 10, 64)
-		err = say(err, text, "a whole number")
+		err = parseError(err, text, "a whole number")
 	case *float64:
 		*into, err = strconv.ParseFloat(text, 64)
-		err = say(err, text, "a number")
+		err = parseError(err, text, "a number")
 	case *time.Duration:
 		*into, err = parseDuration(text)
-		err = say(err, text, "a time; use a number with its unit, such as 30s, 5m, 12h or 7d")
+		err = parseError(err, text, "a time; use a number with its unit, such as 30s, 5m, 12h or 7d")
 	default:
 		return fmt.Errorf("settings of type %T cannot be parsed", into)
 	}
 	return err
 }
 
-func say(err error, text, what string) error {
+func parseError(err error, text, what string) error {
 	if err == nil {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"bytes"
@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// latency is in milliseconds.
-type latency struct{ p50, p99 float64 }
+// Latency is in milliseconds.
+type Latency struct{ P50, P99 float64 }
 
-func quantiles(took []time.Duration) latency {
+func quantiles(took []time.Duration) Latency {
 	if len(took) == 0 {
-		return latency{}
+		return Latency{}
 	}
 	slices.Sort(took)
 	at := func(q float64) float64 {
 		return float64(took[int(q*float64(len(took)-1))].Microseconds()) / 1000
 	}
-	return latency{p50: at(0.50), p99: at(0.99)}
+	return Latency{P50: at(0.50), P99: at(0.99)}
 }
 
 // processCPU is the user and system time of a process, 0 where the system does

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -17,36 +17,36 @@ import (
 	"github.com/carillonhq/carillon/clients/js"
 )
 
-// demoPage is the backend of the page at /demo: it does what a tenant's own
+// page is the backend of the page at /demo: it does what a tenant's own
 // backend would, holding the API key and signing users' tokens.
-type demoPage struct {
-	mu     sync.RWMutex
-	api    *client
-	kid    string
-	secret string
+type page struct {
+	mu      sync.RWMutex
+	call    Call // with the tenant's key; nil until connect has ended
+	withKey func(key string) Call
+	kid     string
+	secret  string
 }
 
-// open makes the user key that tokens are signed with.
-func (p *demoPage) open(ctx context.Context, x *client) error {
+// connect makes the user key that tokens are signed with.
+func (p *page) connect(ctx context.Context, call Call, withKey func(key string) Call) error {
 	var key struct {
 		ID     string `json:"id"`
 		Secret string `json:"secret"`
 	}
-	if err := x.call(ctx, "POST", "/v1/user-keys", map[string]any{"name": "demo page"}, &key); err != nil {
+	if err := call(ctx, "POST", "/v1/user-keys", map[string]any{"name": "demo page"}, &key); err != nil {
 		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	own := *x
-	p.api, p.kid, p.secret = &own, key.ID, key.Secret
+	p.call, p.withKey, p.kid, p.secret = call, withKey, key.ID, key.Secret
 	return nil
 }
 
 // token is what a user's browser registers with. It lasts five minutes.
-func (p *demoPage) token(user string) (string, error) {
+func (p *page) token(user string) (string, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	if p.api == nil {
+	if p.call == nil {
 		return "", errors.New("the demo is still being set up")
 	}
 	now := time.Now()
@@ -56,19 +56,18 @@ func (p *demoPage) token(user string) (string, error) {
 }
 
 // asUser calls the API as a user's browser does.
-func (p *demoPage) asUser(ctx context.Context, user, path string, out any) error {
+func (p *page) asUser(ctx context.Context, user, path string, out any) error {
 	token, err := p.token(user)
 	if err != nil {
 		return err
 	}
 	p.mu.RLock()
-	x := *p.api
+	call := p.withKey(token)
 	p.mu.RUnlock()
-	x.key = token
-	return x.call(ctx, "GET", path, nil, out)
+	return call(ctx, "GET", path, nil, out)
 }
 
-func (p *demoPage) handler() http.Handler {
+func (p *page) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/demo", js.Demo())
 	mux.Handle("/demo/", js.Demo())
@@ -110,16 +109,16 @@ func onThisMachine(next http.Handler) http.Handler {
 }
 
 // send posts a notification to one user's browsers.
-func (p *demoPage) send(w http.ResponseWriter, r *http.Request) {
+func (p *page) send(w http.ResponseWriter, r *http.Request) {
 	var in struct{ User, Title, Body, URL string }
 	if err := json.NewDecoder(io.LimitReader(r.Body, 16<<10)).Decode(&in); err != nil {
 		answer(w, http.StatusBadRequest, map[string]string{"detail": "The body must be JSON."})
 		return
 	}
 	p.mu.RLock()
-	x := p.api
+	call := p.call
 	p.mu.RUnlock()
-	if x == nil {
+	if call == nil {
 		answer(w, http.StatusServiceUnavailable, map[string]string{"detail": "The demo is still being set up."})
 		return
 	}
@@ -127,16 +126,24 @@ func (p *demoPage) send(w http.ResponseWriter, r *http.Request) {
 	if in.URL != "" {
 		n["url"] = in.URL
 	}
-	var accepted acceptedAnswer
-	if err := x.call(r.Context(), "POST", "/v1/notifications", n, &accepted); err != nil {
+	var accepted struct {
+		ID string `json:"id"`
+	}
+	if err := call(r.Context(), "POST", "/v1/notifications", n, &accepted); err != nil {
 		status := http.StatusBadGateway
-		if p, ok := errors.AsType[*apiError](err); ok {
-			status = p.Status
+		if refused, ok := errors.AsType[statusError](err); ok {
+			status = refused.StatusCode()
 		}
 		answer(w, status, map[string]string{"detail": err.Error()})
 		return
 	}
 	answer(w, http.StatusOK, map[string]string{"id": accepted.ID})
+}
+
+// statusError is the error of a call that the API refused.
+type statusError interface {
+	error
+	StatusCode() int
 }
 
 func answer(w http.ResponseWriter, status int, v any) {

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
+	"golang.org/x/term"
 )
 
-// table prints rows under headings, plain enough to be read by awk.
-func (c *cli) table(head []string, rows [][]string) error {
+// printTable prints rows under headings, plain enough to be read by awk.
+func (c *cli) printTable(head []string, rows [][]string) error {
 	_, err := fmt.Fprintln(c.out, renderTable(head, rows))
 	return err
 }
@@ -36,4 +39,18 @@ func row(cells []string) table.Row {
 		r[i] = c
 	}
 	return r
+}
+
+func (c *cli) printJSON(raw json.RawMessage) error {
+	b, err := json.MarshalIndent(raw, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(c.out, string(b))
+	return err
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(interface{ Fd() uintptr })
+	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -5,9 +5,52 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 )
+
+func newDeadCommand(c *cli) *cobra.Command {
+	var f clientFlags
+	dead := group(&cobra.Command{Use: "dead", Short: "List and replay dead letters"})
+	f.add(dead)
+	q := url.Values{}
+	limit := 50
+	var reason, channel, user string
+	list := &cobra.Command{
+		Use: "list", Short: "List dead letters, the latest first", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			x, err := f.client(c)
+			if err != nil {
+				return err
+			}
+			for name, v := range map[string]string{"reason": reason, "channel": channel, "user": user, "limit": strconv.Itoa(limit)} {
+				if v != "" {
+					q.Set(name, v)
+				}
+			}
+			var a listAnswer[deliveryAnswer]
+			if err := x.call(cmd.Context(), "GET", "/v1/dead-letters?"+q.Encode(), nil, &a); err != nil {
+				return err
+			}
+			rows := make([][]string, len(a.Data))
+			for i, d := range a.Data {
+				rows[i] = []string{d.ID, d.Channel, d.User, d.Reason, "", d.UpdatedAt.Format(time.RFC3339), ""}
+				if d.Last != nil {
+					rows[i][4], rows[i][6] = d.Last.Code, d.Last.Detail
+				}
+			}
+			return c.printTable([]string{"DELIVERY", "CHANNEL", "USER", "REASON", "CODE", "DIED", "DETAIL"}, rows)
+		},
+	}
+	list.Flags().StringVar(&reason, "reason", "", "only with this reason: rejected, exhausted, expired, ambiguous, crashed, mapping, stale")
+	list.Flags().StringVar(&channel, "channel", "", "only of this channel")
+	list.Flags().StringVar(&user, "user", "", "only for this user")
+	list.Flags().IntVar(&limit, "limit", limit, "at most this many, up to 200")
+	dead.AddCommand(list, newReplayCommand(c, &f))
+	return dead
+}
 
 // newReplayCommand sends dead letters again: one by its id, or by a job all that
 // a filter selects.

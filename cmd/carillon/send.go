@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,7 +98,7 @@ func (c *cli) send(ctx context.Context, x *client, n map[string]any, dry bool, w
 		if err := x.call(ctx, "POST", "/v1/notifications", n, &preview); err != nil {
 			return err
 		}
-		return c.json(preview)
+		return c.printJSON(preview)
 	}
 	var a acceptedAnswer
 	if err := x.call(ctx, "POST", "/v1/notifications", n, &a); err != nil {
@@ -112,14 +111,14 @@ func (c *cli) send(ctx context.Context, x *client, n map[string]any, dry bool, w
 	if wait == 0 || len(a.Deliveries) == 0 {
 		return nil
 	}
-	list, err := x.settled(ctx, a.ID, wait)
+	list, err := x.waitForDeliveries(ctx, a.ID, wait)
 	if err != nil {
 		return err
 	}
-	if err := c.table(deliveryHead(), deliveryRows(list)); err != nil {
+	if err := c.printTable(deliveryColumns(), deliveryRows(list)); err != nil {
 		return err
 	}
-	c.unfinished(a.ID, list)
+	c.printUnfinished(a.ID, list)
 	sent := 0
 	for _, d := range list {
 		if d.State == "sent" {
@@ -132,8 +131,8 @@ func (c *cli) send(ctx context.Context, x *client, n map[string]any, dry bool, w
 	return nil
 }
 
-// unfinished tells how to go on where waiting was not enough.
-func (c *cli) unfinished(notification string, list []deliveryAnswer) {
+// printUnfinished tells how to go on where waiting was not enough.
+func (c *cli) printUnfinished(notification string, list []deliveryAnswer) {
 	open, held := 0, 0
 	for _, d := range list {
 		if !d.final() {
@@ -151,15 +150,15 @@ func (c *cli) unfinished(notification string, list []deliveryAnswer) {
 	}
 }
 
-// settled waits until the deliveries of a notification have come to their ends,
-// at most so long, and gives them as far as they came.
-func (x *client) settled(ctx context.Context, notification string, most time.Duration) ([]deliveryAnswer, error) {
+// waitForDeliveries waits until the deliveries of a notification have come to
+// their ends, at most so long, and gives them as far as they came.
+func (x *client) waitForDeliveries(ctx context.Context, notification string, most time.Duration) ([]deliveryAnswer, error) {
 	deadline := time.NewTimer(most)
 	defer deadline.Stop()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		list, err := pages[deliveryAnswer](ctx, x, "/v1/notifications/"+notification+"/deliveries")
+		list, err := listAll[deliveryAnswer](ctx, x, "/v1/notifications/"+notification+"/deliveries")
 		if err != nil || !slices.ContainsFunc(list, func(d deliveryAnswer) bool { return !d.final() }) {
 			return list, err
 		}
@@ -173,7 +172,7 @@ func (x *client) settled(ctx context.Context, notification string, most time.Dur
 	}
 }
 
-func deliveryHead() []string {
+func deliveryColumns() []string {
 	return []string{"DELIVERY", "CHANNEL", "USER", "STATE", "ATTEMPTS", "CODE", "PROVIDER ID"}
 }
 
@@ -191,78 +190,4 @@ func deliveryRows(list []deliveryAnswer) [][]string {
 		rows[i] = r
 	}
 	return rows
-}
-
-func (c *cli) json(raw json.RawMessage) error {
-	b, err := json.MarshalIndent(raw, "", "  ")
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(c.out, string(b))
-	return err
-}
-
-func newDeadCommand(c *cli) *cobra.Command {
-	var f clientFlags
-	dead := group(&cobra.Command{Use: "dead", Short: "List and replay dead letters"})
-	f.add(dead)
-	q := url.Values{}
-	limit := 50
-	var reason, channel, user string
-	list := &cobra.Command{
-		Use: "list", Short: "List dead letters, the latest first", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			x, err := f.client(c)
-			if err != nil {
-				return err
-			}
-			for name, v := range map[string]string{"reason": reason, "channel": channel, "user": user, "limit": strconv.Itoa(limit)} {
-				if v != "" {
-					q.Set(name, v)
-				}
-			}
-			var a listAnswer[deliveryAnswer]
-			if err := x.call(cmd.Context(), "GET", "/v1/dead-letters?"+q.Encode(), nil, &a); err != nil {
-				return err
-			}
-			rows := make([][]string, len(a.Data))
-			for i, d := range a.Data {
-				rows[i] = []string{d.ID, d.Channel, d.User, d.Reason, "", d.UpdatedAt.Format(time.RFC3339), ""}
-				if d.Last != nil {
-					rows[i][4], rows[i][6] = d.Last.Code, d.Last.Detail
-				}
-			}
-			return c.table([]string{"DELIVERY", "CHANNEL", "USER", "REASON", "CODE", "DIED", "DETAIL"}, rows)
-		},
-	}
-	list.Flags().StringVar(&reason, "reason", "", "only with this reason: rejected, exhausted, expired, ambiguous, crashed, mapping, stale")
-	list.Flags().StringVar(&channel, "channel", "", "only of this channel")
-	list.Flags().StringVar(&user, "user", "", "only for this user")
-	list.Flags().IntVar(&limit, "limit", limit, "at most this many, up to 200")
-	dead.AddCommand(list, newReplayCommand(c, &f))
-	return dead
-}
-
-func newHoldsCommand(c *cli) *cobra.Command {
-	var f clientFlags
-	cmd := &cobra.Command{
-		Use: "holds", Short: "List what holds deliveries, and the call that releases each", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			x, err := f.client(c)
-			if err != nil {
-				return err
-			}
-			var a listAnswer[holdAnswer]
-			if err := x.call(cmd.Context(), "GET", "/v1/holds", nil, &a); err != nil {
-				return err
-			}
-			rows := make([][]string, len(a.Data))
-			for i, h := range a.Data {
-				rows[i] = []string{h.ID, h.Scope, h.Subject, h.Reason, strconv.Itoa(h.Held), h.Since.Format(time.RFC3339), first(h.Release, h.Ending), h.Detail}
-			}
-			return c.table([]string{"HOLD", "SCOPE", "SUBJECT", "REASON", "HELD", "SINCE", "RELEASED BY", "DETAIL"}, rows)
-		},
-	}
-	f.add(cmd)
-	return cmd
 }

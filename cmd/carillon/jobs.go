@@ -65,7 +65,7 @@ func newJobsListCommand(c *cli, f *clientFlags) *cobra.Command {
 				rows[i] = []string{j.ID, j.Kind, j.State, j.progress(), strconv.Itoa(j.Done), strconv.Itoa(j.Skipped), strconv.Itoa(j.Failed),
 					j.CreatedAt.Format(time.RFC3339), j.Error}
 			}
-			return c.table([]string{"JOB", "KIND", "STATE", "PROGRESS", "DONE", "SKIPPED", "FAILED", "CREATED", "ERROR"}, rows)
+			return c.printTable([]string{"JOB", "KIND", "STATE", "PROGRESS", "DONE", "SKIPPED", "FAILED", "CREATED", "ERROR"}, rows)
 		},
 	}
 	cmd.Flags().StringVar(&state, "state", "", "only in this state: queued, running, done, canceled, failed")
@@ -76,7 +76,7 @@ func newJobsListCommand(c *cli, f *clientFlags) *cobra.Command {
 
 func newJobsShowCommand(c *cli, f *clientFlags) *cobra.Command {
 	return &cobra.Command{
-		Use: "show job_...", Short: "Show everything about a job", Args: exactArgs(1),
+		Use: "show job_...", Short: "Show everything about a job", Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			x, err := f.client(c)
 			if err != nil {
@@ -86,14 +86,14 @@ func newJobsShowCommand(c *cli, f *clientFlags) *cobra.Command {
 			if err := x.call(cmd.Context(), "GET", "/v1/jobs/"+url.PathEscape(args[0]), nil, &a); err != nil {
 				return err
 			}
-			return c.json(a)
+			return c.printJSON(a)
 		},
 	}
 }
 
 func newJobsCancelCommand(c *cli, f *clientFlags) *cobra.Command {
 	return &cobra.Command{
-		Use: "cancel job_...", Short: "Stop a job before its next step", Args: exactArgs(1),
+		Use: "cancel job_...", Short: "Stop a job before its next step", Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			x, err := f.client(c)
 			if err != nil {

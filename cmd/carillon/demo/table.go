@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"fmt"
@@ -13,20 +13,25 @@ import (
 // liveTable shows deliveries as they change: redrawn in place on a terminal,
 // and once, when it is final, elsewhere.
 type liveTable struct {
-	out   io.Writer
-	tty   bool
-	cast  *cast
-	lines int // drawn last time
-	last  string
+	out      io.Writer
+	terminal int // its file descriptor; -1: out is none
+	layout   func(head []string, rows [][]string) string
+	targets  *targets
+	lines    int // drawn last time
+	last     string
 }
 
-func newLiveTable(out io.Writer, c *cast) *liveTable {
-	return &liveTable{out: out, tty: isTerminal(out), cast: c}
+func (d *demo) newLiveTable(t *targets) *liveTable {
+	live := &liveTable{out: d.Out, terminal: -1, layout: d.Table, targets: t}
+	if f, ok := d.Out.(interface{ Fd() uintptr }); ok && term.IsTerminal(int(f.Fd())) {
+		live.terminal = int(f.Fd())
+	}
+	return live
 }
 
-func (t *liveTable) show(all map[string]deliveryAnswer, final bool) {
+func (t *liveTable) show(all map[string]delivery, final bool) {
 	text := t.render(all)
-	if text == t.last && !final || !t.tty && !final {
+	if text == t.last && !final || t.terminal < 0 && !final {
 		return
 	}
 	if t.lines > 0 {
@@ -34,7 +39,7 @@ func (t *liveTable) show(all map[string]deliveryAnswer, final bool) {
 	}
 	_, _ = fmt.Fprintln(t.out, t.fit(text))
 	t.last = text
-	if t.tty {
+	if t.terminal >= 0 {
 		t.lines = strings.Count(text, "\n") + 1
 	}
 }
@@ -42,11 +47,10 @@ func (t *liveTable) show(all map[string]deliveryAnswer, final bool) {
 // fit cuts lines to the width of the terminal: a line that wraps would be two when
 // the table is drawn over.
 func (t *liveTable) fit(text string) string {
-	f, ok := t.out.(interface{ Fd() uintptr })
-	if !t.tty || !ok {
+	if t.terminal < 0 {
 		return text
 	}
-	width, _, err := term.GetSize(int(f.Fd()))
+	width, _, err := term.GetSize(t.terminal)
 	if err != nil || width <= 0 {
 		return text
 	}
@@ -59,14 +63,14 @@ func (t *liveTable) fit(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-func (t *liveTable) render(all map[string]deliveryAnswer) string {
-	rows := make([][]string, 0, len(t.cast.list))
+func (t *liveTable) render(all map[string]delivery) string {
+	rows := make([][]string, 0, len(t.targets.list))
 	done := 0
-	for _, e := range t.cast.list {
+	for _, e := range t.targets.list {
 		x, known := all[e.target]
 		r := []string{"-", e.who, e.where, "not sent yet", "", "", "", ""}
 		if known {
-			r[0], r[3] = x.Channel, stateText(x)
+			r[0], r[3] = x.Channel, x.outcome()
 			if x.Last != nil && x.Last.Number > 0 {
 				r[4], r[5], r[6] = strconv.Itoa(x.Last.Number), shorten(x.Last.ProviderID, 20), fmt.Sprintf("%d ms", x.Last.DurationMS)
 			}
@@ -77,8 +81,8 @@ func (t *liveTable) render(all map[string]deliveryAnswer) string {
 		}
 		rows = append(rows, r)
 	}
-	table := renderTable([]string{"CHANNEL", "USER", "TARGET", "STATE", "ATTEMPTS", "PROVIDER'S ID", "TIME", ""}, rows)
-	return table + "\n" + bar(done, len(t.cast.list))
+	table := t.layout([]string{"CHANNEL", "USER", "TARGET", "STATE", "ATTEMPTS", "PROVIDER'S ID", "TIME", ""}, rows)
+	return table + "\n" + bar(done, len(t.targets.list))
 }
 
 // bar is the progress: how many deliveries have come to their ends.

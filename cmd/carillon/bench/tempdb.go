@@ -1,4 +1,4 @@
-package store
+package bench
 
 import (
 	"context"
@@ -11,15 +11,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Scratch makes a database on a PostgreSQL server, for a measurement. url names
-// the server and a user who may make databases; drop removes it again.
-func Scratch(ctx context.Context, url string) (own string, drop func() error, err error) {
+// createTempDatabase makes a database on a PostgreSQL server. url names the server
+// and a user who may make databases; drop removes it again.
+func createTempDatabase(ctx context.Context, url string) (temporary string, drop func() error, err error) {
 	c, err := pgx.ParseConfig(url)
 	if err != nil {
 		return "", nil, fmt.Errorf("the URL cannot be read: %w", err) // pgx hides the password
 	}
-	name := "scratch_of_carillon_" + strconv.FormatInt(time.Now().UnixNano(), 36)
-	say := func(ctx context.Context, statement string) error {
+	name := "carillon_bench_" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	execute := func(ctx context.Context, statement string) error {
 		conn, err := pgx.ConnectConfig(ctx, c.Copy())
 		if err != nil {
 			return err
@@ -27,10 +27,10 @@ func Scratch(ctx context.Context, url string) (own string, drop func() error, er
 		_, err = conn.Exec(ctx, statement+" "+pgx.Identifier{name}.Sanitize())
 		return errors.Join(err, conn.Close(ctx))
 	}
-	if err := say(ctx, "CREATE DATABASE"); err != nil {
+	if err := execute(ctx, "CREATE DATABASE"); err != nil {
 		return "", nil, fmt.Errorf("make a database: %w", err)
 	}
-	drop = func() error { return say(context.WithoutCancel(ctx), "DROP DATABASE") }
+	drop = func() error { return execute(context.WithoutCancel(ctx), "DROP DATABASE") }
 	u, err := urls.Parse(url)
 	if err != nil { // several hosts, which package url does not know
 		return "", nil, errors.Join(fmt.Errorf("give one host: %w", err), drop())

@@ -9,7 +9,6 @@ import (
 
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/store"
-	"github.com/carillonhq/carillon/tenants"
 )
 
 func newSendingCommand(c *cli) *cobra.Command {
@@ -18,7 +17,7 @@ func newSendingCommand(c *cli) *cobra.Command {
 			"time to live allows. It works beside running servers, which obey within a second, and without one."})
 	with := func(use, short string, run func(ctx context.Context, s *store.Store) error) *cobra.Command {
 		return &cobra.Command{Use: use, Short: short, Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.beside(cmd.Context(), func(s *store.Store, _ *tenants.Service) error {
+			return c.withStore(cmd.Context(), func(s *store.Store) error {
 				if err := run(cmd.Context(), s); err != nil {
 					return err
 				}
@@ -26,7 +25,7 @@ func newSendingCommand(c *cli) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				_, err = fmt.Fprintln(c.out, sayPause(p))
+				_, err = fmt.Fprintln(c.out, pauseText(p))
 				return err
 			})
 		}}
@@ -42,8 +41,8 @@ func newSendingCommand(c *cli) *cobra.Command {
 	return sending
 }
 
-// sayPause is a pause in a sentence.
-func sayPause(p delivery.Pause) string {
+// pauseText is a pause in a sentence.
+func pauseText(p delivery.Pause) string {
 	if !p.On() {
 		return "Sending is not paused."
 	}

@@ -7,45 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/store"
-	"github.com/carillonhq/carillon/tenants"
 )
-
-func newTenantDeleteCommand(c *cli) *cobra.Command {
-	var yes bool
-	cmd := &cobra.Command{
-		Use: "delete name", Short: "Delete a tenant with all that it has", Args: usage(cobra.ExactArgs(1)),
-		Long: "Deletes a tenant. Its API keys are refused and its sealing keys destroyed before the command ends: what was sealed for it, such\n" +
-			"as credentials and content, can never be read again. A running server notices within five seconds, sends nothing more, and removes\n" +
-			"the rows in the background; without one, the next server does. The name is free when that is done.",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if !yes {
-				return usageError{fmt.Errorf("this deletes the tenant %q for good, with its keys, devices and notifications; add --yes to do it", args[0])}
-			}
-			cfg, err := c.config()
-			if err != nil {
-				return err
-			}
-			return c.beside(cmd.Context(), func(_ *store.Store, s *tenants.Service) error {
-				t, err := s.DeleteTenant(cmd.Context(), args[0], actorCLI)
-				if problem.CodeOf(err) == problem.NotFound {
-					return fmt.Errorf("there is no tenant %q; `carillon tenant list` shows those of this database", args[0])
-				}
-				if err != nil {
-					return err
-				}
-				if cfg.ErasureLogPath() == "" && cfg.ErasureLog != erasureLogOff {
-					_, _ = fmt.Fprintln(c.err, "carillon: there is no erasure log here, so the deletion is in none: the tenant comes back when an older backup is restored; see the setting erasure_log")
-				}
-				_, err = fmt.Fprintf(c.out, "%s is being deleted; its rows are removed by the server\n", t.Name)
-				return err
-			})
-		},
-	}
-	cmd.Flags().BoolVar(&yes, "yes", false, "really do it")
-	return cmd
-}
 
 func newErasuresCommand(c *cli) *cobra.Command {
 	cmd := group(&cobra.Command{Use: "erasures", Short: "Apply erasures again after a restore"})
@@ -66,7 +29,7 @@ func newErasuresCommand(c *cli) *cobra.Command {
 				}
 				files = []string{path}
 			}
-			return c.beside(cmd.Context(), func(s *store.Store, _ *tenants.Service) error {
+			return c.withStore(cmd.Context(), func(s *store.Store) error {
 				for _, path := range files {
 					if err := c.applyErasures(cmd, s, path); err != nil {
 						return fmt.Errorf("%s: %w", path, err)

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/store/db"
+)
+
+// The checks of settings tell what is wrong with a value, "" if nothing is.
+
+// keywords is how libpq writes a connection besides a URL.
+var keywords = regexp.MustCompile(`(^|\s)(host|hostaddr|port|user|password|dbname)\s*=`)
+
+func (c *Config) checkDatabase() string {
+	switch scheme, _, ok := strings.Cut(c.DatabaseURL, "://"); {
+	case db.IsPostgres(c.DatabaseURL):
+		return db.CheckURL(c.DatabaseURL)
+	case ok:
+		return fmt.Sprintf("has the scheme %q; give the path of an SQLite file, such as ./carillon.db or sqlite:./carillon.db, or postgres://", scheme)
+	case keywords.MatchString(c.DatabaseURL): // as a file it would be made, with a password for its name
+		return "is written as key=value; give it as postgres://user:password@host:5432/name"
+	case strings.HasPrefix(c.DatabaseURL, "file:"):
+		return "is a URI of SQLite; give the path of the file, such as ./carillon.db"
+	case strings.TrimPrefix(c.DatabaseURL, "sqlite:") == "":
+		return "names no file; give the path of an SQLite file, such as ./carillon.db"
+	case c.Role != delivery.RoleAll:
+		return fmt.Sprintf("names an SQLite file, which has one server that does all; the role %s needs PostgreSQL", c.Role)
+	}
+	return ""
+}
+
+func (c *Config) checkKeyRing() string {
+	if c.KeyRing != "" && c.KeyRingFile != "" {
+		return "is set beside key_ring_file; set one of them"
+	}
+	return ""
+}
+
+func (c *Config) checkTokenURIs() string {
+	for _, u := range c.FCM.TokenURIs {
+		if why := urlFault(u); why != "" {
+			return why
+		}
+	}
+	return ""
+}
+
+func address(s *string) func() string {
+	return func() string {
+		_, port, err := net.SplitHostPort(*s)
+		if err == nil {
+			_, err = strconv.ParseUint(port, 10, 16)
+		}
+		if err != nil {
+			return fmt.Sprintf("%q is not an address; use host:port, such as 127.0.0.1:8080 or :8080", *s)
+		}
+		return ""
+	}
+}
+
+func addressOrOff(s *string) func() string {
+	return func() string {
+		if *s == "off" {
+			return ""
+		}
+		return address(s)()
+	}
+}
+
+func plain(s *string, most int) func() string {
+	return func() string {
+		if len(*s) > most || strings.ContainsFunc(*s, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return fmt.Sprintf("%q cannot be used; take at most %d ASCII characters without spaces", *s, most)
+		}
+		return ""
+	}
+}
+
+func oneOf(s *string, choices ...string) func() string {
+	return func() string {
+		if !slices.Contains(choices, *s) {
+			return fmt.Sprintf("%q is not a choice; use %s", *s, strings.Join(choices, ", "))
+		}
+		return ""
+	}
+}
+
+func within[N int | int64 | float64](n *N, least, most N) func() string {
+	return func() string {
+		if !(*n >= least && *n <= most) { // so that NaN is refused
+			return fmt.Sprintf("%v is out of range; use %v to %v", *n, formatNumber(least), formatNumber(most))
+		}
+		return ""
+	}
+}
+
+func between(d *time.Duration, least, most time.Duration) func() string {
+	return func() string {
+		if *d < least || *d > most {
+			return fmt.Sprintf("%s is out of range; use %s to %s", formatDuration(*d), formatDuration(least), formatDuration(most))
+		}
+		return ""
+	}
+}
+
+// zeroOr also allows 0, which switches something off.
+func zeroOr(d *time.Duration, check func() string) func() string {
+	return func() string {
+		if *d == 0 {
+			return ""
+		}
+		return check()
+	}
+}
+
+func baseURL(s *string) func() string {
+	return func() string { return urlFault(*s) }
+}
+
+func urlFault(s string) string {
+	u, err := url.Parse(s)
+	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return "is not a URL that can be used; give one such as https://proxy.example.com without user, query and fragment"
+	}
+	return ""
+}
+
+func readable(path *string) func() string {
+	return func() string {
+		if *path == "" {
+			return ""
+		}
+		f, err := os.Open(*path)
+		if err != nil {
+			return fmt.Sprintf("cannot be read: %s", err)
+		}
+		_ = f.Close()
+		return ""
+	}
+}
