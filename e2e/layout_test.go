@@ -208,6 +208,14 @@ func TestLibrariesStayWithTheirOwners(t *testing.T) {
 	}
 }
 
+// TestLibrariesHoldOneSQLite: gorm's package for SQLite would link another, in C.
+func TestLibrariesHoldOneSQLite(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	require.NoError(t, err)
+	require.NotContains(t, string(b), "go-sqlite3", "see docs/adr/0008")
+}
+
 // TestOnlyTheCommandReadsTheEnvironment: whoever embeds a package decides what
 // it is told, and a test need not set variables.
 func TestOnlyTheCommandReadsTheEnvironment(t *testing.T) {
