@@ -9,7 +9,7 @@ import (
 	"golang.org/x/text/language"
 
 	"github.com/carillonhq/carillon/problem"
-	"github.com/carillonhq/carillon/webhooks"
+	"github.com/carillonhq/carillon/text"
 )
 
 // Limits of what is stored of a device, in bytes where nothing else is said.
@@ -39,14 +39,14 @@ func (r *Registry) describe(faults *problem.Fields, in Registration) (locale str
 		faults.Add("app", "consists of 1 to 63 of a-z, 0-9, _ and -, and begins with a letter or digit")
 	}
 	for _, x := range []struct {
-		path, text string
-		most       int
+		path, value string
+		most        int
 	}{
 		{"installation_id", in.InstallationID, MaxInstallation},
 		{"os", in.OS, MaxOS},
 		{"app_version", in.AppVersion, MaxAppVersion},
 	} {
-		if err := webhooks.CheckText(x.text, 0, x.most); err != nil {
+		if err := text.Check(x.value, 0, x.most); err != nil {
 			faults.Add(x.path, "%s", err)
 		}
 	}
@@ -67,7 +67,7 @@ func checkTags(faults *problem.Fields, tags map[string]string) {
 			badKey = true
 			continue
 		}
-		if err := webhooks.CheckText(tags[key], 0, MaxTagValue); err != nil {
+		if err := text.Check(tags[key], 0, MaxTagValue); err != nil {
 			faults.Add("tags."+key, "%s", err)
 		}
 	}

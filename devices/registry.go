@@ -10,7 +10,7 @@ import (
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
-	"github.com/carillonhq/carillon/webhooks"
+	"github.com/carillonhq/carillon/text"
 )
 
 // MaxPage is how many devices a list returns at most.
@@ -208,9 +208,9 @@ func decodeKey(faults *problem.Fields, path, s string) []byte {
 	if s == "" {
 		return nil
 	}
-	text := strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(s, "="))
-	key, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || strings.ContainsAny(text, "\r\n") {
+	digits := strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(s, "="))
+	key, err := base64.RawURLEncoding.DecodeString(digits)
+	if err != nil || strings.ContainsAny(digits, "\r\n") {
 		faults.Add(path, "is not base64url; pass on what the browser gives")
 		return nil
 	}
@@ -237,7 +237,7 @@ func vapidKey(faults *problem.Fields, in Registration) string {
 
 // checkUser adds what is wrong with the id of a user.
 func checkUser(faults *problem.Fields, user string) {
-	if err := webhooks.CheckUser(user); err != nil {
-		faults.Add("user", "%s; give your own id of the user, 1 to %d bytes of printable text", err, webhooks.MaxUser)
+	if err := text.CheckUser(user); err != nil {
+		faults.Add("user", "%s; give your own id of the user, 1 to %d bytes of printable text", err, text.MaxUser)
 	}
 }

@@ -39,6 +39,7 @@ func table() map[string]row {
 	return map[string]row{
 		"problem":          {level: 0, why: "what a caller may see of a failure; everything else speaks it"},
 		"ids":              {level: 0, why: "every row has one"},
+		"text":             {level: 0, why: "the form of texts and of users' ids is one, wherever they come in"},
 		"failpoint":        {level: 0, why: "tests stop the program at a named instant; in a usual build it does nothing"},
 		"migrations":       {level: 0, why: "SQL files"},
 		"clients/js":       {level: 0, why: "files for browsers"},
@@ -47,7 +48,7 @@ func table() map[string]row {
 
 		"channels":        {level: 1, imports: base, why: "the contract of all channels, so it knows none of them"},
 		"jobs":            {level: 1, imports: base, why: "durable background work of whatever kind; whoever has some registers its steps"},
-		"webhooks":        {level: 1, imports: base, why: "receivers import it to verify: it must stay small"},
+		"webhooks":        {level: 1, imports: with("text"), why: "receivers import it to verify: it must stay small"},
 		"channels/egress": {level: 1, imports: []string{"problem"}, why: "outgoing HTTP, whoever sends"},
 
 		"channels/fcm":         {level: 2, imports: channel, why: "a channel knows no other, no tenant and no database"},
@@ -55,11 +56,11 @@ func table() map[string]row {
 		"channels/webpush":     {level: 2, imports: channel, why: "as fcm"},
 		"channels/webhook":     {level: 2, imports: append(slices.Clone(channel), "webhooks"), why: "as fcm; it signs as webhooks says"},
 		"channels/channeltest": {level: 2, imports: with("channels"), test: true, why: "the contract that all channels pass"},
-		"devices":              {level: 2, imports: with("channels", "webhooks"), why: "a register of addresses; user ids have one form, which webhooks holds"},
-		"tenants":              {level: 2, imports: with("channels", "webhooks"), why: "a register of tenants, keys and credentials"},
+		"devices":              {level: 2, imports: with("channels", "text"), why: "a register of addresses"},
+		"tenants":              {level: 2, imports: with("channels", "text"), why: "a register of tenants, keys and credentials"},
 		"simulator":            {level: 2, imports: with("webhooks"), why: "the providers' side: it may not share the channels' mistakes"},
 
-		"delivery": {level: 3, imports: with("channels", "devices", "failpoint", "jobs", "tenants", "webhooks"),
+		"delivery": {level: 3, imports: with("channels", "devices", "failpoint", "jobs", "tenants", "text", "webhooks"),
 			why: "the engine: it knows channels by their contract and the database by its own interface"},
 
 		"store": {level: 4, imports: with("channels", "delivery", "devices", "failpoint", "jobs", "migrations", "store/archive", "store/gormsqlite", "tenants", "webhooks"),

@@ -10,7 +10,7 @@ import (
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
-	"github.com/carillonhq/carillon/webhooks"
+	"github.com/carillonhq/carillon/text"
 )
 
 // Limits of texts, in bytes.
@@ -205,8 +205,8 @@ func (p Page) bounded() Page {
 	return p
 }
 
-func checkText(faults *problem.Fields, path, text string, least, most int) {
-	if err := webhooks.CheckText(text, least, most); err != nil {
+func checkText(faults *problem.Fields, path, s string, least, most int) {
+	if err := text.Check(s, least, most); err != nil {
 		faults.Add(path, "%s; use %d to %d bytes of text on one line", err, least, most)
 	}
 }

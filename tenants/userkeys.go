@@ -9,7 +9,7 @@ import (
 
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
-	"github.com/carillonhq/carillon/webhooks"
+	"github.com/carillonhq/carillon/text"
 )
 
 const (
@@ -110,7 +110,7 @@ func tokenFault(err error) string {
 }
 
 func checkClaims(c jwt.RegisteredClaims, now time.Time) error {
-	if err := webhooks.CheckUser(c.Subject); err != nil {
+	if err := text.CheckUser(c.Subject); err != nil {
 		return problem.New(problem.Unauthenticated, `The user token's "sub" %s.`, err)
 	}
 	latest := now.Add(MaxTokenLife + TokenLeeway)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/text"
 )
 
 const (
@@ -108,7 +109,7 @@ func (r *Register) Update(ctx context.Context, tenant, id ids.ID, p Patch, actor
 
 // Pause holds the endpoint's deliveries until Resume. It may be repeated.
 func (r *Register) Pause(ctx context.Context, tenant, id ids.ID, reason, actor string) (Endpoint, error) {
-	if err := CheckText(reason, 0, MaxReason); err != nil {
+	if err := text.Check(reason, 0, MaxReason); err != nil {
 		return Endpoint{}, problem.AtField("reason", "%s", err)
 	}
 	return r.change(ctx, tenant, id, actor, func(e *Endpoint) error {
@@ -164,11 +165,11 @@ func (r *Register) check(faults *problem.Fields, e Endpoint) {
 	} else if err := r.o.CheckURL(e.URL); err != nil {
 		faults.Add("url", "%s", err)
 	}
-	if err := CheckText(e.Description, 0, MaxDescription); err != nil {
+	if err := text.Check(e.Description, 0, MaxDescription); err != nil {
 		faults.Add("description", "%s", err)
 	}
 	if e.User != "" {
-		if err := CheckUser(e.User); err != nil {
+		if err := text.CheckUser(e.User); err != nil {
 			faults.Add("user", "%s", err)
 		}
 	}
