@@ -9,8 +9,8 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
-// AppRegister keeps a tenant's applications.
-type AppRegister interface {
+// AppRegistry keeps a tenant's applications.
+type AppRegistry interface {
 	PutApp(ctx context.Context, tenant ids.ID, name, actor string) error
 	Apps(ctx context.Context, tenant ids.ID) ([]tenants.App, error)
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
-// CredentialRegister keeps what a tenant sends with. It never gives a secret out.
-type CredentialRegister interface {
+// CredentialRegistry keeps what a tenant sends with. It never gives a secret out.
+type CredentialRegistry interface {
 	PutCredential(ctx context.Context, tenant ids.ID, in tenants.PutCredential, actor string) (tenants.Credential, error)
 	Credential(ctx context.Context, tenant, id ids.ID) (tenants.Credential, error)
 	Credentials(ctx context.Context, tenant ids.ID) ([]tenants.Credential, error)

@@ -14,7 +14,7 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
-// Devices is the register of devices. devices.Registry is one.
+// Devices is the registry of devices. devices.Registry is one.
 type Devices interface {
 	Register(ctx context.Context, tenant ids.ID, in devices.Registration) (devices.Registered, error)
 	Device(ctx context.Context, tenant, id ids.ID) (devices.Device, error)

@@ -11,7 +11,7 @@ import (
 	"github.com/carillonhq/carillon/webhooks"
 )
 
-// Endpoints keeps webhook endpoints. webhooks.Register is one.
+// Endpoints keeps webhook endpoints. webhooks.Registry is one.
 type Endpoints interface {
 	Create(ctx context.Context, tenant ids.ID, n webhooks.NewEndpoint, actor string) (webhooks.Endpoint, string, error)
 	Get(ctx context.Context, tenant, id ids.ID) (webhooks.Endpoint, error)

@@ -10,8 +10,8 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
-// KeyRegister keeps API keys.
-type KeyRegister interface {
+// KeyRegistry keeps API keys.
+type KeyRegistry interface {
 	CreateKey(ctx context.Context, tenant ids.ID, n tenants.NewKey, actor string) (tenants.Key, string, error)
 	Keys(ctx context.Context, tenant ids.ID, p tenants.Page) ([]tenants.Key, error)
 	Key(ctx context.Context, tenant, id ids.ID) (tenants.Key, error)

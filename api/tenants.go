@@ -10,8 +10,8 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
-// TenantRegister keeps tenants and their settings.
-type TenantRegister interface {
+// TenantRegistry keeps tenants and their settings.
+type TenantRegistry interface {
 	CreateTenant(ctx context.Context, name, title string, s tenants.Settings, actor string) (tenants.Tenant, error)
 	PutTenant(ctx context.Context, name, title string, s tenants.Settings, actor string) (t tenants.Tenant, created bool, err error)
 	Tenant(ctx context.Context, id ids.ID) (tenants.Tenant, error)

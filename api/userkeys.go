@@ -10,8 +10,8 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
-// UserKeyRegister keeps the keys that verify users' tokens.
-type UserKeyRegister interface {
+// UserKeyRegistry keeps the keys that verify users' tokens.
+type UserKeyRegistry interface {
 	CreateUserKey(ctx context.Context, tenant ids.ID, name, actor string) (tenants.UserKey, string, error)
 	UserKeys(ctx context.Context, tenant ids.ID, p tenants.Page) ([]tenants.UserKey, error)
 	DeleteUserKey(ctx context.Context, tenant, id ids.ID, actor string) error

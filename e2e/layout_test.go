@@ -56,8 +56,8 @@ func table() map[string]row {
 		"channels/webpush":     {level: 2, imports: channel, why: "as fcm"},
 		"channels/webhook":     {level: 2, imports: append(slices.Clone(channel), "webhooks"), why: "as fcm; it signs as webhooks says"},
 		"channels/channeltest": {level: 2, imports: with("channels"), test: true, why: "the contract that all channels pass"},
-		"devices":              {level: 2, imports: with("channels", "text"), why: "a register of addresses"},
-		"tenants":              {level: 2, imports: with("channels", "text"), why: "a register of tenants, keys and credentials"},
+		"devices":              {level: 2, imports: with("channels", "text"), why: "a registry of addresses"},
+		"tenants":              {level: 2, imports: with("channels", "text"), why: "a registry of tenants, keys and credentials"},
 		"simulator":            {level: 2, imports: with("webhooks"), why: "the providers' side: it may not share the channels' mistakes"},
 
 		"delivery": {level: 3, imports: with("channels", "devices", "failpoint", "jobs", "tenants", "text", "webhooks"),

@@ -15,7 +15,7 @@ import (
 
 var (
 	_ jobs.Store    = (*Store)(nil)
-	_ jobs.Register = (*Store)(nil)
+	_ jobs.Registry = (*Store)(nil)
 )
 
 const jobColumns = `j.id,j.tenant_id,j.kind,j.state,j.spec,j.cursor,j.result,j.total,j.done,j.skipped,j.failed,
@@ -81,7 +81,7 @@ func (t *tx) job(id ids.ID) (j jobs.Job, found bool, err error) {
 	return row.job(), found, err
 }
 
-// Job implements jobs.Register.
+// Job implements jobs.Registry.
 func (s *Store) Job(ctx context.Context, tenant, id ids.ID) (jobs.Job, error) {
 	var row jobRow
 	err := s.readDB.QueryRowContext(ctx, selectJob+` AND j.tenant_id=?`, id, tenant).Scan(row.into()...)
@@ -93,7 +93,7 @@ func (s *Store) Job(ctx context.Context, tenant, id ids.ID) (jobs.Job, error) {
 
 func errNoJob() error { return problem.New(problem.NotFound, "There is no such job.") }
 
-// Jobs implements jobs.Register.
+// Jobs implements jobs.Registry.
 func (s *Store) Jobs(ctx context.Context, tenant ids.ID, q jobs.Query) ([]jobs.Job, error) {
 	where, args := []string{"j.tenant_id=?"}, []any{tenant}
 	and := func(condition string, arg any) { where, args = append(where, condition), append(args, arg) }
@@ -114,7 +114,7 @@ func (s *Store) Jobs(ctx context.Context, tenant ids.ID, q jobs.Query) ([]jobs.J
 	return collect(rows, scanJob)
 }
 
-// CancelJob implements jobs.Register.
+// CancelJob implements jobs.Registry.
 func (s *Store) CancelJob(ctx context.Context, tenant, id ids.ID, actor string) (jobs.Job, error) {
 	var out jobs.Job
 	now := s.now()

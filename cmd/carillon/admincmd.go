@@ -21,7 +21,7 @@ import (
 const actorCLI = "cli"
 
 // beside opens the database for a command that may run beside the server.
-func (c *cli) beside(ctx context.Context, run func(*store.Store, *tenants.Service) error) error {
+func (c *cli) beside(ctx context.Context, run func(*store.Store, *tenants.Registry) error) error {
 	cfg, err := c.config()
 	if err != nil {
 		return err
@@ -42,7 +42,7 @@ func (c *cli) beside(ctx context.Context, run func(*store.Store, *tenants.Servic
 	if err != nil {
 		return errors.Join(err, s.Close())
 	}
-	service := tenants.NewService(tenants.ServiceOptions{Store: s, Channels: kinds, IDs: s.IDs(), Now: s.Now})
+	service := tenants.NewRegistry(tenants.Options{Store: s, Channels: kinds, IDs: s.IDs(), Now: s.Now})
 	err = run(s, service)
 	service.Wait()
 	return errors.Join(err, s.Close())
@@ -59,7 +59,7 @@ func newTenantCommand(c *cli) *cobra.Command {
 			if len(args) == 1 {
 				name = args[0]
 			}
-			return c.beside(cmd.Context(), func(_ *store.Store, s *tenants.Service) error {
+			return c.beside(cmd.Context(), func(_ *store.Store, s *tenants.Registry) error {
 				t, err := s.CreateTenant(cmd.Context(), name, title, tenants.Settings{}, actorCLI)
 				if err != nil {
 					return err
@@ -73,7 +73,7 @@ func newTenantCommand(c *cli) *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "List tenants, oldest first", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.beside(cmd.Context(), func(_ *store.Store, s *tenants.Service) error {
+			return c.beside(cmd.Context(), func(_ *store.Store, s *tenants.Registry) error {
 				rows := [][]string{}
 				for page := (tenants.Page{Limit: 500}); ; {
 					list, err := s.Tenants(cmd.Context(), page)
@@ -126,7 +126,7 @@ func newKeyCreateCommand(c *cli) *cobra.Command {
 			if expires != 0 {
 				n.ExpiresAt = time.Now().Add(expires)
 			}
-			return c.beside(cmd.Context(), func(_ *store.Store, s *tenants.Service) error {
+			return c.beside(cmd.Context(), func(_ *store.Store, s *tenants.Registry) error {
 				id := ids.ID(0)
 				if tenant != "" {
 					t, err := s.TenantByName(cmd.Context(), tenant)
@@ -168,7 +168,7 @@ func newKeyRevokeCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return usageError{fmt.Errorf("%q is not the id of a key; it begins with key_", args[0])}
 			}
-			return c.beside(cmd.Context(), func(st *store.Store, s *tenants.Service) error {
+			return c.beside(cmd.Context(), func(st *store.Store, s *tenants.Registry) error {
 				k, err := st.Key(cmd.Context(), id)
 				if err != nil {
 					return err

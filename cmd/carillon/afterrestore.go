@@ -16,7 +16,7 @@ import (
 )
 
 func (c *cli) besideStore(ctx context.Context, run func(*store.Store) error) error {
-	return c.beside(ctx, func(s *store.Store, _ *tenants.Service) error { return run(s) })
+	return c.beside(ctx, func(s *store.Store, _ *tenants.Registry) error { return run(s) })
 }
 
 // mostGroups is how many lines the table has: tenants choose their types.

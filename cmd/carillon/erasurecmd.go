@@ -27,7 +27,7 @@ func newTenantDeleteCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.beside(cmd.Context(), func(_ *store.Store, s *tenants.Service) error {
+			return c.beside(cmd.Context(), func(_ *store.Store, s *tenants.Registry) error {
 				t, err := s.DeleteTenant(cmd.Context(), args[0], actorCLI)
 				if problem.CodeOf(err) == problem.NotFound {
 					return fmt.Errorf("there is no tenant %q; `carillon tenant list` shows those of this database", args[0])
@@ -66,7 +66,7 @@ func newErasuresCommand(c *cli) *cobra.Command {
 				}
 				files = []string{path}
 			}
-			return c.beside(cmd.Context(), func(s *store.Store, _ *tenants.Service) error {
+			return c.beside(cmd.Context(), func(s *store.Store, _ *tenants.Registry) error {
 				for _, path := range files {
 					if err := c.applyErasures(cmd, s, path); err != nil {
 						return fmt.Errorf("%s: %w", path, err)

@@ -18,7 +18,7 @@ func newSendingCommand(c *cli) *cobra.Command {
 			"time to live allows. It works beside running servers, which obey within a second, and without one."})
 	with := func(use, short string, run func(ctx context.Context, s *store.Store) error) *cobra.Command {
 		return &cobra.Command{Use: use, Short: short, Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.beside(cmd.Context(), func(s *store.Store, _ *tenants.Service) error {
+			return c.beside(cmd.Context(), func(s *store.Store, _ *tenants.Registry) error {
 				if err := run(cmd.Context(), s); err != nil {
 					return err
 				}

@@ -81,7 +81,7 @@ func TestPutTenantMeetsAnotherWhoMakesIt(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	raced := &racing{memory: b.store, other: tenants.Tenant{ID: 99, Name: "acme"}}
-	svc := tenants.NewService(tenants.ServiceOptions{Store: raced, IDs: ids.NewGenerator(2, b.clock.now), Now: b.clock.now})
+	svc := tenants.NewRegistry(tenants.Options{Store: raced, IDs: ids.NewGenerator(2, b.clock.now), Now: b.clock.now})
 	got, created, err := svc.PutTenant(t.Context(), "acme", "Acme", tenants.Settings{}, "cli")
 	require.NoError(t, err)
 	require.False(t, created)

@@ -59,10 +59,10 @@ func (s *shelf) DeleteEndpoint(_ context.Context, _, id ids.ID, _ string) error 
 	return nil
 }
 
-func register() (*webhooks.Register, *shelf) {
+func registry() (*webhooks.Registry, *shelf) {
 	s := &shelf{rows: map[ids.ID]webhooks.Endpoint{}}
 	clock := func() time.Time { return now }
-	return webhooks.NewRegister(webhooks.Options{Store: s, IDs: ids.NewGenerator(1, clock), Now: clock, CheckURL: func(u string) error {
+	return webhooks.NewRegistry(webhooks.Options{Store: s, IDs: ids.NewGenerator(1, clock), Now: clock, CheckURL: func(u string) error {
 		if !strings.HasPrefix(u, "https://") {
 			return errors.New("must begin with https://")
 		}
@@ -84,7 +84,7 @@ func faultPaths(t *testing.T, err error) (paths []string) {
 
 func TestANewEndpointIsActive(t *testing.T) {
 	t.Parallel()
-	r, s := register()
+	r, s := registry()
 	e, shown, err := r.Create(t.Context(), 7, webhooks.NewEndpoint{URL: "https://a.example/in", EventTypes: []string{"order.*"}, User: "u1"}, "key_1")
 	require.NoError(t, err)
 	require.Equal(t, s.rows[e.ID], e)
@@ -103,7 +103,7 @@ func TestANewEndpointIsActive(t *testing.T) {
 
 func TestNewEndpointsAreChecked(t *testing.T) {
 	t.Parallel()
-	r, s := register()
+	r, s := registry()
 	for name, x := range map[string]struct {
 		n    webhooks.NewEndpoint
 		want []string
@@ -123,7 +123,7 @@ func TestNewEndpointsAreChecked(t *testing.T) {
 
 func TestAPatchChangesWhatItNames(t *testing.T) {
 	t.Parallel()
-	r, s := register()
+	r, s := registry()
 	e, _, err := r.Create(t.Context(), 7, webhooks.NewEndpoint{URL: "https://a.example", Description: "d", EventTypes: []string{"a"}, User: "u"}, "key_1")
 	require.NoError(t, err)
 	user, types := "", []string{"b", "c"}
@@ -146,7 +146,7 @@ func TestAPatchChangesWhatItNames(t *testing.T) {
 
 func TestPauseAndResume(t *testing.T) {
 	t.Parallel()
-	r, s := register()
+	r, s := registry()
 	e, _, err := r.Create(t.Context(), 7, webhooks.NewEndpoint{URL: "https://a.example"}, "key_1")
 	require.NoError(t, err)
 	paused, err := r.Pause(t.Context(), 7, e.ID, "moving", "key_1")
@@ -172,7 +172,7 @@ func TestPauseAndResume(t *testing.T) {
 
 func TestAChangeIsMadeOnTopOfAnother(t *testing.T) {
 	t.Parallel()
-	r, s := register()
+	r, s := registry()
 	e, _, err := r.Create(t.Context(), 7, webhooks.NewEndpoint{URL: "https://a.example"}, "key_1")
 	require.NoError(t, err)
 	disable := func() {
@@ -197,7 +197,7 @@ func TestAChangeIsMadeOnTopOfAnother(t *testing.T) {
 
 func TestListsAreBounded(t *testing.T) {
 	t.Parallel()
-	r, _ := register()
+	r, _ := registry()
 	for limit, want := range map[int]int{-1: 1, 0: 1, 20: 20, 500: 500, 501: 500} {
 		list, err := r.List(t.Context(), 7, 0, limit)
 		require.NoError(t, err)
