@@ -119,7 +119,8 @@ func New(o Options) (*Server, error) {
 	}
 	s.finishSpec()
 	s.spec = sync.OnceValues(s.renderSpec)
-	s.servePages(o)
+	s.serveProbes()
+	s.serveSite(o)
 	return s, nil
 }
 
