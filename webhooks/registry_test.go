@@ -16,22 +16,22 @@ import (
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// shelf is a Store of a map.
-type shelf struct {
+// memory is a Store of a map.
+type memory struct {
 	rows   map[ids.ID]webhooks.Endpoint
 	actors []string
 	// between runs before an update, as if somebody else were quicker.
 	between func()
 }
 
-var _ webhooks.Store = (*shelf)(nil)
+var _ webhooks.Store = (*memory)(nil)
 
-func (s *shelf) CreateEndpoint(_ context.Context, e webhooks.Endpoint, actor string) error {
+func (s *memory) CreateEndpoint(_ context.Context, e webhooks.Endpoint, actor string) error {
 	s.rows[e.ID], s.actors = e, append(s.actors, actor)
 	return nil
 }
 
-func (s *shelf) UpdateEndpoint(_ context.Context, e webhooks.Endpoint, was time.Time, actor string) error {
+func (s *memory) UpdateEndpoint(_ context.Context, e webhooks.Endpoint, was time.Time, actor string) error {
 	if s.between != nil {
 		s.between()
 	}
@@ -42,7 +42,7 @@ func (s *shelf) UpdateEndpoint(_ context.Context, e webhooks.Endpoint, was time.
 	return nil
 }
 
-func (s *shelf) Endpoint(_ context.Context, tenant, id ids.ID) (webhooks.Endpoint, error) {
+func (s *memory) Endpoint(_ context.Context, tenant, id ids.ID) (webhooks.Endpoint, error) {
 	e, ok := s.rows[id]
 	if !ok || e.Tenant != tenant {
 		return webhooks.Endpoint{}, problem.New(problem.NotFound, "There is none.")
@@ -50,17 +50,17 @@ func (s *shelf) Endpoint(_ context.Context, tenant, id ids.ID) (webhooks.Endpoin
 	return e, nil
 }
 
-func (s *shelf) Endpoints(_ context.Context, _ ids.ID, _ ids.ID, limit int) ([]webhooks.Endpoint, error) {
+func (s *memory) Endpoints(_ context.Context, _ ids.ID, _ ids.ID, limit int) ([]webhooks.Endpoint, error) {
 	return make([]webhooks.Endpoint, limit), nil
 }
 
-func (s *shelf) DeleteEndpoint(_ context.Context, _, id ids.ID, _ string) error {
+func (s *memory) DeleteEndpoint(_ context.Context, _, id ids.ID, _ string) error {
 	delete(s.rows, id)
 	return nil
 }
 
-func registry() (*webhooks.Registry, *shelf) {
-	s := &shelf{rows: map[ids.ID]webhooks.Endpoint{}}
+func registry() (*webhooks.Registry, *memory) {
+	s := &memory{rows: map[ids.ID]webhooks.Endpoint{}}
 	clock := func() time.Time { return now }
 	return webhooks.NewRegistry(webhooks.Options{Store: s, IDs: ids.NewGenerator(1, clock), Now: clock, CheckURL: func(u string) error {
 		if !strings.HasPrefix(u, "https://") {

@@ -31,9 +31,9 @@ var (
 	tagForm = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,64}$`)
 )
 
-// describe checks everything but the address, and returns the locale in
+// checkDetails checks everything but the address, and returns the locale in
 // canonical form.
-func (r *Registry) describe(faults *problem.Fields, in Registration) (locale string) {
+func (r *Registry) checkDetails(faults *problem.Fields, in Registration) (locale string) {
 	checkUser(faults, in.User)
 	if !appForm.MatchString(in.App) {
 		faults.Add("app", "consists of 1 to 63 of a-z, 0-9, _ and -, and begins with a letter or digit")
@@ -126,5 +126,12 @@ func checkTimes(faults *problem.Fields, in Registration, now time.Time) {
 	}
 	if !in.ExpiresAt.IsZero() && !in.ExpiresAt.After(now) {
 		faults.Add("expires_at", "has passed: the subscription is dead; subscribe again and register the new one")
+	}
+}
+
+// checkUser adds what is wrong with the id of a user.
+func checkUser(faults *problem.Fields, user string) {
+	if err := text.CheckUser(user); err != nil {
+		faults.Add("user", "%s; give your own id of the user, 1 to %d bytes of printable text", err, text.MaxUser)
 	}
 }
