@@ -28,14 +28,14 @@ const (
 )
 
 // Tenants is everything about tenants, their keys, apps and credentials.
-// tenants.Service is one.
+// tenants.Registry is one.
 type Tenants interface {
 	Authenticator
-	TenantRegister
-	KeyRegister
-	UserKeyRegister
-	AppRegister
-	CredentialRegister
+	TenantRegistry
+	KeyRegistry
+	UserKeyRegistry
+	AppRegistry
+	CredentialRegistry
 }
 
 // Options of a Server.
@@ -45,7 +45,7 @@ type Options struct {
 	Tenants   Tenants
 	Devices   Devices
 	Endpoints Endpoints
-	Jobs      jobs.Register
+	Jobs      jobs.Registry
 
 	Log     *slog.Logger     // nil: slog.Default()
 	Now     func() time.Time // nil: time.Now
@@ -68,7 +68,7 @@ type Server struct {
 	tenants   Tenants
 	devices   Devices
 	endpoints Endpoints
-	jobs      jobs.Register
+	jobs      jobs.Registry
 
 	log     *slog.Logger
 	now     func() time.Time
@@ -119,7 +119,8 @@ func New(o Options) (*Server, error) {
 	}
 	s.finishSpec()
 	s.spec = sync.OnceValues(s.renderSpec)
-	s.servePages(o)
+	s.serveProbes()
+	s.serveSite(o)
 	return s, nil
 }
 

@@ -9,8 +9,8 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
-// AppRegister keeps a tenant's applications.
-type AppRegister interface {
+// AppRegistry keeps a tenant's applications.
+type AppRegistry interface {
 	PutApp(ctx context.Context, tenant ids.ID, name, actor string) error
 	Apps(ctx context.Context, tenant ids.ID) ([]tenants.App, error)
 }
@@ -30,9 +30,9 @@ func (s *Server) appRoutes() []route {
 	scope := needs(tenants.Credentials)
 	return []route{
 		{method: http.MethodPut, path: "/v1/apps/{app}", access: scope, id: "putApp", tag: tag, status: http.StatusNoContent,
-			summary: "Make an app", about: "default exists from the start, and a credential makes its app. May be repeated.", handler: doing(s.putApp)},
+			summary: "Make an app", about: "default exists from the start, and a credential makes its app. May be repeated.", handler: noContent(s.putApp)},
 		{method: http.MethodGet, path: "/v1/apps", access: scope, id: "listApps", tag: tag,
-			summary: "List apps", handler: reading(s.listApps)},
+			summary: "List apps", handler: withoutBody(s.listApps)},
 	}
 }
 
@@ -42,5 +42,5 @@ func (s *Server) putApp(ctx context.Context, c *call, p *appPath) error {
 
 func (s *Server) listApps(ctx context.Context, c *call, _ *none) (List[App], error) {
 	rows, err := s.tenants.Apps(ctx, c.tenant)
-	return whole(rows, func(a tenants.App) App { return App{Name: a.Name, CreatedAt: when(a.CreatedAt)} }), err
+	return singlePage(rows, func(a tenants.App) App { return App{Name: a.Name, CreatedAt: timestamp(a.CreatedAt)} }), err
 }

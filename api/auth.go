@@ -10,7 +10,7 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
-// Authenticator says who a caller is. tenants.Service is one.
+// Authenticator says who a caller is. tenants.Registry is one.
 type Authenticator interface {
 	Authenticate(ctx context.Context, secret string) (tenants.Principal, error)
 	AuthenticateUser(ctx context.Context, token string) (tenants.UserPrincipal, error)

@@ -31,7 +31,7 @@ const (
 // request itself needs one of its own tenant. Nothing depends on cookies, so
 // credentials are never allowed.
 type cors struct {
-	tenants TenantRegister
+	tenants TenantRegistry
 	now     func() time.Time
 
 	mu     sync.Mutex
@@ -39,7 +39,7 @@ type cors struct {
 	loaded time.Time
 }
 
-func newCORS(t TenantRegister, now func() time.Time) *cors {
+func newCORS(t TenantRegistry, now func() time.Time) *cors {
 	return &cors{tenants: t, now: now}
 }
 

@@ -15,8 +15,8 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
-// CredentialRegister keeps what a tenant sends with. It never gives a secret out.
-type CredentialRegister interface {
+// CredentialRegistry keeps what a tenant sends with. It never gives a secret out.
+type CredentialRegistry interface {
 	PutCredential(ctx context.Context, tenant ids.ID, in tenants.PutCredential, actor string) (tenants.Credential, error)
 	Credential(ctx context.Context, tenant, id ids.ID) (tenants.Credential, error)
 	Credentials(ctx context.Context, tenant ids.ID) ([]tenants.Credential, error)
@@ -72,18 +72,18 @@ func (s *Server) credentialRoutes() []route {
 	scope := needs(tenants.Credentials)
 	return []route{
 		{method: http.MethodPut, path: "/v1/apps/{app}/credentials/{channel}", access: scope, id: "putCredential", tag: tag,
-			summary: "Store a credential, or a new version of it", handler: writing(s.putCredential),
+			summary: "Store a credential, or a new version of it", handler: withBody(s.putCredential),
 			about: "A new version takes effect with the next delivery, and releases what the old one, or its absence, held. The secret is sealed and never shown again."},
 		{method: http.MethodGet, path: "/v1/credentials", access: scope, id: "listCredentials", tag: tag,
-			summary: "List credentials", handler: reading(s.listCredentials)},
+			summary: "List credentials", handler: withoutBody(s.listCredentials)},
 		{method: http.MethodGet, path: "/v1/credentials/{id}", access: scope, id: "getCredential", tag: tag,
-			summary: "Read a credential", handler: reading(s.getCredential)},
+			summary: "Read a credential", handler: withoutBody(s.getCredential)},
 		{method: http.MethodDelete, path: "/v1/credentials/{id}", access: scope, id: "deleteCredential", tag: tag, status: http.StatusNoContent,
-			summary: "Delete a credential", about: "What it served is held until there is another.", handler: doing(s.deleteCredential)},
+			summary: "Delete a credential", about: "What it served is held until there is another.", handler: noContent(s.deleteCredential)},
 		{method: http.MethodPost, path: "/v1/credentials/{id}/pause", access: scope, id: "pauseCredential", tag: tag,
-			summary: "Hold all that a credential serves", bodyOptional: true, handler: writing(s.pauseCredential), example: `{"reason":"key is being replaced"}`},
+			summary: "Hold all that a credential serves", bodyOptional: true, handler: withBody(s.pauseCredential), example: `{"reason":"key is being replaced"}`},
 		{method: http.MethodPost, path: "/v1/credentials/{id}/resume", access: scope, id: "resumeCredential", tag: tag,
-			summary: "Release all that is held because of a credential", handler: reading(s.resumeCredential)},
+			summary: "Release all that is held because of a credential", handler: withoutBody(s.resumeCredential)},
 	}
 }
 
@@ -98,11 +98,11 @@ func (s *Server) putCredential(ctx context.Context, c *call, p *credentialPut, _
 
 func (s *Server) listCredentials(ctx context.Context, c *call, _ *none) (List[Credential], error) {
 	rows, err := s.tenants.Credentials(ctx, c.tenant)
-	return whole(rows, showCredential), err
+	return singlePage(rows, showCredential), err
 }
 
 func (s *Server) getCredential(ctx context.Context, c *call, p *credentialPath) (Credential, error) {
-	id, err := anID(ids.Credential, p.ID, "credential")
+	id, err := pathID(ids.Credential, p.ID, "credential")
 	if err != nil {
 		return Credential{}, err
 	}
@@ -111,7 +111,7 @@ func (s *Server) getCredential(ctx context.Context, c *call, p *credentialPath) 
 }
 
 func (s *Server) deleteCredential(ctx context.Context, c *call, p *credentialPath) error {
-	id, err := anID(ids.Credential, p.ID, "credential")
+	id, err := pathID(ids.Credential, p.ID, "credential")
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (s *Server) deleteCredential(ctx context.Context, c *call, p *credentialPat
 }
 
 func (s *Server) pauseCredential(ctx context.Context, c *call, p *credentialPath, in *Pause) (Credential, error) {
-	id, err := anID(ids.Credential, p.ID, "credential")
+	id, err := pathID(ids.Credential, p.ID, "credential")
 	if err != nil {
 		return Credential{}, err
 	}
@@ -128,7 +128,7 @@ func (s *Server) pauseCredential(ctx context.Context, c *call, p *credentialPath
 }
 
 func (s *Server) resumeCredential(ctx context.Context, c *call, p *credentialPath) (Credential, error) {
-	id, err := anID(ids.Credential, p.ID, "credential")
+	id, err := pathID(ids.Credential, p.ID, "credential")
 	if err != nil {
 		return Credential{}, err
 	}
@@ -139,8 +139,8 @@ func (s *Server) resumeCredential(ctx context.Context, c *call, p *credentialPat
 func showCredential(c tenants.Credential) Credential {
 	out := Credential{
 		ID: c.ID.Format(ids.Credential), App: c.App, Channel: c.Channel.String(), Qualifier: c.Qualifier, Version: c.Version,
-		Settings: c.Settings, Status: string(c.Status), Reason: c.Reason, CreatedAt: when(c.CreatedAt), UpdatedAt: when(c.UpdatedAt),
-		ExpiresAt: when(c.ExpiresAt), ProvenAt: when(c.ProvenAt),
+		Settings: c.Settings, Status: string(c.Status), Reason: c.Reason, CreatedAt: timestamp(c.CreatedAt), UpdatedAt: timestamp(c.UpdatedAt),
+		ExpiresAt: timestamp(c.ExpiresAt), ProvenAt: timestamp(c.ProvenAt),
 	}
 	if len(out.Settings) == 0 {
 		out.Settings = json.RawMessage("{}")

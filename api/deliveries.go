@@ -83,15 +83,15 @@ func (s *Server) deliveryRoutes() []route {
 	read := needs(tenants.Read)
 	return []route{
 		{method: http.MethodGet, path: "/v1/notifications/{id}/deliveries", access: read, id: "listNotificationDeliveries", tag: tag,
-			summary: "List the deliveries of a notification", handler: reading(s.listNotificationDeliveries)},
+			summary: "List the deliveries of a notification", handler: withoutBody(s.listNotificationDeliveries)},
 		{method: http.MethodGet, path: "/v1/deliveries", access: read, id: "listDeliveries", tag: tag,
-			summary: "List deliveries, newest first", about: "since and until are when the notification was accepted.", handler: reading(s.listDeliveries)},
+			summary: "List deliveries, newest first", about: "since and until are when the notification was accepted.", handler: withoutBody(s.listDeliveries)},
 		{method: http.MethodGet, path: "/v1/deliveries/{id}", access: read, id: "getDelivery", tag: tag,
-			summary: "Read a delivery with its attempts", handler: reading(s.getDelivery)},
+			summary: "Read a delivery with its attempts", handler: withoutBody(s.getDelivery)},
 		{method: http.MethodPost, path: "/v1/deliveries/{id}/replay", access: needs(tenants.Send), id: "replayDelivery", tag: tag, status: http.StatusAccepted,
-			summary: "Send a dead letter again", about: "A new round with new attempts and a new deadline; ids stay. 409 when it is not dead.", handler: reading(s.replayDelivery)},
+			summary: "Send a dead letter again", about: "A new round with new attempts and a new deadline; ids stay. 409 when it is not dead.", handler: withoutBody(s.replayDelivery)},
 		{method: http.MethodGet, path: "/v1/dead-letters", access: read, id: "listDeadLetters", tag: tag,
-			summary: "List dead letters, the latest first", about: "since and until are when they died.", handler: reading(s.listDeadLetters)},
+			summary: "List dead letters, the latest first", about: "since and until are when they died.", handler: withoutBody(s.listDeadLetters)},
 		s.replayAllRoute(tag),
 	}
 }
@@ -128,7 +128,7 @@ func (s *Server) listDeliveries(ctx context.Context, c *call, p *StateFilter) (L
 }
 
 func (s *Server) listNotificationDeliveries(ctx context.Context, c *call, p *notificationDeliveries) (List[Delivery], error) {
-	id, err := anID(ids.Notification, p.ID, "notification")
+	id, err := pathID(ids.Notification, p.ID, "notification")
 	if err != nil {
 		return List[Delivery]{}, err
 	}
@@ -197,8 +197,8 @@ func showDelivery(v delivery.View) Delivery {
 	out := Delivery{
 		ID: ids.FormatDelivery(v.Notification, v.Target), Notification: v.Notification.Format(ids.Notification),
 		Target: targetID(v.Channel, v.Target), Channel: v.Channel.String(), User: v.User, App: v.App, State: v.State.String(),
-		Reason: v.Reason.String(), DueAt: when(v.DueAt), ExpiresAt: when(v.ExpiresAt), Round: v.Round, Spent: v.Spent,
-		Takeovers: v.Takeovers, Unknown: v.Unknown, CreatedAt: when(v.CreatedAt), UpdatedAt: when(v.UpdatedAt),
+		Reason: v.Reason.String(), DueAt: timestamp(v.DueAt), ExpiresAt: timestamp(v.ExpiresAt), Round: v.Round, Spent: v.Spent,
+		Takeovers: v.Takeovers, Unknown: v.Unknown, CreatedAt: timestamp(v.CreatedAt), UpdatedAt: timestamp(v.UpdatedAt),
 	}
 	if v.HoldID != 0 {
 		out.Hold = v.HoldID.Format(ids.Hold)
@@ -211,6 +211,6 @@ func showDelivery(v delivery.View) Delivery {
 }
 
 func showAttempt(a delivery.Attempt) Attempt {
-	return Attempt{Number: a.Number, At: when(a.At), DurationMS: a.Duration.Milliseconds(), Outcome: a.Outcome.String(), Code: a.Code,
+	return Attempt{Number: a.Number, At: timestamp(a.At), DurationMS: a.Duration.Milliseconds(), Outcome: a.Outcome.String(), Code: a.Code,
 		Detail: a.Detail, Status: a.Status, ProviderID: a.ProviderID, Ambiguous: a.Ambiguous}
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -14,7 +15,7 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
-// Devices is the register of devices. devices.Registry is one.
+// Devices is the registry of devices. devices.Registry is one.
 type Devices interface {
 	Register(ctx context.Context, tenant ids.ID, in devices.Registration) (devices.Registered, error)
 	Device(ctx context.Context, tenant, id ids.ID) (devices.Device, error)
@@ -111,15 +112,15 @@ func (s *Server) deviceRoutes() []route {
 	scope := needs(tenants.Devices)
 	return []route{
 		{method: http.MethodPut, path: "/v1/devices", access: scope, id: "putDevice", tag: tag,
-			summary: "Register a device, or what has changed about it", handler: writing(s.putDevice),
+			summary: "Register a device, or what has changed about it", handler: withBody(s.putDevice),
 			about:   "The address makes it the same device: registering it for another user moves it. Answers 201 when the address is new.",
 			example: `{"user":"u42","channel":"fcm","token":"cWz4...","os":"android"}`},
 		{method: http.MethodGet, path: "/v1/devices", access: scope, id: "listDevices", tag: tag,
-			summary: "List devices, newest first", handler: reading(s.listDevices)},
+			summary: "List devices, newest first", handler: withoutBody(s.listDevices)},
 		{method: http.MethodGet, path: "/v1/devices/{id}", access: scope, id: "getDevice", tag: tag,
-			summary: "Read a device", handler: reading(s.getDevice)},
+			summary: "Read a device", handler: withoutBody(s.getDevice)},
 		{method: http.MethodDelete, path: "/v1/devices/{id}", access: scope, id: "deleteDevice", tag: tag, status: http.StatusNoContent,
-			summary: "Forget a device", handler: doing(s.deleteDevice)},
+			summary: "Forget a device", handler: noContent(s.deleteDevice)},
 	}
 }
 
@@ -160,12 +161,12 @@ func (in *DeviceAddress) registration(user string) (devices.Registration, rename
 	if in.FID != "" {
 		given++
 		r.Address, r.Kind, names = in.FID, channels.FCMFid, renames{"address": "fid", "kind": "channel"}
-		r.Channel = or(r.Channel, channels.FCM)
+		r.Channel = cmp.Or(r.Channel, channels.FCM)
 	}
 	if sub := in.Subscription; sub != nil {
 		given++
 		r.Address, r.Kind, r.P256dh, r.Auth = sub.Endpoint, channels.Subscription, sub.Keys.P256dh, sub.Keys.Auth
-		r.Channel = or(r.Channel, channels.WebPush)
+		r.Channel = cmp.Or(r.Channel, channels.WebPush)
 		if sub.ExpirationTime != nil {
 			const farthest = 253370764800000 // 9999-01-01; also keeps the conversion exact
 			r.ExpiresAt = time.UnixMilli(int64(min(max(*sub.ExpirationTime, -1), farthest))).UTC()
@@ -191,17 +192,9 @@ func (r renames) of(err error) error {
 	renamed := *e
 	renamed.Fields = make([]problem.Field, len(e.Fields))
 	for i, f := range e.Fields {
-		renamed.Fields[i] = problem.Field{Path: or(r[f.Path], f.Path), Detail: f.Detail}
+		renamed.Fields[i] = problem.Field{Path: cmp.Or(r[f.Path], f.Path), Detail: f.Detail}
 	}
 	return &renamed
-}
-
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }
 
 func (s *Server) listDevices(ctx context.Context, c *call, p *deviceList) (List[Device], error) {
@@ -217,7 +210,7 @@ func (s *Server) listDevices(ctx context.Context, c *call, p *deviceList) (List[
 }
 
 func (s *Server) getDevice(ctx context.Context, c *call, p *devicePath) (Device, error) {
-	id, err := anID(ids.Device, p.ID, "device")
+	id, err := pathID(ids.Device, p.ID, "device")
 	if err != nil {
 		return Device{}, err
 	}
@@ -226,7 +219,7 @@ func (s *Server) getDevice(ctx context.Context, c *call, p *devicePath) (Device,
 }
 
 func (s *Server) deleteDevice(ctx context.Context, c *call, p *devicePath) error {
-	id, err := anID(ids.Device, p.ID, "device")
+	id, err := pathID(ids.Device, p.ID, "device")
 	if err != nil {
 		return err
 	}
@@ -261,7 +254,7 @@ func showDevice(d devices.Device) Device {
 		ID: d.ID.Format(ids.Device), User: d.User, App: d.App, Channel: d.Channel.String(), Kind: string(d.Target.Kind),
 		Address: d.Target.Address, Environment: string(d.Target.Environment), InstallationID: d.InstallationID, OS: d.Target.OS,
 		AppVersion: d.AppVersion, Locale: d.Locale, TimeZone: d.TimeZone, Tags: d.Tags, Status: statusName(d.Status),
-		Reason: d.Reason, StatusAt: when(d.StatusAt), RegisteredAt: when(d.Target.RegisteredAt), LastSeenAt: when(d.LastSeenAt),
-		ExpiresAt: when(d.ExpiresAt), CreatedAt: when(d.CreatedAt), UpdatedAt: when(d.UpdatedAt),
+		Reason: d.Reason, StatusAt: timestamp(d.StatusAt), RegisteredAt: timestamp(d.Target.RegisteredAt), LastSeenAt: timestamp(d.LastSeenAt),
+		ExpiresAt: timestamp(d.ExpiresAt), CreatedAt: timestamp(d.CreatedAt), UpdatedAt: timestamp(d.UpdatedAt),
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/carillonhq/carillon/webhooks"
 )
 
-// Endpoints keeps webhook endpoints. webhooks.Register is one.
+// Endpoints keeps webhook endpoints. webhooks.Registry is one.
 type Endpoints interface {
 	Create(ctx context.Context, tenant ids.ID, n webhooks.NewEndpoint, actor string) (webhooks.Endpoint, string, error)
 	Get(ctx context.Context, tenant, id ids.ID) (webhooks.Endpoint, error)
@@ -67,20 +67,20 @@ func (s *Server) endpointRoutes() []route {
 	scope := needs(tenants.Webhooks)
 	return []route{
 		{method: http.MethodPost, path: "/v1/endpoints", access: scope, id: "createEndpoint", tag: tag, status: http.StatusCreated,
-			summary: "Make a webhook endpoint", about: "The secret is in this answer only.", handler: writing(s.createEndpoint),
+			summary: "Make a webhook endpoint", about: "The secret is in this answer only.", handler: withBody(s.createEndpoint),
 			example: `{"url":"https://example.com/hooks","event_types":["order.*"]}`},
 		{method: http.MethodGet, path: "/v1/endpoints", access: scope, id: "listEndpoints", tag: tag,
-			summary: "List webhook endpoints, oldest first", handler: reading(s.listEndpoints)},
+			summary: "List webhook endpoints, oldest first", handler: withoutBody(s.listEndpoints)},
 		{method: http.MethodGet, path: "/v1/endpoints/{id}", access: scope, id: "getEndpoint", tag: tag,
-			summary: "Read a webhook endpoint", handler: reading(s.getEndpoint)},
+			summary: "Read a webhook endpoint", handler: withoutBody(s.getEndpoint)},
 		{method: http.MethodPatch, path: "/v1/endpoints/{id}", access: scope, id: "patchEndpoint", tag: tag,
-			summary: "Change a webhook endpoint", about: "Members that are absent stay as they are.", handler: writing(s.patchEndpoint)},
+			summary: "Change a webhook endpoint", about: "Members that are absent stay as they are.", handler: withBody(s.patchEndpoint)},
 		{method: http.MethodDelete, path: "/v1/endpoints/{id}", access: scope, id: "deleteEndpoint", tag: tag, status: http.StatusNoContent,
-			summary: "Delete a webhook endpoint", about: "Its unfinished deliveries are dropped.", handler: doing(s.deleteEndpoint)},
+			summary: "Delete a webhook endpoint", about: "Its unfinished deliveries are dropped.", handler: noContent(s.deleteEndpoint)},
 		{method: http.MethodPost, path: "/v1/endpoints/{id}/pause", access: scope, id: "pauseEndpoint", tag: tag,
-			summary: "Hold the deliveries of an endpoint", bodyOptional: true, handler: writing(s.pauseEndpoint), example: `{"reason":"receiver is down for maintenance"}`},
+			summary: "Hold the deliveries of an endpoint", bodyOptional: true, handler: withBody(s.pauseEndpoint), example: `{"reason":"receiver is down for maintenance"}`},
 		{method: http.MethodPost, path: "/v1/endpoints/{id}/resume", access: scope, id: "resumeEndpoint", tag: tag,
-			summary: "Release the deliveries of an endpoint", about: "Also makes a disabled endpoint active again.", handler: reading(s.resumeEndpoint)},
+			summary: "Release the deliveries of an endpoint", about: "Also makes a disabled endpoint active again.", handler: withoutBody(s.resumeEndpoint)},
 	}
 }
 
@@ -102,7 +102,7 @@ func (s *Server) listEndpoints(ctx context.Context, c *call, p *Paging) (List[En
 }
 
 func (s *Server) getEndpoint(ctx context.Context, c *call, p *endpointPath) (Endpoint, error) {
-	id, err := anID(ids.Endpoint, p.ID, "endpoint")
+	id, err := pathID(ids.Endpoint, p.ID, "endpoint")
 	if err != nil {
 		return Endpoint{}, err
 	}
@@ -111,7 +111,7 @@ func (s *Server) getEndpoint(ctx context.Context, c *call, p *endpointPath) (End
 }
 
 func (s *Server) patchEndpoint(ctx context.Context, c *call, p *endpointPath, in *EndpointPatch) (Endpoint, error) {
-	id, err := anID(ids.Endpoint, p.ID, "endpoint")
+	id, err := pathID(ids.Endpoint, p.ID, "endpoint")
 	if err != nil {
 		return Endpoint{}, err
 	}
@@ -120,7 +120,7 @@ func (s *Server) patchEndpoint(ctx context.Context, c *call, p *endpointPath, in
 }
 
 func (s *Server) deleteEndpoint(ctx context.Context, c *call, p *endpointPath) error {
-	id, err := anID(ids.Endpoint, p.ID, "endpoint")
+	id, err := pathID(ids.Endpoint, p.ID, "endpoint")
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (s *Server) deleteEndpoint(ctx context.Context, c *call, p *endpointPath) e
 }
 
 func (s *Server) pauseEndpoint(ctx context.Context, c *call, p *endpointPath, in *Pause) (Endpoint, error) {
-	id, err := anID(ids.Endpoint, p.ID, "endpoint")
+	id, err := pathID(ids.Endpoint, p.ID, "endpoint")
 	if err != nil {
 		return Endpoint{}, err
 	}
@@ -140,7 +140,7 @@ func (s *Server) pauseEndpoint(ctx context.Context, c *call, p *endpointPath, in
 }
 
 func (s *Server) resumeEndpoint(ctx context.Context, c *call, p *endpointPath) (Endpoint, error) {
-	id, err := anID(ids.Endpoint, p.ID, "endpoint")
+	id, err := pathID(ids.Endpoint, p.ID, "endpoint")
 	if err != nil {
 		return Endpoint{}, err
 	}
@@ -158,5 +158,5 @@ func (s *Server) changed(e webhooks.Endpoint, err error) (Endpoint, error) {
 
 func showEndpoint(e webhooks.Endpoint) Endpoint {
 	return Endpoint{ID: e.ID.Format(ids.Endpoint), URL: e.URL, Description: e.Description, EventTypes: e.EventTypes, User: e.User,
-		Status: string(e.Status), StatusReason: e.StatusReason, CreatedAt: when(e.CreatedAt), UpdatedAt: when(e.UpdatedAt)}
+		Status: string(e.Status), StatusReason: e.StatusReason, CreatedAt: timestamp(e.CreatedAt), UpdatedAt: timestamp(e.UpdatedAt)}
 }

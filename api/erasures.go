@@ -36,9 +36,9 @@ func (s *Server) erasureRoutes() []route {
 	scope := needs(tenants.Erase)
 	return []route{
 		{method: http.MethodGet, path: "/v1/erasures", access: scope, id: "listErasures", tag: tag,
-			summary: "List the receipts of erasures, newest first", handler: reading(s.listErasures)},
+			summary: "List the receipts of erasures, newest first", handler: withoutBody(s.listErasures)},
 		{method: http.MethodGet, path: "/v1/erasures/{id}", access: scope, id: "getErasure", tag: tag,
-			summary: "Read the receipt of an erasure", handler: reading(s.getErasure)},
+			summary: "Read the receipt of an erasure", handler: withoutBody(s.getErasure)},
 	}
 }
 
@@ -58,7 +58,7 @@ func (s *Server) listErasures(ctx context.Context, c *call, p *Paging) (List[Era
 }
 
 func (s *Server) getErasure(ctx context.Context, c *call, p *erasurePath) (Erasure, error) {
-	id, err := anID(ids.Erasure, p.ID, "erasure")
+	id, err := pathID(ids.Erasure, p.ID, "erasure")
 	if err != nil {
 		return Erasure{}, err
 	}
@@ -68,7 +68,7 @@ func (s *Server) getErasure(ctx context.Context, c *call, p *erasurePath) (Erasu
 
 func showErasure(e delivery.Erasure) Erasure {
 	out := Erasure{ID: e.ID.Format(ids.Erasure), Subject: e.Subject, State: "running", Origin: e.Origin.String(), Actor: e.Actor,
-		Job: e.Job.Format(ids.Job), RequestedAt: when(e.RequestedAt), FinishedAt: when(e.FinishedAt), Rows: e.Rows}
+		Job: e.Job.Format(ids.Job), RequestedAt: timestamp(e.RequestedAt), FinishedAt: timestamp(e.FinishedAt), Rows: e.Rows}
 	if !e.FinishedAt.IsZero() {
 		out.State = "done"
 	}

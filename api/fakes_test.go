@@ -355,7 +355,7 @@ type fakeJobs struct {
 	kind  jobs.Kind
 }
 
-var _ jobs.Register = (*fakeJobs)(nil)
+var _ jobs.Registry = (*fakeJobs)(nil)
 
 func (f *fakeJobs) aJob(state jobs.State) jobs.Job {
 	return jobs.Job{ID: theJob, Tenant: tenantA, Kind: f.kind, State: state, Spec: json.RawMessage(`{"per_second":100}`),

@@ -30,18 +30,18 @@ type Hold struct {
 func (s *Server) holdRoutes() []route {
 	return []route{
 		{method: http.MethodGet, path: "/v1/holds", access: needs(tenants.Read), id: "listHolds", tag: "Deliveries",
-			summary: "List what holds deliveries, and the call that releases each", handler: reading(s.listHolds)},
+			summary: "List what holds deliveries, and the call that releases each", handler: withoutBody(s.listHolds)},
 	}
 }
 
 func (s *Server) listHolds(ctx context.Context, c *call, _ *none) (List[Hold], error) {
 	rows, err := s.reads.Holds(ctx, c.tenant)
-	return whole(rows, showHold), err
+	return singlePage(rows, showHold), err
 }
 
 func showHold(h delivery.Hold) Hold {
 	out := Hold{ID: h.ID.Format(ids.Hold), Scope: h.Scope.String(), App: h.App, Qualifier: h.Qualifier, Version: h.Version,
-		Reason: h.Reason.String(), Detail: h.Detail, Since: when(h.Since), Held: h.Held}
+		Reason: h.Reason.String(), Detail: h.Detail, Since: timestamp(h.Since), Held: h.Held}
 	if h.Channel != 0 {
 		out.Channel = h.Channel.String()
 	}

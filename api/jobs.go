@@ -56,11 +56,11 @@ func (s *Server) jobRoutes() []route {
 	const tag = "Jobs"
 	return []route{
 		{method: http.MethodGet, path: "/v1/jobs", access: orInstallation(tenants.Read), id: "listJobs", tag: tag,
-			summary: "List background jobs, newest first", handler: reading(s.listJobs)},
+			summary: "List background jobs, newest first", handler: withoutBody(s.listJobs)},
 		{method: http.MethodGet, path: "/v1/jobs/{id}", access: orInstallation(tenants.Read), id: "getJob", tag: tag,
-			summary: "Read a job and how far it is", handler: reading(s.getJob)},
+			summary: "Read a job and how far it is", handler: withoutBody(s.getJob)},
 		{method: http.MethodPost, path: "/v1/jobs/{id}/cancel", access: orInstallation(tenants.Send), id: "cancelJob", tag: tag,
-			summary: "Cancel a job", handler: reading(s.cancelJob),
+			summary: "Cancel a job", handler: withoutBody(s.cancelJob),
 			about: "It stops before its next step; what it has done stays done. Needs the scope that making such a job needs, send for a replay. " +
 				"May be repeated. 409 when the job has ended otherwise, or is of a kind that must not stop half way."},
 	}
@@ -85,7 +85,7 @@ func (s *Server) listJobs(ctx context.Context, c *call, p *JobFilter) (List[Job]
 }
 
 func (s *Server) getJob(ctx context.Context, c *call, p *jobPath) (Job, error) {
-	id, err := anID(ids.Job, p.ID, "job")
+	id, err := pathID(ids.Job, p.ID, "job")
 	if err != nil {
 		return Job{}, err
 	}
@@ -94,7 +94,7 @@ func (s *Server) getJob(ctx context.Context, c *call, p *jobPath) (Job, error) {
 }
 
 func (s *Server) cancelJob(ctx context.Context, c *call, p *jobPath) (Job, error) {
-	id, err := anID(ids.Job, p.ID, "job")
+	id, err := pathID(ids.Job, p.ID, "job")
 	if err != nil {
 		return Job{}, err
 	}
@@ -113,6 +113,6 @@ func placeOfJob(j jobs.Job) delivery.Cursor { return byID(j.ID) }
 
 func showJob(j jobs.Job) Job {
 	return Job{ID: j.ID.Format(ids.Job), Kind: j.Kind.String(), State: j.State.String(), Spec: j.Spec, Total: j.Total, Done: j.Done,
-		Skipped: j.Skipped, Failed: j.Failed, Result: j.Result, Error: j.Error, Actor: j.Actor, CreatedAt: when(j.CreatedAt),
-		StartedAt: when(j.StartedAt), UpdatedAt: when(j.UpdatedAt), FinishedAt: when(j.FinishedAt)}
+		Skipped: j.Skipped, Failed: j.Failed, Result: j.Result, Error: j.Error, Actor: j.Actor, CreatedAt: timestamp(j.CreatedAt),
+		StartedAt: timestamp(j.StartedAt), UpdatedAt: timestamp(j.UpdatedAt), FinishedAt: timestamp(j.FinishedAt)}
 }

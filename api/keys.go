@@ -10,8 +10,8 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
-// KeyRegister keeps API keys.
-type KeyRegister interface {
+// KeyRegistry keeps API keys.
+type KeyRegistry interface {
 	CreateKey(ctx context.Context, tenant ids.ID, n tenants.NewKey, actor string) (tenants.Key, string, error)
 	Keys(ctx context.Context, tenant ids.ID, p tenants.Page) ([]tenants.Key, error)
 	Key(ctx context.Context, tenant, id ids.ID) (tenants.Key, error)
@@ -51,14 +51,14 @@ func (s *Server) keyRoutes() []route {
 	admin := needs(tenants.Admin)
 	return []route{
 		{method: http.MethodPost, path: "/v1/keys", access: admin, id: "createKey", tag: tag, status: http.StatusCreated,
-			summary: "Make an API key", about: "The secret is in this answer only.", handler: writing(s.createKey),
+			summary: "Make an API key", about: "The secret is in this answer only.", handler: withBody(s.createKey),
 			example: `{"name":"backend, production","scopes":["send","devices","read"]}`},
 		{method: http.MethodGet, path: "/v1/keys", access: admin, id: "listKeys", tag: tag,
-			summary: "List API keys, newest first", handler: reading(s.listKeys)},
+			summary: "List API keys, newest first", handler: withoutBody(s.listKeys)},
 		{method: http.MethodGet, path: "/v1/keys/{id}", access: admin, id: "getKey", tag: tag,
-			summary: "Read an API key", handler: reading(s.getKey)},
+			summary: "Read an API key", handler: withoutBody(s.getKey)},
 		{method: http.MethodDelete, path: "/v1/keys/{id}", access: admin, id: "revokeKey", tag: tag, status: http.StatusNoContent,
-			summary: "Revoke an API key", about: "It counts no more from then on, and stays in the list. May be repeated.", handler: doing(s.revokeKey)},
+			summary: "Revoke an API key", about: "It counts no more from then on, and stays in the list. May be repeated.", handler: noContent(s.revokeKey)},
 	}
 }
 
@@ -78,7 +78,7 @@ func (s *Server) listKeys(ctx context.Context, c *call, p *Paging) (List[Key], e
 }
 
 func (s *Server) getKey(ctx context.Context, c *call, p *keyPath) (Key, error) {
-	id, err := anID(ids.Key, p.ID, "key")
+	id, err := pathID(ids.Key, p.ID, "key")
 	if err != nil {
 		return Key{}, err
 	}
@@ -87,7 +87,7 @@ func (s *Server) getKey(ctx context.Context, c *call, p *keyPath) (Key, error) {
 }
 
 func (s *Server) revokeKey(ctx context.Context, c *call, p *keyPath) error {
-	id, err := anID(ids.Key, p.ID, "key")
+	id, err := pathID(ids.Key, p.ID, "key")
 	if err != nil {
 		return err
 	}
@@ -95,6 +95,6 @@ func (s *Server) revokeKey(ctx context.Context, c *call, p *keyPath) error {
 }
 
 func showKey(k tenants.Key) Key {
-	return Key{ID: k.ID.Format(ids.Key), Name: k.Name, Scopes: k.Scopes, CreatedAt: when(k.CreatedAt),
-		ExpiresAt: when(k.ExpiresAt), RevokedAt: when(k.RevokedAt), LastUsedAt: when(k.LastUsedAt)}
+	return Key{ID: k.ID.Format(ids.Key), Name: k.Name, Scopes: k.Scopes, CreatedAt: timestamp(k.CreatedAt),
+		ExpiresAt: timestamp(k.ExpiresAt), RevokedAt: timestamp(k.RevokedAt), LastUsedAt: timestamp(k.LastUsedAt)}
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"math"
 	"net/http"
 	"strconv"
@@ -90,11 +91,7 @@ func (l *limiter) take(c *call, header http.Header) error {
 	if l.requests == nil {
 		return nil
 	}
-	who := c.tenant
-	if who == 0 {
-		who = c.key
-	}
-	t := l.requests.Take(who, l.now())
+	t := l.requests.Take(cmp.Or(c.tenant, c.key), l.now())
 	header["Ratelimit-Policy"] = []string{l.policy}
 	header["Ratelimit"] = []string{`"requests";r=` + strconv.Itoa(t.Left) + `;t=` + wholeSeconds(t.Full.Seconds())}
 	if t.OK {

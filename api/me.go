@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 
@@ -34,17 +35,17 @@ func (s *Server) meRoutes() []route {
 	user := access{kind: byUser}
 	return []route{
 		{method: http.MethodPut, path: "/v1/me/devices", access: user, id: "putMyDevice", tag: tag,
-			summary: "Register this device for the token's user", handler: writing(s.putMyDevice),
+			summary: "Register this device for the token's user", handler: withBody(s.putMyDevice),
 			example: `{"subscription":{"endpoint":"https://push.example/abc","expirationTime":null,"keys":{"p256dh":"BNc...","auth":"tBH..."}}}`},
 		{method: http.MethodGet, path: "/v1/me/devices", access: user, id: "listMyDevices", tag: tag,
-			summary: "List the user's devices, newest first", handler: reading(s.listMyDevices)},
+			summary: "List the user's devices, newest first", handler: withoutBody(s.listMyDevices)},
 		{method: http.MethodDelete, path: "/v1/me/devices/{id}", access: user, id: "deleteMyDevice", tag: tag, status: http.StatusNoContent,
-			summary: "Forget one of the user's devices", handler: doing(s.deleteDevice)},
+			summary: "Forget one of the user's devices", handler: noContent(s.deleteDevice)},
 		{method: http.MethodPost, path: "/v1/me/devices/unregister", access: user, id: "unregisterMyDevice", tag: tag,
 			summary: "Forget one of the user's devices by its address", about: "For a browser that unsubscribes. Answers the same when the address is not known.",
-			handler: writing(s.unregisterMyDevice), example: `{"address":"https://push.example/abc"}`},
+			handler: withBody(s.unregisterMyDevice), example: `{"address":"https://push.example/abc"}`},
 		{method: http.MethodGet, path: "/v1/me/push-key", access: user, id: "getPushKey", tag: tag,
-			summary: "Read the key that browsers subscribe with", handler: reading(s.getPushKey)},
+			summary: "Read the key that browsers subscribe with", handler: withoutBody(s.getPushKey)},
 	}
 }
 
@@ -68,7 +69,7 @@ type Unregistered struct {
 }
 
 func (s *Server) unregisterMyDevice(ctx context.Context, c *call, _ *none, in *Unregister) (Unregistered, error) {
-	key := devices.AddressKey{App: in.App, Channel: or(in.Channel, channels.WebPush), Address: in.Address}
+	key := devices.AddressKey{App: in.App, Channel: cmp.Or(in.Channel, channels.WebPush), Address: in.Address}
 	err := s.devices.DeleteAddress(ctx, c.tenant, key, c.user)
 	if problem.CodeOf(err) == problem.NotFound {
 		return Unregistered{}, nil
@@ -78,7 +79,7 @@ func (s *Server) unregisterMyDevice(ctx context.Context, c *call, _ *none, in *U
 
 // getPushKey gives the public key of the newest VAPID pair that is in use.
 func (s *Server) getPushKey(ctx context.Context, c *call, p *pushKeyQuery) (PushKey, error) {
-	app := or(p.App, tenants.DefaultApp)
+	app := cmp.Or(p.App, tenants.DefaultApp)
 	all, err := s.tenants.Credentials(ctx, c.tenant)
 	if err != nil {
 		return PushKey{}, err

@@ -9,7 +9,6 @@ import (
 
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
-	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/tenants"
 )
 
@@ -53,18 +52,18 @@ func (s *Server) notificationRoutes() []route {
 	const tag = "Notifications"
 	return []route{
 		{method: http.MethodPost, path: "/v1/notifications", access: needs(tenants.Send), id: "sendNotification", tag: tag, status: http.StatusAccepted, idempotent: true,
-			summary: "Send a notification", handler: sending[NotificationRequest, Accepted](s.sendNotification), preview: reflect.TypeFor[Preview](),
+			summary: "Send a notification", handler: prerendered[NotificationRequest, Accepted](s.sendNotification), preview: reflect.TypeFor[Preview](),
 			about: "202 means that it is stored and will be delivered or explained, whatever happens to the server. " +
 				"With dry_run nothing is stored: the answer is 200 and a Preview with the exact payloads.",
 			example: `{"to":{"users":["u42"]},"title":"Your order has shipped","body":"It arrives tomorrow.","url":"https://example.com/orders/7","ttl":86400}`},
 		{method: http.MethodPost, path: "/v1/notifications/batch", access: needs(tenants.Send), id: "sendNotifications", tag: tag, status: http.StatusAccepted, idempotent: true,
-			summary: "Send up to 500 notifications", handler: sending[BatchRequest, BatchResult](s.sendBatch),
+			summary: "Send up to 500 notifications", handler: prerendered[BatchRequest, BatchResult](s.sendBatch),
 			about:   "They are stored together. One that is refused does not keep the others from being accepted; results has one entry for each, in order.",
 			example: `{"notifications":[{"to":{"users":["u1"]},"title":"Hello"},{"to":{"users":["u2"]},"title":"Hello"}]}`},
 		{method: http.MethodGet, path: "/v1/notifications/{id}", access: needs(tenants.Read), id: "getNotification", tag: tag,
-			summary: "Read a notification and how its deliveries stand", handler: reading(s.getNotification)},
+			summary: "Read a notification and how its deliveries stand", handler: withoutBody(s.getNotification)},
 		{method: http.MethodPost, path: "/v1/notifications/{id}/cancel", access: needs(tenants.Send), id: "cancelNotification", tag: tag,
-			summary: "Cancel what has not been sent", about: "What is at a provider already cannot be called back. May be repeated.", handler: reading(s.cancelNotification)},
+			summary: "Cancel what has not been sent", about: "What is at a provider already cannot be called back. May be repeated.", handler: withoutBody(s.cancelNotification)},
 	}
 }
 
@@ -119,7 +118,7 @@ func (s *Server) dryRun(ctx context.Context, c *call, request delivery.Request) 
 }
 
 func (s *Server) getNotification(ctx context.Context, c *call, p *notificationPath) (Notification, error) {
-	id, err := anID(ids.Notification, p.ID, "notification")
+	id, err := pathID(ids.Notification, p.ID, "notification")
 	if err != nil {
 		return Notification{}, err
 	}
@@ -136,14 +135,10 @@ type Canceled struct {
 }
 
 func (s *Server) cancelNotification(ctx context.Context, c *call, p *notificationPath) (Canceled, error) {
-	id, err := anID(ids.Notification, p.ID, "notification")
+	id, err := pathID(ids.Notification, p.ID, "notification")
 	if err != nil {
 		return Canceled{}, err
 	}
 	n, err := s.engine.Cancel(ctx, c.tenant, id)
 	return Canceled{Canceled: n}, err
-}
-
-func badID(f *problem.Fields, path, prefix string) {
-	f.Add(path, "is not an id of this kind; it begins with %s_", prefix)
 }

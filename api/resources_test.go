@@ -275,7 +275,7 @@ func TestTenantsArePutAndRead(t *testing.T) {
 
 func TestAnswersHaveTheirTimesInUTC(t *testing.T) {
 	t.Parallel()
-	out, err := json.Marshal(when(time.Date(2026, 1, 1, 1, 0, 0, 123456789, time.FixedZone("x", 3600))))
+	out, err := json.Marshal(timestamp(time.Date(2026, 1, 1, 1, 0, 0, 123456789, time.FixedZone("x", 3600))))
 	require.NoError(t, err)
 	require.Equal(t, `"2026-01-01T00:00:00.123Z"`, string(out))
 }

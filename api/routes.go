@@ -25,7 +25,7 @@ type route struct {
 	preview      reflect.Type // of the answer to a dry run; nil: there is none
 }
 
-// handler is made by reading, writing, sending or doing.
+// handler is made by withoutBody, withBody, prerendered or noContent.
 type handler struct {
 	body     reflect.Type // of the request; nil: none
 	answer   reflect.Type // of a rendered answer; nil: what huma sees
@@ -41,9 +41,9 @@ type output[T any] struct {
 	Body   T
 }
 
-// reading makes a handler without a request body. P holds path, query and header
+// withoutBody makes a handler without a request body. P holds path, query and header
 // parameters, T is the body of the answer.
-func reading[P, T any](h func(context.Context, *call, *P) (T, error)) handler {
+func withoutBody[P, T any](h func(context.Context, *call, *P) (T, error)) handler {
 	return handler{register: func(s *Server, op huma.Operation) {
 		huma.Register(s.huma, op, func(ctx context.Context, in *P) (*output[T], error) {
 			c := callFrom(ctx)
@@ -53,8 +53,8 @@ func reading[P, T any](h func(context.Context, *call, *P) (T, error)) handler {
 	}}
 }
 
-// writing makes a handler with a JSON body of type B.
-func writing[P, B, T any](h func(context.Context, *call, *P, *B) (T, error)) handler {
+// withBody makes a handler with a JSON body of type B.
+func withBody[P, B, T any](h func(context.Context, *call, *P, *B) (T, error)) handler {
 	return handler{body: reflect.TypeFor[B](), register: func(s *Server, op huma.Operation) {
 		huma.Register(s.huma, op, func(ctx context.Context, in *P) (*output[T], error) {
 			c := callFrom(ctx)
@@ -71,9 +71,9 @@ func writing[P, B, T any](h func(context.Context, *call, *P, *B) (T, error)) han
 	}}
 }
 
-// sending makes a handler that reads its body itself and answers with what was
+// prerendered makes a handler that reads its body itself and answers with what was
 // rendered in the transaction that accepted. B and T only document it.
-func sending[B, T any](h func(context.Context, *call) (*answer, error)) handler {
+func prerendered[B, T any](h func(context.Context, *call) (*answer, error)) handler {
 	return handler{body: reflect.TypeFor[B](), answer: reflect.TypeFor[T](), register: func(s *Server, op huma.Operation) {
 		huma.Register(s.huma, op, func(ctx context.Context, _ *none) (*answer, error) {
 			c := callFrom(ctx)
@@ -86,8 +86,8 @@ func sending[B, T any](h func(context.Context, *call) (*answer, error)) handler 
 	}}
 }
 
-// doing makes a handler that answers 204 without a body.
-func doing[P any](h func(context.Context, *call, *P) error) handler {
+// noContent makes a handler that answers 204 without a body.
+func noContent[P any](h func(context.Context, *call, *P) error) handler {
 	return handler{register: func(s *Server, op huma.Operation) {
 		huma.Register(s.huma, op, func(ctx context.Context, in *P) (*none, error) {
 			c := callFrom(ctx)

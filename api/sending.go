@@ -29,13 +29,13 @@ func (s *Server) sendingRoutes() []route {
 	const tag = "Installation"
 	return []route{
 		{method: http.MethodGet, path: "/v1/sending", access: operator, id: "getSending", tag: tag,
-			summary: "Tell whether sending is paused", handler: reading(s.getSending)},
+			summary: "Tell whether sending is paused", handler: withoutBody(s.getSending)},
 		{method: http.MethodPut, path: "/v1/sending", access: operator, id: "putSending", tag: tag,
 			summary: "Pause or resume all sending",
 			about: "While it is paused no node sends a push or a webhook; notifications are accepted, and wait as long as their time to live allows. " +
 				"Other nodes obey within a second, and requests that are under way are finished. " +
 				"After a restore from a backup it answers 409: what the backup holds has to be judged first.",
-			handler: writing(s.putSending), example: `{"paused":true,"reason":"provider outage"}`},
+			handler: withBody(s.putSending), example: `{"paused":true,"reason":"provider outage"}`},
 	}
 }
 
@@ -63,5 +63,5 @@ func showSending(p delivery.Pause) Sending {
 	if !p.On() {
 		return Sending{}
 	}
-	return Sending{Paused: true, Since: when(p.Since), Reason: p.Reason, PausedBy: p.Actor, RestoredAt: when(p.Restored)}
+	return Sending{Paused: true, Since: timestamp(p.Since), Reason: p.Reason, PausedBy: p.Actor, RestoredAt: timestamp(p.Restored)}
 }

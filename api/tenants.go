@@ -10,8 +10,8 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
-// TenantRegister keeps tenants and their settings.
-type TenantRegister interface {
+// TenantRegistry keeps tenants and their settings.
+type TenantRegistry interface {
 	CreateTenant(ctx context.Context, name, title string, s tenants.Settings, actor string) (tenants.Tenant, error)
 	PutTenant(ctx context.Context, name, title string, s tenants.Settings, actor string) (t tenants.Tenant, created bool, err error)
 	Tenant(ctx context.Context, id ids.ID) (tenants.Tenant, error)
@@ -52,21 +52,21 @@ func (s *Server) tenantRoutes() []route {
 	const tag = "Tenants"
 	return []route{
 		{method: http.MethodPost, path: "/v1/tenants", access: operator, id: "createTenant", tag: tag, status: http.StatusCreated,
-			summary: "Make a tenant", handler: writing(s.createTenant), example: `{"name":"acme","title":"Acme Inc."}`},
+			summary: "Make a tenant", handler: withBody(s.createTenant), example: `{"name":"acme","title":"Acme Inc."}`},
 		{method: http.MethodGet, path: "/v1/tenants", access: operator, id: "listTenants", tag: tag,
-			summary: "List tenants, oldest first", handler: reading(s.listTenants)},
+			summary: "List tenants, oldest first", handler: withoutBody(s.listTenants)},
 		{method: http.MethodPut, path: "/v1/tenants/{tenant}", access: operator, id: "putTenant", tag: tag,
-			summary: "Make a tenant or replace its title and settings", about: "Answers 201 when the tenant was made.", handler: writing(s.putTenant)},
+			summary: "Make a tenant or replace its title and settings", about: "Answers 201 when the tenant was made.", handler: withBody(s.putTenant)},
 		{method: http.MethodGet, path: "/v1/tenants/{tenant}", access: operator, id: "getTenant", tag: tag,
-			summary: "Read a tenant", handler: reading(s.getTenant)},
+			summary: "Read a tenant", handler: withoutBody(s.getTenant)},
 		{method: http.MethodDelete, path: "/v1/tenants/{tenant}", access: operator, id: "deleteTenant", tag: tag, status: http.StatusAccepted,
-			summary: "Delete a tenant with all that it has", handler: reading(s.deleteTenant),
+			summary: "Delete a tenant with all that it has", handler: withoutBody(s.deleteTenant),
 			about: "It cannot be taken back. The tenant's keys are refused at once, its sealing keys are destroyed, nothing more is sent, and its rows are " +
 				"removed in the background: see the jobs of the installation. Its name is free when it is not found any more. May be repeated until then."},
 		{method: http.MethodGet, path: "/v1/tenant", access: needs(tenants.Admin), id: "getOwnTenant", tag: tag,
-			summary: "Read the tenant of the key", handler: reading(s.getOwnTenant)},
+			summary: "Read the tenant of the key", handler: withoutBody(s.getOwnTenant)},
 		{method: http.MethodPut, path: "/v1/tenant", access: needs(tenants.Admin), id: "putOwnTenant", tag: tag,
-			summary: "Replace the title and settings of the key's tenant", handler: writing(s.putOwnTenant)},
+			summary: "Replace the title and settings of the key's tenant", handler: withBody(s.putOwnTenant)},
 	}
 }
 
@@ -122,6 +122,6 @@ func showTenant(t tenants.Tenant) Tenant {
 	if t.Deleting() {
 		state = "deleting"
 	}
-	return Tenant{Name: t.Name, Title: t.Title, Settings: t.Settings, CreatedAt: when(t.CreatedAt), UpdatedAt: when(t.UpdatedAt),
-		State: state, DeletedAt: when(t.DeletedAt)}
+	return Tenant{Name: t.Name, Title: t.Title, Settings: t.Settings, CreatedAt: timestamp(t.CreatedAt), UpdatedAt: timestamp(t.UpdatedAt),
+		State: state, DeletedAt: timestamp(t.DeletedAt)}
 }

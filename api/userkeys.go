@@ -10,8 +10,8 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
-// UserKeyRegister keeps the keys that verify users' tokens.
-type UserKeyRegister interface {
+// UserKeyRegistry keeps the keys that verify users' tokens.
+type UserKeyRegistry interface {
 	CreateUserKey(ctx context.Context, tenant ids.ID, name, actor string) (tenants.UserKey, string, error)
 	UserKeys(ctx context.Context, tenant ids.ID, p tenants.Page) ([]tenants.UserKey, error)
 	DeleteUserKey(ctx context.Context, tenant, id ids.ID, actor string) error
@@ -45,11 +45,11 @@ func (s *Server) userKeyRoutes() []route {
 	return []route{
 		{method: http.MethodPost, path: "/v1/user-keys", access: scope, id: "createUserKey", tag: tag, status: http.StatusCreated,
 			summary: "Make a key to sign users' tokens with", about: "Your backend signs a short-lived token for a user; the user's app or browser registers its device with it. The secret is in this answer only.",
-			handler: writing(s.createUserKey), example: `{"name":"web"}`},
+			handler: withBody(s.createUserKey), example: `{"name":"web"}`},
 		{method: http.MethodGet, path: "/v1/user-keys", access: scope, id: "listUserKeys", tag: tag,
-			summary: "List user keys, newest first", handler: reading(s.listUserKeys)},
+			summary: "List user keys, newest first", handler: withoutBody(s.listUserKeys)},
 		{method: http.MethodDelete, path: "/v1/user-keys/{id}", access: scope, id: "deleteUserKey", tag: tag, status: http.StatusNoContent,
-			summary: "Delete a user key", about: "Tokens that it signed count no more from then on.", handler: doing(s.deleteUserKey)},
+			summary: "Delete a user key", about: "Tokens that it signed count no more from then on.", handler: noContent(s.deleteUserKey)},
 	}
 }
 
@@ -69,7 +69,7 @@ func (s *Server) listUserKeys(ctx context.Context, c *call, p *Paging) (List[Use
 }
 
 func (s *Server) deleteUserKey(ctx context.Context, c *call, p *userKeyPath) error {
-	id, err := anID(ids.UserKey, p.ID, "user key")
+	id, err := pathID(ids.UserKey, p.ID, "user key")
 	if err != nil {
 		return err
 	}
@@ -77,5 +77,5 @@ func (s *Server) deleteUserKey(ctx context.Context, c *call, p *userKeyPath) err
 }
 
 func showUserKey(k tenants.UserKey) UserKey {
-	return UserKey{ID: k.ID.Format(ids.UserKey), Name: k.Name, CreatedAt: when(k.CreatedAt)}
+	return UserKey{ID: k.ID.Format(ids.UserKey), Name: k.Name, CreatedAt: timestamp(k.CreatedAt)}
 }

@@ -18,11 +18,11 @@ func (s *Server) userRoutes() []route {
 	const tag = "Users"
 	return []route{
 		{method: http.MethodGet, path: "/v1/users/{user}/notifications", access: needs(tenants.Read), id: "listUserNotifications", tag: tag,
-			summary: "List what was accepted for a user, newest first", about: "With the skips, this is why a user did or did not get something.", handler: reading(s.listUserNotifications)},
+			summary: "List what was accepted for a user, newest first", about: "With the skips, this is why a user did or did not get something.", handler: withoutBody(s.listUserNotifications)},
 		{method: http.MethodGet, path: "/v1/users/{user}/devices", access: needs(tenants.Devices), id: "listUserDevices", tag: tag,
-			summary: "List a user's devices, newest first", handler: reading(s.listUserDevices)},
+			summary: "List a user's devices, newest first", handler: withoutBody(s.listUserDevices)},
 		{method: http.MethodDelete, path: "/v1/users/{user}", access: needs(tenants.Erase), id: "eraseUser", tag: tag, status: http.StatusAccepted,
-			summary: "Erase a user", handler: reading(s.eraseUser),
+			summary: "Erase a user", handler: withoutBody(s.eraseUser),
 			about: "Devices and bound endpoints are removed and unfinished deliveries dropped before the answer; the rest is removed in the background. " +
 				"The answer is the receipt, which does not name the user: read it again to see when it is done. " +
 				"May be repeated: a user of whom nothing is left gets an empty receipt."},

@@ -7,7 +7,7 @@ import (
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/problem"
-	"github.com/carillonhq/carillon/webhooks"
+	"github.com/carillonhq/carillon/text"
 )
 
 // Erasure is the receipt of the erasure of a user. It does not name the user.
@@ -65,7 +65,7 @@ type ErasureStore interface {
 // the user but what is on the wire already; the rest is removed in the
 // background, and the receipt tells when that is done. It may be repeated.
 func (e *Engine) EraseUser(ctx context.Context, tenant ids.ID, user, actor string) (Erasure, error) {
-	if err := webhooks.CheckUser(user); err != nil {
+	if err := text.CheckUser(user); err != nil {
 		return Erasure{}, problem.AtField("user", "%s", err)
 	}
 	receipt, id, err := e.o.Store.EraseUser(ctx, tenant, user, actor)

@@ -10,6 +10,7 @@ import (
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/tenants"
+	"github.com/carillonhq/carillon/text"
 	"github.com/carillonhq/carillon/webhooks"
 )
 
@@ -42,7 +43,7 @@ func (r *Request) Check(now time.Time) error {
 
 func (r *Request) checkTo(f *problem.Fields) {
 	for i, u := range r.To.Users {
-		if err := webhooks.CheckUser(u); err != nil {
+		if err := text.CheckUser(u); err != nil {
 			f.Add("to.users["+strconv.Itoa(i)+"]", "%s", err)
 		}
 	}

@@ -1,4 +1,4 @@
-// Package devices is the register of addresses: which device of which user at
+// Package devices is the registry of addresses: which device of which user at
 // which app can be reached over which channel, and since when it cannot.
 package devices
 

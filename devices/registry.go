@@ -2,15 +2,12 @@ package devices
 
 import (
 	"context"
-	"encoding/base64"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
-	"github.com/carillonhq/carillon/webhooks"
 )
 
 // MaxPage is how many devices a list returns at most.
@@ -68,19 +65,6 @@ type Registration struct {
 // defaultApp is used where a caller names no app.
 const defaultApp = "default"
 
-// addressKinds lists what a device of a channel may be; the first is the usual one.
-func addressKinds(k channels.Kind) []channels.AddressKind {
-	switch k {
-	case channels.FCM:
-		return []channels.AddressKind{channels.FCMToken, channels.FCMFid}
-	case channels.APNs:
-		return []channels.AddressKind{channels.APNsToken}
-	case channels.WebPush:
-		return []channels.AddressKind{channels.Subscription}
-	}
-	return nil
-}
-
 // Register stores a device, or what has changed about it. Paths in the error are
 // those of the JSON body ("keys.auth" for Auth); all faults are reported at once.
 func (r *Registry) Register(ctx context.Context, tenant ids.ID, in Registration) (Registered, error) {
@@ -91,7 +75,7 @@ func (r *Registry) Register(ctx context.Context, tenant ids.ID, in Registration)
 	var faults problem.Fields
 	target := r.target(&faults, in)
 	vapid := vapidKey(&faults, in)
-	locale := r.describe(&faults, in)
+	locale := r.checkDetails(&faults, in)
 	checkTimes(&faults, in, now)
 	if err := faults.Err(); err != nil {
 		return Registered{}, err
@@ -144,100 +128,4 @@ func (r *Registry) DeleteAddress(ctx context.Context, tenant ids.ID, key Address
 		key.Address = t.Address
 	}
 	return r.store.DeleteAddress(ctx, tenant, key, user)
-}
-
-// channel finds the channel, or notes why there is none.
-func (r *Registry) channel(faults *problem.Fields, kind channels.Kind) channels.Channel {
-	c, ok := r.channels[kind]
-	switch {
-	case kind == 0:
-		faults.Add("channel", "is missing; use fcm, apns or webpush")
-	case addressKinds(kind) == nil:
-		faults.Add("channel", "cannot be %s for a device; use fcm, apns or webpush", kind)
-	case !ok:
-		faults.Add("channel", "%s is switched off on this server", kind)
-	default:
-		return c
-	}
-	return nil
-}
-
-// target reads and checks the address, in canonical form.
-func (r *Registry) target(faults *problem.Fields, in Registration) channels.Target {
-	channel := r.channel(faults, in.Channel)
-	if channel == nil {
-		return channels.Target{}
-	}
-	var found problem.Fields
-	kind := addressKind(&found, in)
-	t := channels.Target{
-		Kind: kind, Address: in.Address, Environment: channels.Environment(in.Environment),
-		P256dh: decodeKey(&found, "keys.p256dh", in.P256dh), Auth: decodeKey(&found, "keys.auth", in.Auth),
-		OS: in.OS, RegisteredAt: in.RegisteredAt,
-	}
-	if in.Address == "" {
-		found.Add("address", "is missing; give the %s that the device got from its push service", kind)
-	}
-	err := found.Err()
-	if err == nil { // otherwise the channel would only repeat the fault
-		t, err = channel.CheckTarget(t)
-	}
-	faults.Merge("", err)
-	return t
-}
-
-func addressKind(faults *problem.Fields, in Registration) channels.AddressKind {
-	kinds := addressKinds(in.Channel)
-	if in.Kind == "" {
-		return kinds[0]
-	}
-	names := make([]string, len(kinds))
-	for i, k := range kinds {
-		if k == in.Kind {
-			return k
-		}
-		names[i] = string(k)
-	}
-	faults.Add("kind", "does not fit the channel %s; use %s", in.Channel, strings.Join(names, " or "))
-	return kinds[0]
-}
-
-// decodeKey reads base64url, and the standard alphabet and padding as well:
-// hand-written clients send both. "" is nil; the channel says whether it is needed.
-func decodeKey(faults *problem.Fields, path, s string) []byte {
-	if s == "" {
-		return nil
-	}
-	text := strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(s, "="))
-	key, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || strings.ContainsAny(text, "\r\n") {
-		faults.Add(path, "is not base64url; pass on what the browser gives")
-		return nil
-	}
-	return key
-}
-
-// vapidKey is the public key that a subscription is bound to, in the form in
-// which credentials show theirs: unpadded base64url.
-func vapidKey(faults *problem.Fields, in Registration) string {
-	const path, pointSize, uncompressed = "vapid_key", 65, 4
-	if in.VAPIDKey == "" {
-		return ""
-	}
-	if in.Channel != channels.WebPush {
-		faults.Add(path, "is for web push only; leave it out")
-		return ""
-	}
-	key := decodeKey(faults, path, in.VAPIDKey)
-	if key != nil && (len(key) != pointSize || key[0] != uncompressed) {
-		faults.Add(path, "is not a P-256 public key of %d bytes; give the applicationServerKey that the browser subscribed with", pointSize)
-	}
-	return base64.RawURLEncoding.EncodeToString(key)
-}
-
-// checkUser adds what is wrong with the id of a user.
-func checkUser(faults *problem.Fields, user string) {
-	if err := webhooks.CheckUser(user); err != nil {
-		faults.Add("user", "%s; give your own id of the user, 1 to %d bytes of printable text", err, webhooks.MaxUser)
-	}
 }

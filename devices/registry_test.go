@@ -20,21 +20,21 @@ import (
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// shelf is a Store that remembers what it was given.
-type shelf struct {
+// memory is a Store that remembers what it was given.
+type memory struct {
 	upserted []devices.Device
 	deleted  []string
 	filter   devices.Filter
 }
 
-var _ devices.Store = (*shelf)(nil)
+var _ devices.Store = (*memory)(nil)
 
-func (s *shelf) UpsertDevice(_ context.Context, d devices.Device, _ bool) (devices.Registered, error) {
+func (s *memory) UpsertDevice(_ context.Context, d devices.Device, _ bool) (devices.Registered, error) {
 	s.upserted = append(s.upserted, d)
 	return devices.Registered{Device: d, Created: true}, nil
 }
 
-func (s *shelf) Device(_ context.Context, _, id ids.ID) (devices.Device, error) {
+func (s *memory) Device(_ context.Context, _, id ids.ID) (devices.Device, error) {
 	for _, d := range s.upserted {
 		if d.ID == id {
 			return d, nil
@@ -43,17 +43,17 @@ func (s *shelf) Device(_ context.Context, _, id ids.ID) (devices.Device, error) 
 	return devices.Device{}, problem.New(problem.NotFound, "There is none.")
 }
 
-func (s *shelf) Devices(_ context.Context, _ ids.ID, f devices.Filter) ([]devices.Device, error) {
+func (s *memory) Devices(_ context.Context, _ ids.ID, f devices.Filter) ([]devices.Device, error) {
 	s.filter = f
 	return s.upserted, nil
 }
 
-func (s *shelf) DeleteDevice(_ context.Context, tenant, id ids.ID, user string) error {
+func (s *memory) DeleteDevice(_ context.Context, tenant, id ids.ID, user string) error {
 	s.deleted = append(s.deleted, fmt.Sprintf("%d %d %s", tenant, id, user))
 	return nil
 }
 
-func (s *shelf) DeleteAddress(_ context.Context, tenant ids.ID, k devices.AddressKey, user string) error {
+func (s *memory) DeleteAddress(_ context.Context, tenant ids.ID, k devices.AddressKey, user string) error {
 	s.deleted = append(s.deleted, fmt.Sprintf("%d %s %s %s %s", tenant, k.App, k.Channel, k.Address, user))
 	return nil
 }
@@ -74,8 +74,8 @@ func (lower) CheckTarget(t channels.Target) (channels.Target, error) {
 	return t, faults.Err()
 }
 
-func registry() (*devices.Registry, *shelf) {
-	s := &shelf{}
+func registry() (*devices.Registry, *memory) {
+	s := &memory{}
 	clock := func() time.Time { return now }
 	return devices.NewRegistry(devices.Options{Store: s, IDs: ids.NewGenerator(1, clock), Now: clock, Channels: map[channels.Kind]channels.Channel{
 		channels.APNs: lower{}, channels.WebPush: lower{},
@@ -230,14 +230,14 @@ func TestAStoreThatFailsIsPassedOn(t *testing.T) {
 	t.Parallel()
 	down := errors.New("database is down")
 	clock := func() time.Time { return now }
-	r := devices.NewRegistry(devices.Options{Store: broken{&shelf{}, down}, IDs: ids.NewGenerator(1, clock), Now: clock,
+	r := devices.NewRegistry(devices.Options{Store: broken{&memory{}, down}, IDs: ids.NewGenerator(1, clock), Now: clock,
 		Channels: map[channels.Kind]channels.Channel{channels.APNs: lower{}}})
 	_, err := r.Register(t.Context(), 7, devices.Registration{User: "u", Channel: channels.APNs, Address: "a"})
 	require.ErrorIs(t, err, down)
 }
 
 type broken struct {
-	*shelf
+	*memory
 	err error
 }
 

@@ -39,14 +39,16 @@ func table() map[string]row {
 	return map[string]row{
 		"problem":              {level: 0, why: "what a caller may see of a failure; everything else speaks it"},
 		"ids":                  {level: 0, why: "every row has one"},
+		"text":                 {level: 0, why: "the form of texts and of users' ids is one, wherever they come in"},
 		"failpoint":            {level: 0, why: "tests stop the program at a named instant; in a usual build it does nothing"},
 		"migrations":           {level: 0, why: "SQL files"},
 		"clients/js":           {level: 0, why: "files for browsers"},
 		"store/backup/archive": {level: 0, why: "the file of a backup: it belongs to no kind of database and knows no table"},
+		"store/gormsqlite":     {level: 0, why: "how gorm writes SQL for SQLite: it knows no table"},
 
 		"channels":        {level: 1, imports: base, why: "the contract of all channels, so it knows none of them"},
 		"jobs":            {level: 1, imports: base, why: "durable background work of whatever kind; whoever has some registers its steps"},
-		"webhooks":        {level: 1, imports: base, why: "receivers import it to verify: it must stay small"},
+		"webhooks":        {level: 1, imports: with("text"), why: "receivers import it to verify: it must stay small"},
 		"channels/egress": {level: 1, imports: []string{"problem"}, why: "outgoing HTTP, whoever sends"},
 
 		"channels/fcm":         {level: 2, imports: channel, why: "a channel knows no other, no tenant and no database"},
@@ -54,14 +56,14 @@ func table() map[string]row {
 		"channels/webpush":     {level: 2, imports: channel, why: "as fcm"},
 		"channels/webhook":     {level: 2, imports: append(slices.Clone(channel), "webhooks"), why: "as fcm; it signs as webhooks says"},
 		"channels/channeltest": {level: 2, imports: with("channels"), test: true, why: "the contract that all channels pass"},
-		"devices":              {level: 2, imports: with("channels", "webhooks"), why: "a register of addresses; user ids have one form, which webhooks holds"},
-		"tenants":              {level: 2, imports: with("channels", "webhooks"), why: "a register of tenants, keys and credentials"},
+		"devices":              {level: 2, imports: with("channels", "text"), why: "a registry of addresses"},
+		"tenants":              {level: 2, imports: with("channels", "text"), why: "a registry of tenants, keys and credentials"},
 		"simulator":            {level: 2, imports: with("webhooks"), why: "the providers' side: it may not share the channels' mistakes"},
 
-		"delivery": {level: 3, imports: with("channels", "devices", "failpoint", "jobs", "tenants", "webhooks"),
+		"delivery": {level: 3, imports: with("channels", "devices", "failpoint", "jobs", "tenants", "text", "webhooks"),
 			why: "the engine: it knows channels by their contract and the database by its own interface"},
 
-		"store/db": {level: 1, imports: with("migrations"), why: "the kernel: transactions, locks, sealing and nodes; it knows no table of the queue"},
+		"store/db": {level: 1, imports: with("migrations", "store/gormsqlite"), why: "the kernel: transactions, locks, sealing and nodes; it knows no table of the queue"},
 		"store/registers": {level: 4, imports: with("channels", "delivery", "devices", "jobs", "store/db", "tenants", "webhooks"),
 			why: "implements the interfaces of the registers; holds are the queue's, which hands them over"},
 		"store/queue": {level: 5, imports: with("channels", "delivery", "devices", "failpoint", "jobs", "store/db", "store/registers", "tenants", "webhooks"),
@@ -72,7 +74,7 @@ func table() map[string]row {
 			why: "copies all tables, and ends what was under way when the copy was made"},
 		"store/doctor": {level: 5, imports: []string{"delivery", "store/db", "store/registers"}, why: "looks at everything and changes nothing"},
 		"store": {level: 7, imports: with("delivery", "devices", "jobs", "store/backup", "store/db", "store/doctor", "store/erasure", "store/queue",
-			"store/registers", "tenants", "webhooks"), why: "opens the database and composes its rooms; nothing else"},
+			"store/registers", "tenants", "webhooks"), why: "opens the database and composes the packages below it; nothing else"},
 		"api": {level: 4, imports: with("channels", "clients/js", "delivery", "devices", "jobs", "tenants", "webhooks"),
 			why: "the only package that knows HTTP as a server; it never sees the database or a concrete channel"},
 

@@ -189,10 +189,10 @@ type Query struct {
 	Limit int    // 1 to 500
 }
 
-// Register is what people do with jobs. A job that is absent, or of another
+// Registry is what people do with jobs. A job that is absent, or of another
 // tenant, is problem.NotFound. Tenant 0 is the installation: its jobs are no
 // tenant's.
-type Register interface {
+type Registry interface {
 	Job(ctx context.Context, tenant, id ids.ID) (Job, error)
 	Jobs(ctx context.Context, tenant ids.ID, q Query) ([]Job, error)
 	// CancelJob ends a job before its next step, and writes who did it into the

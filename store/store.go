@@ -61,7 +61,7 @@ var (
 	_ tenants.Store   = (*Store)(nil)
 	_ webhooks.Store  = (*Store)(nil)
 	_ jobs.Store      = (*Store)(nil)
-	_ jobs.Register   = (*Store)(nil)
+	_ jobs.Registry   = (*Store)(nil)
 )
 
 // Open opens the database. Any number of processes may have it open; of an SQLite

@@ -26,18 +26,18 @@ type PutCredential struct {
 // stand beside one for both; the narrower one then serves its environment.
 //
 // Paths in the error are "app", "channel", or those inside Input.
-func (s *Service) PutCredential(ctx context.Context, tenant ids.ID, in PutCredential, actor string) (Credential, error) {
+func (r *Registry) PutCredential(ctx context.Context, tenant ids.ID, in PutCredential, actor string) (Credential, error) {
 	if in.App == "" {
 		in.App = DefaultApp
 	}
-	channel, err := s.credentialChannel(in)
+	channel, err := r.credentialChannel(in)
 	if err != nil {
 		return Credential{}, err
 	}
 	// Two puts at a time could both take themselves for the first version.
-	s.putting.Lock()
-	defer s.putting.Unlock()
-	stored, err := s.o.Store.Credentials(ctx, tenant)
+	r.putting.Lock()
+	defer r.putting.Unlock()
+	stored, err := r.o.Store.Credentials(ctx, tenant)
 	if err != nil {
 		return Credential{}, err
 	}
@@ -51,23 +51,23 @@ func (s *Service) PutCredential(ctx context.Context, tenant ids.ID, in PutCreden
 	} else if len(stored) >= MaxCredentials {
 		return Credential{}, problem.New(problem.Conflict, "The tenant has %d credentials, which is the most; delete one first.", len(stored))
 	} else {
-		c.ID = s.o.IDs.Next()
+		c.ID = r.o.IDs.Next()
 	}
 	c.Qualifier, c.Settings, c.ExpiresAt = parsed.Qualifier, parsed.Settings, parsed.ExpiresAt
-	c, err = s.o.Store.PutCredential(ctx, c, parsed, Change{Actor: actor, Action: "credential.put"})
+	c, err = r.o.Store.PutCredential(ctx, c, parsed, Change{Actor: actor, Action: "credential.put"})
 	if err != nil {
 		return Credential{}, err
 	}
-	s.o.Changed(tenant)
+	r.o.Changed(tenant)
 	return c, nil
 }
 
-func (s *Service) credentialChannel(in PutCredential) (channels.Channel, error) {
+func (r *Registry) credentialChannel(in PutCredential) (channels.Channel, error) {
 	var faults problem.Fields
 	if !nameForm.MatchString(in.App) {
 		faults.Add("app", nameRule)
 	}
-	channel, ok := s.o.Channels[in.Channel]
+	channel, ok := r.o.Channels[in.Channel]
 	switch {
 	case in.Channel == channels.Webhook:
 		faults.Add("channel", "cannot be webhook: an endpoint has its own secrets; use fcm, apns or webpush")
@@ -102,45 +102,45 @@ func parseCredential(ch channels.Channel, in PutCredential, stored []Credential)
 }
 
 // Credential returns a credential of the tenant, without its secret.
-func (s *Service) Credential(ctx context.Context, tenant, id ids.ID) (Credential, error) {
-	return s.o.Store.Credential(ctx, tenant, id)
+func (r *Registry) Credential(ctx context.Context, tenant, id ids.ID) (Credential, error) {
+	return r.o.Store.Credential(ctx, tenant, id)
 }
 
 // Credentials lists the credentials of a tenant, at most MaxCredentials.
-func (s *Service) Credentials(ctx context.Context, tenant ids.ID) ([]Credential, error) {
-	return s.o.Store.Credentials(ctx, tenant)
+func (r *Registry) Credentials(ctx context.Context, tenant ids.ID) ([]Credential, error) {
+	return r.o.Store.Credentials(ctx, tenant)
 }
 
 // DeleteCredential forgets a credential. What it served is held until there is
 // another.
-func (s *Service) DeleteCredential(ctx context.Context, tenant, id ids.ID, actor string) error {
-	if err := s.o.Store.DeleteCredential(ctx, tenant, id, Change{Actor: actor, Action: "credential.delete"}); err != nil {
+func (r *Registry) DeleteCredential(ctx context.Context, tenant, id ids.ID, actor string) error {
+	if err := r.o.Store.DeleteCredential(ctx, tenant, id, Change{Actor: actor, Action: "credential.delete"}); err != nil {
 		return err
 	}
-	s.o.Changed(tenant)
+	r.o.Changed(tenant)
 	return nil
 }
 
 // PauseCredential holds what the credential serves until ResumeCredential. It
 // may be repeated.
-func (s *Service) PauseCredential(ctx context.Context, tenant, id ids.ID, reason, actor string) (Credential, error) {
+func (r *Registry) PauseCredential(ctx context.Context, tenant, id ids.ID, reason, actor string) (Credential, error) {
 	var faults problem.Fields
 	checkText(&faults, "reason", reason, 0, MaxReason)
 	if err := faults.Err(); err != nil {
 		return Credential{}, err
 	}
-	c, err := s.o.Store.PauseCredential(ctx, tenant, id, reason, Change{Actor: actor, Action: "credential.pause"})
+	c, err := r.o.Store.PauseCredential(ctx, tenant, id, reason, Change{Actor: actor, Action: "credential.pause"})
 	if err == nil {
-		s.o.Changed(tenant)
+		r.o.Changed(tenant)
 	}
 	return c, err
 }
 
 // ResumeCredential ends every hold on the credential. It may be repeated.
-func (s *Service) ResumeCredential(ctx context.Context, tenant, id ids.ID, actor string) (Credential, error) {
-	c, err := s.o.Store.ResumeCredential(ctx, tenant, id, Change{Actor: actor, Action: "credential.resume"})
+func (r *Registry) ResumeCredential(ctx context.Context, tenant, id ids.ID, actor string) (Credential, error) {
+	c, err := r.o.Store.ResumeCredential(ctx, tenant, id, Change{Actor: actor, Action: "credential.resume"})
 	if err == nil {
-		s.o.Changed(tenant)
+		r.o.Changed(tenant)
 	}
 	return c, err
 }

@@ -354,7 +354,7 @@ func (k *keyring) ParseCredential(input []byte, prior json.RawMessage) (channels
 }
 
 type bench struct {
-	*tenants.Service
+	*tenants.Registry
 	store   *memory
 	clock   *clock
 	fcm     *keyring
@@ -365,7 +365,7 @@ type bench struct {
 func setup(t testing.TB) *bench {
 	t.Helper()
 	b := &bench{store: newMemory(), clock: &clock{at: epoch}, fcm: &keyring{kind: channels.FCM}, apns: &keyring{kind: channels.APNs}}
-	b.Service = tenants.NewService(tenants.ServiceOptions{
+	b.Registry = tenants.NewRegistry(tenants.Options{
 		Store: b.store, IDs: ids.NewGenerator(1, b.clock.now), Now: b.clock.now,
 		Channels: map[channels.Kind]channels.Channel{channels.FCM: b.fcm, channels.APNs: b.apns},
 		Changed:  func(id ids.ID) { b.changed = append(b.changed, id) },

@@ -58,13 +58,13 @@ type knownKey struct {
 // Authenticate tells whose API key a secret is. Everything that is wrong with it
 // is Unauthenticated. A revocation here counts at once, one on another node
 // within 5 s, an expiry to the second.
-func (s *Service) Authenticate(ctx context.Context, secret string) (Principal, error) {
+func (r *Registry) Authenticate(ctx context.Context, secret string) (Principal, error) {
 	id, operator, ok := parseSecret(secret)
 	if !ok {
 		return Principal{}, problem.New(problem.Unauthenticated,
 			"This is not an API key; send the header Authorization: Bearer crl_... with the secret as it was shown when the key was made.")
 	}
-	k, err := s.keys.get(ctx, id, s.loadKey)
+	k, err := r.keys.get(ctx, id, r.loadKey)
 	if err != nil && problem.CodeOf(err) != problem.NotFound {
 		return Principal{}, err
 	}
@@ -72,14 +72,14 @@ func (s *Service) Authenticate(ctx context.Context, secret string) (Principal, e
 	if err != nil || subtle.ConstantTimeCompare(hash[:], k.Hash) != 1 || operator != (k.Tenant == 0) {
 		return Principal{}, problem.New(problem.Unauthenticated, "This API key is not known here; check that it is complete and of this server.")
 	}
-	now := s.o.Now()
+	now := r.o.Now()
 	switch {
 	case !k.RevokedAt.IsZero():
 		return Principal{}, problem.New(problem.Unauthenticated, "This API key has been revoked; use another.")
 	case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
 		return Principal{}, problem.New(problem.Unauthenticated, "This API key expired at %s; use another.", k.ExpiresAt.UTC().Format(time.RFC3339))
 	}
-	s.touch(k, now)
+	r.touch(k, now)
 	return Principal{Key: k.ID, Tenant: k.Tenant, Scopes: k.Scopes}, nil
 }
 
@@ -97,8 +97,8 @@ func parseSecret(secret string) (id ids.ID, operator, ok bool) {
 	return id, operator, err == nil
 }
 
-func (s *Service) loadKey(ctx context.Context, id ids.ID) (*knownKey, error) {
-	k, err := s.o.Store.Key(ctx, id)
+func (r *Registry) loadKey(ctx context.Context, id ids.ID) (*knownKey, error) {
+	k, err := r.o.Store.Key(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -111,25 +111,25 @@ func (s *Service) loadKey(ctx context.Context, id ids.ID) (*knownKey, error) {
 
 // touch notes that a key is used, in the background and at most once a minute. A
 // note that fails is made up for by a later call.
-func (s *Service) touch(k *knownKey, now time.Time) {
+func (r *Registry) touch(k *knownKey, now time.Time) {
 	last := k.touched.Load()
 	if now.Unix()-last < int64(touchEvery/time.Second) {
 		return
 	}
 	select {
-	case s.touches <- struct{}{}:
+	case r.touches <- struct{}{}:
 	default:
 		return
 	}
 	if !k.touched.CompareAndSwap(last, now.Unix()) { // another call does it
-		<-s.touches
+		<-r.touches
 		return
 	}
-	s.touching.Go(func() {
-		defer func() { <-s.touches }()
+	r.touching.Go(func() {
+		defer func() { <-r.touches }()
 		ctx, cancel := context.WithTimeout(context.Background(), touchTimeout)
 		defer cancel()
-		_ = s.o.Store.TouchKey(ctx, k.ID, now.UTC().Truncate(touchEvery))
+		_ = r.o.Store.TouchKey(ctx, k.ID, now.UTC().Truncate(touchEvery))
 	})
 }
 
@@ -142,8 +142,8 @@ type NewKey struct {
 
 // CreateKey makes an API key of a tenant, or an operator key where tenant is 0,
 // and returns its secret, which is not stored and not shown again.
-func (s *Service) CreateKey(ctx context.Context, tenant ids.ID, n NewKey, actor string) (Key, string, error) {
-	now := s.o.Now().UTC()
+func (r *Registry) CreateKey(ctx context.Context, tenant ids.ID, n NewKey, actor string) (Key, string, error) {
+	now := r.o.Now().UTC()
 	scopes := slices.Clone(n.Scopes)
 	if tenant == 0 && len(scopes) == 0 {
 		scopes = []Scope{Operator}
@@ -160,11 +160,11 @@ func (s *Service) CreateKey(ctx context.Context, tenant ids.ID, n NewKey, actor 
 	if err := faults.Err(); err != nil {
 		return Key{}, "", err
 	}
-	id := s.o.IDs.Next()
+	id := r.o.IDs.Next()
 	secret := newSecret(id, tenant == 0)
 	hash := sha256.Sum256([]byte(secret))
 	k := Key{ID: id, Tenant: tenant, Name: n.Name, Scopes: scopes, Hash: hash[:], CreatedAt: now, ExpiresAt: n.ExpiresAt}
-	if err := s.o.Store.CreateKey(ctx, k, Change{Actor: actor, Action: "key.create"}); err != nil {
+	if err := r.o.Store.CreateKey(ctx, k, Change{Actor: actor, Action: "key.create"}); err != nil {
 		return Key{}, "", err
 	}
 	return k, secret, nil
@@ -208,13 +208,13 @@ func checkScopes(faults *problem.Fields, tenant ids.ID, scopes []Scope) {
 }
 
 // Keys lists the keys of a tenant, or the operator keys where tenant is 0, newest first.
-func (s *Service) Keys(ctx context.Context, tenant ids.ID, p Page) ([]Key, error) {
-	return s.o.Store.Keys(ctx, tenant, p.bounded())
+func (r *Registry) Keys(ctx context.Context, tenant ids.ID, p Page) ([]Key, error) {
+	return r.o.Store.Keys(ctx, tenant, p.bounded())
 }
 
 // Key returns a key of the tenant.
-func (s *Service) Key(ctx context.Context, tenant, id ids.ID) (Key, error) {
-	k, err := s.o.Store.Key(ctx, id)
+func (r *Registry) Key(ctx context.Context, tenant, id ids.ID) (Key, error) {
+	k, err := r.o.Store.Key(ctx, id)
 	if err == nil && k.Tenant != tenant {
 		return Key{}, problem.New(problem.NotFound, "There is no such key.")
 	}
@@ -222,8 +222,8 @@ func (s *Service) Key(ctx context.Context, tenant, id ids.ID) (Key, error) {
 }
 
 // RevokeKey ends a key. It may be repeated.
-func (s *Service) RevokeKey(ctx context.Context, tenant, id ids.ID, actor string) error {
-	err := s.o.Store.RevokeKey(ctx, tenant, id, s.o.Now().UTC(), Change{Actor: actor, Action: "key.revoke"})
-	s.keys.drop(id)
+func (r *Registry) RevokeKey(ctx context.Context, tenant, id ids.ID, actor string) error {
+	err := r.o.Store.RevokeKey(ctx, tenant, id, r.o.Now().UTC(), Change{Actor: actor, Action: "key.revoke"})
+	r.keys.drop(id)
 	return err
 }

@@ -143,7 +143,7 @@ func TestARowReadBeforeARevocationIsNotRemembered(t *testing.T) {
 
 	// The load has read the row; the revocation ends before the load does.
 	slow := &afterRead{memory: b.store}
-	svc := tenants.NewService(tenants.ServiceOptions{Store: slow, IDs: ids.NewGenerator(2, b.clock.now), Now: b.clock.now})
+	svc := tenants.NewRegistry(tenants.Options{Store: slow, IDs: ids.NewGenerator(2, b.clock.now), Now: b.clock.now})
 	t.Cleanup(svc.Wait)
 	slow.then = sync.OnceFunc(func() { require.NoError(t, svc.RevokeKey(t.Context(), 7, k.ID, "cli")) })
 	_, err = svc.Authenticate(t.Context(), secret)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
-	"github.com/carillonhq/carillon/webhooks"
+	"github.com/carillonhq/carillon/text"
 )
 
 const (
@@ -39,11 +39,11 @@ func (p UserPrincipal) Actor() string { return p.Key.Format(ids.UserKey) }
 // AuthenticateUser tells whose token it is: a JWT with alg HS256, kid the id of a
 // user key, aud TokenAudience, sub the user, and exp at most MaxTokenLife ahead.
 // Everything that is wrong with it is Unauthenticated.
-func (s *Service) AuthenticateUser(ctx context.Context, token string) (UserPrincipal, error) {
+func (r *Registry) AuthenticateUser(ctx context.Context, token string) (UserPrincipal, error) {
 	if len(token) > maxToken {
 		return UserPrincipal{}, problem.New(problem.Unauthenticated, "The user token is longer than %d bytes.", maxToken)
 	}
-	now := s.o.Now()
+	now := r.o.Now()
 	parser := jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithAudience(TokenAudience),
 		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(TokenLeeway),
 		jwt.WithTimeFunc(func() time.Time { return now }), jwt.WithStrictDecoding())
@@ -53,7 +53,7 @@ func (s *Service) AuthenticateUser(ctx context.Context, token string) (UserPrinc
 		keyErr error // what the parser would wrap in its own text
 	)
 	_, err := parser.ParseWithClaims(token, &claims, func(t *jwt.Token) (any, error) {
-		key, keyErr = s.userKeyOf(ctx, t.Header)
+		key, keyErr = r.userKeyOf(ctx, t.Header)
 		return key.Secret, keyErr
 	})
 	if keyErr != nil {
@@ -68,7 +68,7 @@ func (s *Service) AuthenticateUser(ctx context.Context, token string) (UserPrinc
 	return UserPrincipal{Tenant: key.Tenant, User: claims.Subject, Key: key.ID, ExpiresAt: claims.ExpiresAt.UTC()}, nil
 }
 
-func (s *Service) userKeyOf(ctx context.Context, header map[string]any) (UserKey, error) {
+func (r *Registry) userKeyOf(ctx context.Context, header map[string]any) (UserKey, error) {
 	// RFC 7515 section 4.1.11: extensions that are not understood are refused.
 	if _, ok := header["crit"]; ok {
 		return UserKey{}, problem.New(problem.Unauthenticated, `The user token has a "crit" header; leave it out.`)
@@ -79,7 +79,7 @@ func (s *Service) userKeyOf(ctx context.Context, header map[string]any) (UserKey
 		return UserKey{}, problem.New(problem.Unauthenticated,
 			`The user token's "kid" header is not the id of a user key; set it to the usk_... id that was shown when the key was made.`)
 	}
-	key, err := s.userKeys.get(ctx, id, s.o.Store.UserKey)
+	key, err := r.userKeys.get(ctx, id, r.o.Store.UserKey)
 	if err != nil && problem.CodeOf(err) == problem.NotFound {
 		return UserKey{}, problem.New(problem.Unauthenticated, "The user token names a user key that does not exist any more, or is of another server.")
 	}
@@ -110,7 +110,7 @@ func tokenFault(err error) string {
 }
 
 func checkClaims(c jwt.RegisteredClaims, now time.Time) error {
-	if err := webhooks.CheckUser(c.Subject); err != nil {
+	if err := text.CheckUser(c.Subject); err != nil {
 		return problem.New(problem.Unauthenticated, `The user token's "sub" %s.`, err)
 	}
 	latest := now.Add(MaxTokenLife + TokenLeeway)
@@ -126,29 +126,29 @@ func checkClaims(c jwt.RegisteredClaims, now time.Time) error {
 // CreateUserKey makes a key that signs user tokens and returns its secret, which
 // is not shown again. The bytes of the text are the HS256 key: nothing is to be
 // decoded.
-func (s *Service) CreateUserKey(ctx context.Context, tenant ids.ID, name, actor string) (UserKey, string, error) {
+func (r *Registry) CreateUserKey(ctx context.Context, tenant ids.ID, name, actor string) (UserKey, string, error) {
 	var faults problem.Fields
 	checkText(&faults, "name", name, 1, MaxName)
 	if err := faults.Err(); err != nil {
 		return UserKey{}, "", err
 	}
 	secret := userKeyPrefix + randomText()
-	k := UserKey{ID: s.o.IDs.Next(), Tenant: tenant, Name: name, Secret: []byte(secret), CreatedAt: s.o.Now().UTC()}
-	if err := s.o.Store.CreateUserKey(ctx, k, Change{Actor: actor, Action: "user_key.create"}); err != nil {
+	k := UserKey{ID: r.o.IDs.Next(), Tenant: tenant, Name: name, Secret: []byte(secret), CreatedAt: r.o.Now().UTC()}
+	if err := r.o.Store.CreateUserKey(ctx, k, Change{Actor: actor, Action: "user_key.create"}); err != nil {
 		return UserKey{}, "", err
 	}
 	return k, secret, nil
 }
 
 // UserKeys lists the user keys of a tenant without their secrets, newest first.
-func (s *Service) UserKeys(ctx context.Context, tenant ids.ID, p Page) ([]UserKey, error) {
-	return s.o.Store.UserKeys(ctx, tenant, p.bounded())
+func (r *Registry) UserKeys(ctx context.Context, tenant ids.ID, p Page) ([]UserKey, error) {
+	return r.o.Store.UserKeys(ctx, tenant, p.bounded())
 }
 
 // DeleteUserKey makes every token signed with the key worthless: here at once,
 // on other nodes within 5 s.
-func (s *Service) DeleteUserKey(ctx context.Context, tenant, id ids.ID, actor string) error {
-	err := s.o.Store.DeleteUserKey(ctx, tenant, id, Change{Actor: actor, Action: "user_key.delete"})
-	s.userKeys.drop(id)
+func (r *Registry) DeleteUserKey(ctx context.Context, tenant, id ids.ID, actor string) error {
+	err := r.o.Store.DeleteUserKey(ctx, tenant, id, Change{Actor: actor, Action: "user_key.delete"})
+	r.userKeys.drop(id)
 	return err
 }

@@ -40,11 +40,11 @@ type Options struct {
 
 // Channel sends by APNs.
 type Channel struct {
-	hosts   map[channels.Environment]host
-	err     error // a URL that is none
-	conns   int
-	now     func() time.Time
-	signers *signers
+	hosts    map[channels.Environment]host
+	err      error // a URL that is none
+	maxConns int
+	now      func() time.Time
+	signers  *signers
 }
 
 var (
@@ -64,11 +64,11 @@ func New(o Options) *Channel {
 	production, err1 := newHost(cmp.Or(o.ProductionURL, apns2.HostProduction), config)
 	sandbox, err2 := newHost(cmp.Or(o.SandboxURL, apns2.HostDevelopment), config)
 	return &Channel{
-		hosts:   map[channels.Environment]host{channels.Production: production, channels.Sandbox: sandbox},
-		err:     errors.Join(err1, err2),
-		conns:   o.Conns,
-		now:     o.Now,
-		signers: &signers{now: o.Now, all: map[signerID]*signer{}},
+		hosts:    map[channels.Environment]host{channels.Production: production, channels.Sandbox: sandbox},
+		err:      errors.Join(err1, err2),
+		maxConns: o.Conns,
+		now:      o.Now,
+		signers:  &signers{now: o.Now, all: map[signerID]*signer{}},
 	}
 }
 
@@ -126,7 +126,7 @@ func (c *Channel) Open(cred channels.Credential) (channels.Sender, error) {
 	s := &sender{channel: c, signer: jwt, topic: set.Topics[0], gateways: map[channels.Environment]*gateway{}}
 	for env, h := range c.hosts {
 		if set.Environment == "" || set.Environment == env {
-			s.gateways[env] = &gateway{dial: h.dial, conns: c.conns}
+			s.gateways[env] = &gateway{dial: h.dial, maxConns: c.maxConns}
 		}
 	}
 	return s, nil

@@ -90,7 +90,7 @@ type exchange struct {
 	noStore bool // apns-expiration: 0, try once
 
 	answer egress.Answer
-	line   *line // that carried it; nil if there was none
+	conn   *connection // that carried it; nil if there was none
 }
 
 var _ http.RoundTripper = (*exchange)(nil)
@@ -115,7 +115,7 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 		x.answer.Err = err
 		return nil, err
 	}
-	x.line = l
+	x.conn = l
 	out := r.WithContext(ctx)
 	out.Header.Set("Authorization", "bearer "+x.bearer)
 	if x.noStore {

@@ -30,19 +30,19 @@ var errClosed = errors.New("apns: the sender is closed")
 // it, so the first request on a new connection goes alone and the others wait
 // for it, never longer than their contexts. At most one connection is being
 // opened or tried in this way at any time: a cold start with a thousand sends
-// opens one, and more follow, up to conns, only while all are busy.
+// opens one, and more follow, up to maxConns, only while all are busy.
 type gateway struct {
-	dial  func(context.Context) (*http2.ClientConn, error)
-	conns int
+	dial     func(context.Context) (*http2.ClientConn, error)
+	maxConns int
 
-	mu     sync.Mutex
-	lines  []*line
-	queue  []*waiter // oldest first
-	closed bool
+	mu          sync.Mutex
+	connections []*connection
+	queue       []*waiter // oldest first
+	closed      bool
 }
 
-// line is one connection, from the decision to open it on.
-type line struct {
+// connection is one of them, from the decision to open it on.
+type connection struct {
 	conn     *http2.ClientConn // guarded by gateway.mu; nil until dialled
 	inflight int               // guarded by gateway.mu
 	retired  bool              // guarded by gateway.mu; closed when nothing is in flight
@@ -55,29 +55,29 @@ type line struct {
 // two is set.
 type waiter struct {
 	ready chan struct{}
-	line  *line
+	conn  *connection
 	err   error
 }
 
 // acquire gives a place on a connection, dialling it if need be. It ends with
 // the context. Every place must be given back by release.
-func (g *gateway) acquire(ctx context.Context) (*line, error) {
+func (g *gateway) acquire(ctx context.Context) (*connection, error) {
 	for {
-		l, err := g.admit(ctx)
+		c, err := g.admit(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if err := g.connect(ctx, l); err != nil {
+		if err := g.connect(ctx, c); err != nil {
 			return nil, err
 		}
-		open, err := l.reserve(ctx)
+		open, err := c.reserve(ctx)
 		if open {
-			return l, nil
+			return c, nil
 		}
 		if err == nil {
-			g.retire(l)
+			g.retire(c)
 		}
-		g.leave(l)
+		g.leave(c)
 		if err != nil {
 			return nil, err
 		}
@@ -85,16 +85,16 @@ func (g *gateway) acquire(ctx context.Context) (*line, error) {
 }
 
 // admit waits for a place in order of arrival.
-func (g *gateway) admit(ctx context.Context) (*line, error) {
+func (g *gateway) admit(ctx context.Context) (*connection, error) {
 	g.mu.Lock()
 	if g.closed {
 		g.mu.Unlock()
 		return nil, errClosed
 	}
 	if len(g.queue) == 0 {
-		if l := g.pick(); l != nil {
+		if c := g.pick(); c != nil {
 			g.mu.Unlock()
-			return l, nil
+			return c, nil
 		}
 	}
 	w := &waiter{ready: make(chan struct{})}
@@ -102,7 +102,7 @@ func (g *gateway) admit(ctx context.Context) (*line, error) {
 	g.mu.Unlock()
 	select {
 	case <-w.ready:
-		return w.line, w.err
+		return w.conn, w.err
 	case <-ctx.Done():
 	}
 	g.mu.Lock()
@@ -110,29 +110,29 @@ func (g *gateway) admit(ctx context.Context) (*line, error) {
 		g.queue = slices.Delete(g.queue, i, i+1)
 	}
 	g.mu.Unlock()
-	if w.line != nil {
-		g.leave(w.line) // it came too late; somebody else may use it
+	if w.conn != nil {
+		g.leave(w.conn) // it came too late; somebody else may use it
 	}
 	return nil, ctx.Err()
 }
 
 // pick takes a place on the least busy connection that has been tried, on a new
 // one if all of those are busy, or alone on one that is still to be tried.
-func (g *gateway) pick() *line {
-	var best, cold *line
-	for _, l := range g.lines {
-		limit := int(l.limit.Load())
+func (g *gateway) pick() *connection {
+	var best, cold *connection
+	for _, c := range g.connections {
+		limit := int(c.limit.Load())
 		switch {
 		case limit == 0:
-			cold = l
-		case l.inflight < limit && (best == nil || l.inflight < best.inflight):
-			best = l
+			cold = c
+		case c.inflight < limit && (best == nil || c.inflight < best.inflight):
+			best = c
 		}
 	}
 	switch busy := best == nil || best.inflight >= growAt; {
-	case busy && cold == nil && len(g.lines) < g.conns:
-		best = &line{}
-		g.lines = append(g.lines, best)
+	case busy && cold == nil && len(g.connections) < g.maxConns:
+		best = &connection{}
+		g.connections = append(g.connections, best)
 	case busy && cold != nil && cold.inflight == 0:
 		best = cold
 	case best == nil:
@@ -145,21 +145,21 @@ func (g *gateway) pick() *line {
 // dispatch hands free places to those who wait.
 func (g *gateway) dispatch() {
 	for len(g.queue) > 0 {
-		l := g.pick()
-		if l == nil {
+		c := g.pick()
+		if c == nil {
 			return
 		}
-		g.queue[0].line = l
+		g.queue[0].conn = c
 		close(g.queue[0].ready)
 		g.queue = g.queue[1:]
 	}
 }
 
-// connect dials if the line has no connection yet. A failure is shared with all
-// who wait for the only line; if merely this context ended, the next one tries.
-func (g *gateway) connect(ctx context.Context, l *line) error {
+// connect dials if there is no connection yet. A failure is shared with all
+// who wait for the only one; if merely this context ended, the next one tries.
+func (g *gateway) connect(ctx context.Context, c *connection) error {
 	g.mu.Lock()
-	conn := l.conn
+	conn := c.conn
 	g.mu.Unlock()
 	if conn != nil {
 		return nil
@@ -170,12 +170,12 @@ func (g *gateway) connect(ctx context.Context, l *line) error {
 		err = errClosed
 	}
 	if err == nil {
-		l.conn = conn
+		c.conn = conn
 		g.mu.Unlock()
 		return nil
 	}
-	g.lines = slices.DeleteFunc(g.lines, func(o *line) bool { return o == l })
-	if ctx.Err() == nil && len(g.lines) == 0 {
+	g.connections = slices.DeleteFunc(g.connections, func(o *connection) bool { return o == c })
+	if ctx.Err() == nil && len(g.connections) == 0 {
 		g.fail(err)
 	}
 	g.dispatch()
@@ -196,9 +196,9 @@ func (g *gateway) fail(err error) {
 
 // reserve takes a stream. False without an error: the connection is ending. A
 // full one is asked again, because a stream ends a moment after its answer.
-func (l *line) reserve(ctx context.Context) (bool, error) {
-	for wait := 100 * time.Microsecond; !l.conn.ReserveNewRequest(); wait = min(2*wait, 5*time.Millisecond) {
-		if s := l.conn.State(); s.Closed || s.Closing {
+func (c *connection) reserve(ctx context.Context) (bool, error) {
+	for wait := 100 * time.Microsecond; !c.conn.ReserveNewRequest(); wait = min(2*wait, 5*time.Millisecond) {
+		if s := c.conn.State(); s.Closed || s.Closing {
 			return false, nil
 		}
 		select {
@@ -210,49 +210,49 @@ func (l *line) reserve(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// Do makes a line fit egress.Exchange.
-func (l *line) Do(r *http.Request) (*http.Response, error) { return l.conn.RoundTrip(r) }
+// Do makes a connection fit egress.Exchange.
+func (c *connection) Do(r *http.Request) (*http.Response, error) { return c.conn.RoundTrip(r) }
 
 // release gives a place back. status is the answer's, 0 for none: any answer
 // but 401 and 403 means that APNs has accepted the token on this connection.
-func (g *gateway) release(l *line, status int) {
-	limit := l.limit.Load()
+func (g *gateway) release(c *connection, status int) {
+	limit := c.limit.Load()
 	if status != http.StatusOK || limit < growAt { // else nothing new is to be learnt
-		s := l.conn.State()
+		s := c.conn.State()
 		switch {
 		case s.Closed, s.Closing, limit == 0 && status == 0:
-			g.retire(l)
+			g.retire(c)
 		case limit > 0, status != http.StatusForbidden && status != http.StatusUnauthorized:
-			l.limit.Store(int32(min(max(s.MaxConcurrentStreams, 1), maxStreams)))
+			c.limit.Store(int32(min(max(s.MaxConcurrentStreams, 1), maxStreams)))
 		}
 	}
-	g.leave(l)
+	g.leave(c)
 }
 
 // leave ends a place without a lesson about the connection.
-func (g *gateway) leave(l *line) {
+func (g *gateway) leave(c *connection) {
 	g.mu.Lock()
-	l.inflight--
+	c.inflight--
 	g.dispatch()
-	last := l.retired && l.inflight == 0 && l.conn != nil
+	last := c.retired && c.inflight == 0 && c.conn != nil
 	g.mu.Unlock()
 	if last {
-		_ = l.conn.Close()
+		_ = c.conn.Close()
 	}
 }
 
 // retire takes a connection out of use; it is closed when the requests on it
 // have ended.
-func (g *gateway) retire(l *line) {
+func (g *gateway) retire(c *connection) {
 	g.mu.Lock()
-	first := !l.retired
-	l.retired = true
-	g.lines = slices.DeleteFunc(g.lines, func(o *line) bool { return o == l })
+	first := !c.retired
+	c.retired = true
+	g.connections = slices.DeleteFunc(g.connections, func(o *connection) bool { return o == c })
 	g.dispatch()
-	unused := first && l.inflight == 0 && l.conn != nil
+	unused := first && c.inflight == 0 && c.conn != nil
 	g.mu.Unlock()
 	if unused {
-		_ = l.conn.Close()
+		_ = c.conn.Close()
 	}
 }
 
@@ -261,9 +261,9 @@ func (g *gateway) close() {
 	g.mu.Lock()
 	g.closed = true
 	g.fail(errClosed)
-	lines := slices.Clone(g.lines)
+	connections := slices.Clone(g.connections)
 	g.mu.Unlock()
-	for _, l := range lines {
-		g.retire(l)
+	for _, c := range connections {
+		g.retire(c)
 	}
 }

@@ -272,7 +272,7 @@ func TestAFailedDialIsSharedByThoseWhoWaitForIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		dials := 0
-		g := &gateway{conns: 2, dial: func(context.Context) (*http2.ClientConn, error) {
+		g := &gateway{maxConns: 2, dial: func(context.Context) (*http2.ClientConn, error) {
 			dials++
 			time.Sleep(time.Second) // all others have come by then
 			return nil, syscall.ECONNREFUSED
@@ -286,7 +286,7 @@ func TestAFailedDialIsSharedByThoseWhoWaitForIt(t *testing.T) {
 		}
 		wg.Wait()
 		require.Equal(t, 1, dials)
-		require.Empty(t, g.lines)
+		require.Empty(t, g.connections)
 	})
 }
 
@@ -294,7 +294,7 @@ func TestADialGivenUpByOneIsMadeByTheNext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		dials := 0
-		g := &gateway{conns: 2, dial: func(ctx context.Context) (*http2.ClientConn, error) {
+		g := &gateway{maxConns: 2, dial: func(ctx context.Context) (*http2.ClientConn, error) {
 			if dials++; dials == 1 {
 				<-ctx.Done()
 				return nil, ctx.Err()
@@ -357,13 +357,13 @@ func TestAPlaceGivenTooLateIsPassedOn(t *testing.T) {
 	t.Parallel()
 	for range 200 {
 		for _, dialled := range []bool{true, false} {
-			busy := &line{inflight: 1} // still to be tried, so one at a time
+			busy := &connection{inflight: 1} // still to be tried, so one at a time
 			if dialled {
 				busy.conn = new(http2.ClientConn) // never used
 			}
-			g := &gateway{conns: 1, lines: []*line{busy}}
+			g := &gateway{maxConns: 1, connections: []*connection{busy}}
 			ctx, cancel := context.WithCancel(t.Context())
-			got := make(chan *line)
+			got := make(chan *connection)
 			go func() { l, _ := g.admit(ctx); got <- l }()
 			for g.load() < 2 {
 				runtime.Gosched()
@@ -372,7 +372,7 @@ func TestAPlaceGivenTooLateIsPassedOn(t *testing.T) {
 			cancel()
 			runtime.Gosched() // most likely it now wants the lock, to leave
 			if busy.inflight--; !dialled {
-				g.lines = nil // the dial failed
+				g.connections = nil // the dial failed
 			}
 			g.dispatch()
 			g.mu.Unlock()
@@ -391,8 +391,8 @@ func (g *gateway) load() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	n := len(g.queue)
-	for _, l := range g.lines {
-		n += l.inflight
+	for _, c := range g.connections {
+		n += c.inflight
 	}
 	return n
 }
@@ -405,10 +405,10 @@ func TestCloseEndsConnectionsAfterTheirLastRequest(t *testing.T) {
 	first := make(chan channels.Result)
 	go func() { first <- send(t, s) }()
 	<-arrived
-	l := s.(*sender).gateways[channels.Production].lines[0]
+	c := s.(*sender).gateways[channels.Production].connections[0]
 	s.Close()
-	require.False(t, l.conn.State().Closed)
+	require.False(t, c.conn.State().Closed)
 	close(done)
 	require.Equal(t, channels.Accepted, (<-first).Outcome)
-	require.True(t, l.conn.State().Closed)
+	require.True(t, c.conn.State().Closed)
 }

@@ -91,8 +91,8 @@ func (s *sender) exchange(ctx context.Context, env channels.Environment, n *apns
 		}
 		v = classify(a, c)
 	}
-	if v.dropConn && x.line != nil {
-		x.gateway.retire(x.line)
+	if v.dropConn && x.conn != nil {
+		x.gateway.retire(x.conn)
 	}
 	if v.Outcome == channels.Accepted {
 		v.Environment = env

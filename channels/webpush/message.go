@@ -8,6 +8,8 @@ import (
 	"maps"
 	"strings"
 
+	webpushgo "github.com/SherClockHolmes/webpush-go"
+
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
@@ -20,7 +22,7 @@ const maxTopic = 32
 type payload struct {
 	parts   [3][]byte // the id goes between them
 	topic   string
-	urgency string
+	urgency webpushgo.Urgency
 }
 
 // Size is the length of the plaintext. The limit is MaxPlaintext, but Firefox
@@ -203,14 +205,14 @@ func encode(v any) ([]byte, error) {
 }
 
 // urgencyOf is the Urgency header (RFC 8030 section 5.3) for a priority.
-func urgencyOf(p channels.Priority) string {
+func urgencyOf(p channels.Priority) webpushgo.Urgency {
 	switch p {
 	case channels.High:
-		return "high"
+		return webpushgo.UrgencyHigh
 	case channels.Low:
-		return "low"
+		return webpushgo.UrgencyLow
 	}
-	return "normal"
+	return webpushgo.UrgencyNormal
 }
 
 // topicOf derives the Topic header from a collapse key: the key itself where it

@@ -28,7 +28,7 @@ func TestDeclarativeMessage(t *testing.T) {
 		`"data":{"carillon":"` + deliveryID + `","order":12345678901234567890}},"carillon":"` + deliveryID + `"}`
 	require.Equal(t, want, string(p.Preview(deliveryID)))
 	require.Equal(t, len(want), p.Size())
-	require.Equal(t, "high", p.urgency)
+	require.EqualValues(t, "high", p.urgency)
 	require.Equal(t, "order-1", p.topic)
 }
 
@@ -55,7 +55,7 @@ func TestPlainForm(t *testing.T) {
 	}
 	bare := prepare(t, channels.Message{}).(*payload)
 	require.Equal(t, `{"notification":{"data":{"carillon":"x"}},"carillon":"x"}`, string(bare.Preview("x")))
-	require.Equal(t, "normal", bare.urgency)
+	require.EqualValues(t, "normal", bare.urgency)
 	require.Empty(t, bare.topic)
 }
 
@@ -65,7 +65,7 @@ func TestOverride(t *testing.T) {
 		Title: "Hi", URL: "https://example.com", Image: "https://example.com/a.png", CollapseKey: "k", Silent: true, Priority: channels.Low,
 		Override: json.RawMessage(`{"urgency":"very-low","topic":"own_topic-1","notification":{"image":"https://example.com/b.png","tag":"t","silent":false,"requireInteraction":false}}`),
 	}).(*payload)
-	require.Equal(t, "very-low", p.urgency)
+	require.EqualValues(t, "very-low", p.urgency)
 	require.Equal(t, "own_topic-1", p.topic)
 	got := object(t, p.Preview(deliveryID))
 	n := got["notification"].(map[string]any)

@@ -6,13 +6,15 @@ import (
 	"maps"
 	"slices"
 
+	webpushgo "github.com/SherClockHolmes/webpush-go"
+
 	"github.com/carillonhq/carillon/problem"
 )
 
 // override is what overrides.webpush may hold.
 type override struct {
 	notification map[string]any // by the names that browsers use
-	urgency      string
+	urgency      webpushgo.Urgency
 	topic        string
 }
 
@@ -38,7 +40,7 @@ func parseOverride(raw json.RawMessage) (override, error) {
 				faults.Add(at, "must be very-low, low, normal or high")
 				continue
 			}
-			o.urgency = value.(string)
+			o.urgency = webpushgo.Urgency(value.(string))
 		case "topic":
 			topic, _ := value.(string)
 			if !isTopic(topic) {

@@ -210,7 +210,7 @@ func setHeaders(req *http.Request, msg *payload, ttl time.Duration) {
 		h.Set("X-WNS-Cache-Policy", "no-cache") // with a TTL of 0 WNS refuses to cache
 	}
 	h.Set("TTL", strconv.FormatInt(int64(ttl/time.Second), 10))
-	h.Set("Urgency", msg.urgency)
+	h.Set("Urgency", string(msg.urgency))
 	if msg.topic != "" {
 		h.Set("Topic", msg.topic)
 	}

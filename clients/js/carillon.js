@@ -103,7 +103,7 @@ export class Carillon extends EventTarget {
     if (permission !== 'granted') {
       throw new CarillonError('permission_dismissed', 'The question whether to allow notifications was not answered.');
     }
-    return this.#alone(() => this.#connect());
+    return this.#exclusive(() => this.#connect());
   }
 
   /**
@@ -114,7 +114,7 @@ export class Carillon extends EventTarget {
    */
   async refresh() {
     if (!this.supported() || Notification.permission !== 'granted') return null;
-    return this.#alone(async () => {
+    return this.#exclusive(async () => {
       if (!(await this.#subscription()) && !recall(this.#wanted)) return null;
       return this.#connect();
     });
@@ -128,7 +128,7 @@ export class Carillon extends EventTarget {
    */
   async unsubscribe() {
     if (!this.supported()) return;
-    await this.#alone(async () => {
+    await this.#exclusive(async () => {
       remember(this.#wanted, null);
       const subscription = await this.#subscription();
       if (!subscription) return;
@@ -150,7 +150,7 @@ export class Carillon extends EventTarget {
   }
 
   /** Runs one change at a time over all tabs, so that two do not undo each other's subscription. */
-  #alone(change) {
+  #exclusive(change) {
     return navigator.locks.request(`carillon:${this.#scope}`, change);
   }
 

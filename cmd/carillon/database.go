@@ -13,7 +13,7 @@ import (
 const actorCLI = "cli"
 
 // withDatabase opens the database for a command that may run beside the server.
-func (c *cli) withDatabase(ctx context.Context, run func(*store.Store, *tenants.Service) error) error {
+func (c *cli) withDatabase(ctx context.Context, run func(*store.Store, *tenants.Registry) error) error {
 	cfg, err := c.config()
 	if err != nil {
 		return err
@@ -34,7 +34,7 @@ func (c *cli) withDatabase(ctx context.Context, run func(*store.Store, *tenants.
 	if err != nil {
 		return errors.Join(err, s.Close())
 	}
-	service := tenants.NewService(tenants.ServiceOptions{Store: s, Channels: kinds, IDs: s.IDs(), Now: s.Now})
+	service := tenants.NewRegistry(tenants.Options{Store: s, Channels: kinds, IDs: s.IDs(), Now: s.Now})
 	err = run(s, service)
 	service.Wait()
 	return errors.Join(err, s.Close())
@@ -42,5 +42,5 @@ func (c *cli) withDatabase(ctx context.Context, run func(*store.Store, *tenants.
 
 // withStore does the same for a command that needs no tenants.
 func (c *cli) withStore(ctx context.Context, run func(*store.Store) error) error {
-	return c.withDatabase(ctx, func(s *store.Store, _ *tenants.Service) error { return run(s) })
+	return c.withDatabase(ctx, func(s *store.Store, _ *tenants.Registry) error { return run(s) })
 }

@@ -41,7 +41,7 @@ func newKeyCreateCommand(c *cli) *cobra.Command {
 			if expires != 0 {
 				n.ExpiresAt = time.Now().Add(expires)
 			}
-			return c.withDatabase(cmd.Context(), func(_ *store.Store, s *tenants.Service) error {
+			return c.withDatabase(cmd.Context(), func(_ *store.Store, s *tenants.Registry) error {
 				id := ids.ID(0)
 				if tenant != "" {
 					t, err := s.TenantByName(cmd.Context(), tenant)
@@ -83,7 +83,7 @@ func newKeyRevokeCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return usageError{fmt.Errorf("%q is not the id of a key; it begins with key_", args[0])}
 			}
-			return c.withDatabase(cmd.Context(), func(st *store.Store, s *tenants.Service) error {
+			return c.withDatabase(cmd.Context(), func(st *store.Store, s *tenants.Registry) error {
 				k, err := st.Key(cmd.Context(), id)
 				if err != nil {
 					return err

@@ -33,7 +33,7 @@ type server struct {
 	store   *store.Store
 	engine  *delivery.Engine
 	jobs    *jobs.Runner
-	tenants *tenants.Service
+	tenants *tenants.Registry
 	metrics *api.Metrics
 	http    *http.Server
 	admin   *http.Server // nil: no admin listener
@@ -91,7 +91,7 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 	}
 	s.engine = delivery.New(o)
 	s.metrics.Registry().MustRegister(newStateCollector(s.store, s.engine, p.log))
-	s.tenants = tenants.NewService(tenants.ServiceOptions{Store: s.store, Channels: kinds, IDs: generator, Now: now,
+	s.tenants = tenants.NewRegistry(tenants.Options{Store: s.store, Channels: kinds, IDs: generator, Now: now,
 		Changed: s.engine.CredentialsChanged})
 	if err := s.serveHTTP(kinds, generator, p); err != nil {
 		return nil, err
@@ -121,7 +121,7 @@ func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *
 	handler, err := api.New(api.Options{
 		Engine: s.engine, Reads: s.store, Tenants: s.tenants, Jobs: s.store,
 		Devices: devices.NewRegistry(devices.Options{Store: s.store, Channels: kinds, IDs: generator, Now: now}),
-		Endpoints: webhooks.NewRegister(webhooks.Options{Store: s.store, IDs: generator, Now: now,
+		Endpoints: webhooks.NewRegistry(webhooks.Options{Store: s.store, IDs: generator, Now: now,
 			CheckURL: func(raw string) error { _, err := rules.CheckURL(raw); return err }}),
 		Log: p.log, Now: now, MaxBody: s.cfg.Limits.BodyBytes, Metrics: s.metrics, Version: versionText(),
 		Limits: api.Limits{PerSecond: s.cfg.Limits.RequestsPerSecond},

@@ -22,7 +22,7 @@ func newTenantCommand(c *cli) *cobra.Command {
 			if len(args) == 1 {
 				name = args[0]
 			}
-			return c.withDatabase(cmd.Context(), func(_ *store.Store, s *tenants.Service) error {
+			return c.withDatabase(cmd.Context(), func(_ *store.Store, s *tenants.Registry) error {
 				t, err := s.CreateTenant(cmd.Context(), name, title, tenants.Settings{}, actorCLI)
 				if err != nil {
 					return err
@@ -36,7 +36,7 @@ func newTenantCommand(c *cli) *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "List tenants, oldest first", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.withDatabase(cmd.Context(), func(_ *store.Store, s *tenants.Service) error {
+			return c.withDatabase(cmd.Context(), func(_ *store.Store, s *tenants.Registry) error {
 				rows := [][]string{}
 				for page := (tenants.Page{Limit: 500}); ; {
 					list, err := s.Tenants(cmd.Context(), page)
@@ -77,7 +77,7 @@ func newTenantDeleteCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.withDatabase(cmd.Context(), func(_ *store.Store, s *tenants.Service) error {
+			return c.withDatabase(cmd.Context(), func(_ *store.Store, s *tenants.Registry) error {
 				t, err := s.DeleteTenant(cmd.Context(), args[0], actorCLI)
 				if problem.CodeOf(err) == problem.NotFound {
 					return fmt.Errorf("there is no tenant %q; `carillon tenant list` shows those of this database", args[0])

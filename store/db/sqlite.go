@@ -14,9 +14,10 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
-	gormsqlite "gorm.io/driver/sqlite"
 	"gorm.io/gorm"
 	"modernc.org/sqlite" // the driver: pure Go, so the binary stays static
+
+	"github.com/carillonhq/carillon/store/gormsqlite"
 )
 
 // sqliteFile is the database inside: one file, one writer, many readers.
@@ -90,7 +91,7 @@ func (f *sqliteFile) openWriter() (*sql.DB, error) {
 func (f *sqliteFile) look(context.Context) error { return nil }
 
 func (f *sqliteFile) dialector(db *sql.DB) gorm.Dialector {
-	return gormsqlite.New(gormsqlite.Config{Conn: db})
+	return gormsqlite.New(db)
 }
 
 // copying begins a snapshot with the first read.

@@ -41,7 +41,7 @@ type Op struct {
 	MayBeStored func()
 }
 
-// Bulk is how a room writes those members of a batch that are alike with few
+// Bulk is how a package above writes those members of a batch that are alike with few
 // statements.
 type Bulk interface {
 	// WriteTogether writes what it can of the members, and tells which those were.

@@ -80,7 +80,7 @@ func job(t *db.Tx, id ids.ID) (j jobs.Job, found bool, err error) {
 	return row.job(), found, err
 }
 
-// Job implements jobs.Register.
+// Job implements jobs.Registry.
 func (s *jobRegister) Job(ctx context.Context, tenant, id ids.ID) (jobs.Job, error) {
 	var row jobRow
 	err := s.db.Reads().QueryRowContext(ctx, selectJob+` AND j.tenant_id=?`, id, tenant).Scan(row.into()...)
@@ -92,7 +92,7 @@ func (s *jobRegister) Job(ctx context.Context, tenant, id ids.ID) (jobs.Job, err
 
 func errNoJob() error { return problem.New(problem.NotFound, "There is no such job.") }
 
-// Jobs implements jobs.Register.
+// Jobs implements jobs.Registry.
 func (s *jobRegister) Jobs(ctx context.Context, tenant ids.ID, q jobs.Query) ([]jobs.Job, error) {
 	where, args := []string{"j.tenant_id=?"}, []any{tenant}
 	and := func(condition string, arg any) { where, args = append(where, condition), append(args, arg) }
@@ -113,7 +113,7 @@ func (s *jobRegister) Jobs(ctx context.Context, tenant ids.ID, q jobs.Query) ([]
 	return db.Collect(rows, scanJob)
 }
 
-// CancelJob implements jobs.Register.
+// CancelJob implements jobs.Registry.
 func (s *jobRegister) CancelJob(ctx context.Context, tenant, id ids.ID, actor string) (jobs.Job, error) {
 	var out jobs.Job
 	now := s.db.Now()

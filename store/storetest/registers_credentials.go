@@ -2,6 +2,9 @@ package storetest
 
 import (
 	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -20,6 +23,7 @@ func credentialTests() map[string]func(*kit) {
 		"Credential/Versions":         credentialVersions,
 		"Credential/Qualifiers":       credentialQualifiers,
 		"Credential/TwoFirstPuts":     twoFirstPuts,
+		"Credential/ReadsAgree":       readsAgree,
 		"Credential/PutEndsHolds":     putEndsHolds,
 		"Credential/PauseAndResume":   pausesCredentials,
 		"Credential/IsDeleted":        deletesCredentials,
@@ -75,28 +79,82 @@ func credentialQualifiers(k *kit) {
 	require.Equal(k, want, idsOf(list, func(c tenants.Credential) ids.ID { return c.ID }))
 }
 
+// twoFirstPuts puts a credential that is not there yet from several sides at once.
+// Whoever comes second makes the next version, or is told that somebody was there.
 func twoFirstPuts(k *kit) {
-	const n = 16
-	errs := make([]error, n)
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() { _, errs[i] = k.put(channels.FCM, "") })
-	}
-	wg.Wait()
-	puts := 0
-	for _, err := range errs {
-		if err == nil {
-			puts++
-			continue
+	for round := range 4 {
+		qualifier := "q" + strconv.Itoa(round)
+		const n = 8
+		var (
+			errs  [n]error
+			wg    sync.WaitGroup
+			start = make(chan struct{})
+		)
+		for i := range n {
+			wg.Go(func() {
+				<-start
+				mine := strconv.Itoa(i)
+				_, errs[i] = k.putAs(qualifier, `{"by":"`+mine+`"}`, mine, time.Time{})
+			})
 		}
-		k.code(problem.Conflict, err)
+		close(start)
+		wg.Wait()
+		var puts []string // whose were taken
+		for i, err := range errs {
+			if err == nil {
+				puts = append(puts, strconv.Itoa(i))
+				continue
+			}
+			k.code(problem.Conflict, err)
+		}
+		list, err := k.Store.Credentials(k.ctx, k.tenant)
+		k.ok(err)
+		require.Len(k, list, round+1)
+		require.Equal(k, len(puts), list[round].Version)
+		opened, err := k.Store.OpenCredential(k.ctx, k.tenant, list[round].ID)
+		k.ok(err)
+		require.Contains(k, puts, string(opened.Secret))
+		require.JSONEq(k, `{"by":"`+string(opened.Secret)+`"}`, string(opened.Settings), "the settings are of another put than the secret")
 	}
-	list, err := k.Store.Credentials(k.ctx, k.tenant)
-	k.ok(err)
-	require.Len(k, list, 1)
-	require.Equal(k, puts, list[0].Version)
-	_, err = k.Store.OpenCredential(k.ctx, k.tenant, list[0].ID)
-	k.ok(err)
+}
+
+// readsAgree: a credential is read alone, in a list and with its secret, and is
+// the same each time, however often it was put.
+func readsAgree(k *kit) {
+	k.credential(channels.FCM, "")
+	k.credential(channels.APNs, "")
+	start := k.Clock.Now()
+	for version, expires := range []time.Time{start.Add(time.Hour), {}, start.Add(48 * time.Hour), {}} {
+		version++
+		k.Clock.Advance(time.Minute)
+		settings, secret := fmt.Sprintf(`{"version":%d}`, version), fmt.Sprintf("secret-%d", version)
+		put, err := k.putAs("sandbox", settings, secret, expires)
+		k.ok(err)
+		require.Equal(k, tenants.Credential{Tenant: k.tenant, ID: put.ID, App: "default", Channel: channels.APNs, Qualifier: "sandbox", Version: version,
+			Settings: json.RawMessage(settings), Status: tenants.CredentialActive,
+			CreatedAt: start.Add(time.Minute), UpdatedAt: k.Clock.Now(), ExpiresAt: expires}, put)
+		k.credential(channels.APNs, "production") // a new version of its neighbour
+
+		alone, err := k.Store.Credential(k.ctx, k.tenant, put.ID)
+		k.ok(err)
+		require.Equal(k, put, alone)
+		list, err := k.Store.Credentials(k.ctx, k.tenant)
+		k.ok(err)
+		at := slices.IndexFunc(list, func(c tenants.Credential) bool { return c.ID == put.ID })
+		require.GreaterOrEqual(k, at, 0)
+		require.Equal(k, put, list[at])
+		require.Len(k, list, 4)
+		opened, err := k.Store.OpenCredential(k.ctx, k.tenant, put.ID)
+		k.ok(err)
+		require.Equal(k, channels.Credential{ID: int64(put.ID), Version: put.Version, Settings: put.Settings, Secret: []byte(secret),
+			Qualifier: put.Qualifier, ExpiresAt: put.ExpiresAt}, opened)
+	}
+}
+
+// putAs puts an APNs credential with these settings and this secret.
+func (k *kit) putAs(qualifier, settings, secret string, expires time.Time) (tenants.Credential, error) {
+	return k.Store.PutCredential(k.ctx, tenants.Credential{Tenant: k.tenant, App: "default", Channel: channels.APNs},
+		channels.Credential{Settings: json.RawMessage(settings), Secret: []byte(secret), Qualifier: qualifier, ExpiresAt: expires}, change("credential.put"))
 }
 
 func putEndsHolds(k *kit) {

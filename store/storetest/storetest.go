@@ -30,7 +30,7 @@ type Store interface {
 	tenants.Store
 	webhooks.Store
 	jobs.Store
-	jobs.Register
+	jobs.Registry
 }
 
 // Opened is an empty store. It must tell the time by Clock and take its ids from

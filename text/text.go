@@ -1,4 +1,6 @@
-package webhooks
+// Package text checks texts that callers give: their length, that they are
+// UTF-8 on one line, and what the id of a user looks like.
+package text
 
 import (
 	"errors"
@@ -15,7 +17,7 @@ const MaxUser = 255
 // bytes of printable UTF-8. The error is a sentence without the field's path,
 // and never holds the id.
 func CheckUser(id string) error {
-	if err := CheckText(id, 1, MaxUser); err != nil {
+	if err := Check(id, 1, MaxUser); err != nil {
 		return err
 	}
 	if strings.ContainsFunc(id, func(r rune) bool { return !unicode.IsPrint(r) }) {
@@ -24,10 +26,10 @@ func CheckUser(id string) error {
 	return nil
 }
 
-// CheckText refuses a text of other than least to most bytes, or with bytes that
+// Check refuses a text of other than least to most bytes, or with bytes that
 // are not UTF-8, or with control characters (line breaks are control characters).
 // The error is a sentence without the field's path, and never holds the text.
-func CheckText(s string, least, most int) error {
+func Check(s string, least, most int) error {
 	switch {
 	case len(s) < least && s == "":
 		return errors.New("is missing")

@@ -10,7 +10,7 @@ import (
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
-	"github.com/carillonhq/carillon/webhooks"
+	"github.com/carillonhq/carillon/text"
 )
 
 // Limits of texts, in bytes.
@@ -27,8 +27,8 @@ var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 
 const nameRule = "consists of 1 to 63 of a-z, 0-9, _ and -, and begins with a letter or digit"
 
-// ServiceOptions are all needed, but Changed.
-type ServiceOptions struct {
+// Options of a Registry. All are needed, but Changed.
+type Options struct {
 	Store    Store
 	Channels map[channels.Kind]channels.Channel
 	IDs      *ids.Generator
@@ -37,10 +37,10 @@ type ServiceOptions struct {
 	Changed func(tenant ids.ID)
 }
 
-// Service manages tenants and what belongs to them, and tells who calls. It
+// Registry manages tenants and what belongs to them, and tells who calls. It
 // validates; what it hands to the store is sound. It is safe for concurrent use.
-type Service struct {
-	o        ServiceOptions
+type Registry struct {
+	o        Options
 	tenants  *cache[ids.ID, Tenant]
 	names    *cache[string, ids.ID] // names never change
 	keys     *cache[ids.ID, *knownKey]
@@ -50,12 +50,12 @@ type Service struct {
 	putting  sync.Mutex    // one PutCredential at a time
 }
 
-// NewService makes a Service.
-func NewService(o ServiceOptions) *Service {
+// NewRegistry makes a Registry.
+func NewRegistry(o Options) *Registry {
 	if o.Changed == nil {
 		o.Changed = func(ids.ID) {}
 	}
-	return &Service{
+	return &Registry{
 		o:        o,
 		tenants:  newCache[ids.ID, Tenant](o.Now),
 		names:    newCache[string, ids.ID](o.Now),
@@ -65,14 +65,14 @@ func NewService(o ServiceOptions) *Service {
 	}
 }
 
-// Wait returns when nothing that the service began is under way. Call it between
+// Wait returns when nothing that the registry began is under way. Call it between
 // the last request and the end of the store.
-func (s *Service) Wait() { s.touching.Wait() }
+func (r *Registry) Wait() { r.touching.Wait() }
 
 // CreateTenant makes a tenant. Without a name it gets its id for one. A name that
 // is taken is a Conflict.
-func (s *Service) CreateTenant(ctx context.Context, name, title string, settings Settings, actor string) (Tenant, error) {
-	id := s.o.IDs.Next()
+func (r *Registry) CreateTenant(ctx context.Context, name, title string, settings Settings, actor string) (Tenant, error) {
+	id := r.o.IDs.Next()
 	made := id.Format(ids.Tenant)
 	if name == "" {
 		name = made
@@ -87,32 +87,32 @@ func (s *Service) CreateTenant(ctx context.Context, name, title string, settings
 	if err := faults.Err(); err != nil {
 		return Tenant{}, err
 	}
-	now := s.o.Now().UTC()
+	now := r.o.Now().UTC()
 	t := Tenant{ID: id, Name: name, Title: title, Settings: settings, CreatedAt: now, UpdatedAt: now}
-	if err := s.o.Store.CreateTenant(ctx, t, Change{Actor: actor, Action: "tenant.create"}); err != nil {
+	if err := r.o.Store.CreateTenant(ctx, t, Change{Actor: actor, Action: "tenant.create"}); err != nil {
 		return Tenant{}, err
 	}
-	s.names.drop(name) // of a tenant that was deleted
+	r.names.drop(name) // of a tenant that was deleted
 	return t, nil
 }
 
 // PutTenant gives the tenant of that name a title and settings, and makes it
 // where there is none.
-func (s *Service) PutTenant(ctx context.Context, name, title string, settings Settings, actor string) (t Tenant, created bool, err error) {
+func (r *Registry) PutTenant(ctx context.Context, name, title string, settings Settings, actor string) (t Tenant, created bool, err error) {
 	if name == "" {
 		return Tenant{}, false, problem.AtField("name", "is missing; it %s", nameRule)
 	}
 	// A second round finds the tenant that somebody else has made meanwhile.
 	for range 2 {
-		t, err = s.o.Store.TenantByName(ctx, name)
+		t, err = r.o.Store.TenantByName(ctx, name)
 		if err == nil {
-			t, err = s.updateTenant(ctx, t, title, settings, actor)
+			t, err = r.updateTenant(ctx, t, title, settings, actor)
 			return t, false, err
 		}
 		if problem.CodeOf(err) != problem.NotFound {
 			return Tenant{}, false, err
 		}
-		t, err = s.CreateTenant(ctx, name, title, settings, actor)
+		t, err = r.CreateTenant(ctx, name, title, settings, actor)
 		if problem.CodeOf(err) != problem.Conflict {
 			return t, err == nil, err
 		}
@@ -124,35 +124,35 @@ func (s *Service) PutTenant(ctx context.Context, name, title string, settings Se
 // at once, on other nodes within 5 s; nothing of it is sent any more, what was
 // sealed for it cannot be opened again, and its rows are removed in the
 // background. The name is free when that is done. It may be repeated until then.
-func (s *Service) DeleteTenant(ctx context.Context, name, actor string) (Tenant, error) {
-	t, err := s.o.Store.TenantByName(ctx, name)
+func (r *Registry) DeleteTenant(ctx context.Context, name, actor string) (Tenant, error) {
+	t, err := r.o.Store.TenantByName(ctx, name)
 	if err != nil {
 		return Tenant{}, err
 	}
-	t, err = s.o.Store.DeleteTenant(ctx, t.ID, Change{Actor: actor, Action: "tenant.delete"})
+	t, err = r.o.Store.DeleteTenant(ctx, t.ID, Change{Actor: actor, Action: "tenant.delete"})
 	if err != nil {
 		return Tenant{}, err
 	}
-	s.tenants.drop(t.ID)
-	s.names.drop(name)
-	s.keys.clear()
-	s.userKeys.clear()
-	s.o.Changed(t.ID)
+	r.tenants.drop(t.ID)
+	r.names.drop(name)
+	r.keys.clear()
+	r.userKeys.clear()
+	r.o.Changed(t.ID)
 	return t, nil
 }
 
-func (s *Service) updateTenant(ctx context.Context, t Tenant, title string, settings Settings, actor string) (Tenant, error) {
+func (r *Registry) updateTenant(ctx context.Context, t Tenant, title string, settings Settings, actor string) (Tenant, error) {
 	var faults problem.Fields
 	checkTenant(&faults, title, settings)
 	if err := faults.Err(); err != nil {
 		return Tenant{}, err
 	}
-	t.Title, t.Settings, t.UpdatedAt = title, settings, s.o.Now().UTC()
-	if err := s.o.Store.UpdateTenant(ctx, t, Change{Actor: actor, Action: "tenant.update"}); err != nil {
+	t.Title, t.Settings, t.UpdatedAt = title, settings, r.o.Now().UTC()
+	if err := r.o.Store.UpdateTenant(ctx, t, Change{Actor: actor, Action: "tenant.update"}); err != nil {
 		return Tenant{}, err
 	}
-	s.tenants.drop(t.ID)
-	s.o.Changed(t.ID)
+	r.tenants.drop(t.ID)
+	r.o.Changed(t.ID)
 	return t, nil
 }
 
@@ -162,42 +162,42 @@ func checkTenant(faults *problem.Fields, title string, settings Settings) {
 }
 
 // Tenant returns a tenant, up to 5 s old. Its settings must not be changed.
-func (s *Service) Tenant(ctx context.Context, id ids.ID) (Tenant, error) {
-	return s.tenants.get(ctx, id, s.o.Store.Tenant)
+func (r *Registry) Tenant(ctx context.Context, id ids.ID) (Tenant, error) {
+	return r.tenants.get(ctx, id, r.o.Store.Tenant)
 }
 
 // TenantByName is Tenant by the name that callers use.
-func (s *Service) TenantByName(ctx context.Context, name string) (Tenant, error) {
+func (r *Registry) TenantByName(ctx context.Context, name string) (Tenant, error) {
 	if !nameForm.MatchString(name) {
 		return Tenant{}, problem.New(problem.NotFound, "There is no such tenant.")
 	}
-	id, err := s.names.get(ctx, name, func(ctx context.Context, name string) (ids.ID, error) {
-		t, err := s.o.Store.TenantByName(ctx, name)
+	id, err := r.names.get(ctx, name, func(ctx context.Context, name string) (ids.ID, error) {
+		t, err := r.o.Store.TenantByName(ctx, name)
 		return t.ID, err
 	})
 	if err != nil {
 		return Tenant{}, err
 	}
-	return s.Tenant(ctx, id)
+	return r.Tenant(ctx, id)
 }
 
 // Tenants lists all tenants, oldest first.
-func (s *Service) Tenants(ctx context.Context, p Page) ([]Tenant, error) {
-	return s.o.Store.Tenants(ctx, p.bounded())
+func (r *Registry) Tenants(ctx context.Context, p Page) ([]Tenant, error) {
+	return r.o.Store.Tenants(ctx, p.bounded())
 }
 
 // PutApp makes an app, unless it exists.
-func (s *Service) PutApp(ctx context.Context, tenant ids.ID, name, actor string) error {
+func (r *Registry) PutApp(ctx context.Context, tenant ids.ID, name, actor string) error {
 	if !nameForm.MatchString(name) {
 		return problem.AtField("name", nameRule)
 	}
-	app := App{Tenant: tenant, Name: name, CreatedAt: s.o.Now().UTC()}
-	return s.o.Store.PutApp(ctx, app, Change{Actor: actor, Action: "app.put"})
+	app := App{Tenant: tenant, Name: name, CreatedAt: r.o.Now().UTC()}
+	return r.o.Store.PutApp(ctx, app, Change{Actor: actor, Action: "app.put"})
 }
 
 // Apps lists the apps of a tenant.
-func (s *Service) Apps(ctx context.Context, tenant ids.ID) ([]App, error) {
-	return s.o.Store.Apps(ctx, tenant)
+func (r *Registry) Apps(ctx context.Context, tenant ids.ID) ([]App, error) {
+	return r.o.Store.Apps(ctx, tenant)
 }
 
 func (p Page) bounded() Page {
@@ -205,8 +205,8 @@ func (p Page) bounded() Page {
 	return p
 }
 
-func checkText(faults *problem.Fields, path, text string, least, most int) {
-	if err := webhooks.CheckText(text, least, most); err != nil {
+func checkText(faults *problem.Fields, path, s string, least, most int) {
+	if err := text.Check(s, least, most); err != nil {
 		faults.Add(path, "%s; use %d to %d bytes of text on one line", err, least, most)
 	}
 }

@@ -78,7 +78,7 @@ func TestDecodeTakes(t *testing.T) {
 	require.NoError(t, decode([]byte(` {"title":null,"data":{"10":{"a":[1e400]}},"send_at":"2026-01-02T03:04:05.678+02:00","channels":["apns"],"overrides":{"fcm":{"x":1}}} `), &n))
 	require.Empty(t, n.Title)
 	require.Equal(t, `{"10":{"a":[1e400]}}`, string(n.Data))
-	require.Equal(t, "2026-01-02T01:04:05.678Z", when(n.SendAt).Format("2006-01-02T15:04:05.999Z07:00"))
+	require.Equal(t, "2026-01-02T01:04:05.678Z", timestamp(n.SendAt).Format("2006-01-02T15:04:05.999Z07:00"))
 	require.NoError(t, decode([]byte(`{"data":`+strings.Repeat(`{"a":`, 31)+`"[[[{{{"`+strings.Repeat("}", 32)), &n), "brackets in strings do not count")
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/text"
 )
 
 const (
@@ -17,7 +18,7 @@ const (
 	MaxPage = 500
 )
 
-// Options of a Register. All are needed.
+// Options of a Registry. All are needed.
 type Options struct {
 	Store Store
 	// CheckURL refuses an address that may not be reached, with a sentence that
@@ -27,12 +28,12 @@ type Options struct {
 	Now      func() time.Time
 }
 
-// Register creates and changes the endpoints of tenants. It validates; what it
+// Registry creates and changes the endpoints of tenants. It validates; what it
 // hands to the store is sound. It is safe for concurrent use.
-type Register struct{ o Options }
+type Registry struct{ o Options }
 
-// NewRegister makes a Register.
-func NewRegister(o Options) *Register { return &Register{o: o} }
+// NewRegistry makes a Registry.
+func NewRegistry(o Options) *Registry { return &Registry{o: o} }
 
 // NewEndpoint is what a caller says of an endpoint to be made.
 type NewEndpoint struct {
@@ -53,7 +54,7 @@ type Patch struct {
 
 // Create makes an active endpoint and returns its secret, which is not shown
 // again. All faults are reported at once.
-func (r *Register) Create(ctx context.Context, tenant ids.ID, n NewEndpoint, actor string) (Endpoint, string, error) {
+func (r *Registry) Create(ctx context.Context, tenant ids.ID, n NewEndpoint, actor string) (Endpoint, string, error) {
 	now := r.o.Now().UTC()
 	e := Endpoint{
 		Tenant: tenant, ID: r.o.IDs.Next(), URL: n.URL, Description: n.Description,
@@ -82,17 +83,17 @@ func (r *Register) Create(ctx context.Context, tenant ids.ID, n NewEndpoint, act
 }
 
 // Get returns an endpoint of the tenant.
-func (r *Register) Get(ctx context.Context, tenant, id ids.ID) (Endpoint, error) {
+func (r *Registry) Get(ctx context.Context, tenant, id ids.ID) (Endpoint, error) {
 	return r.o.Store.Endpoint(ctx, tenant, id)
 }
 
 // List returns the endpoints after one, oldest first, at most MaxPage.
-func (r *Register) List(ctx context.Context, tenant, after ids.ID, limit int) ([]Endpoint, error) {
+func (r *Registry) List(ctx context.Context, tenant, after ids.ID, limit int) ([]Endpoint, error) {
 	return r.o.Store.Endpoints(ctx, tenant, after, min(max(limit, 1), MaxPage))
 }
 
 // Update changes what the patch names. All faults are reported at once.
-func (r *Register) Update(ctx context.Context, tenant, id ids.ID, p Patch, actor string) (Endpoint, error) {
+func (r *Registry) Update(ctx context.Context, tenant, id ids.ID, p Patch, actor string) (Endpoint, error) {
 	return r.change(ctx, tenant, id, actor, func(e *Endpoint) error {
 		set(&e.URL, p.URL)
 		set(&e.Description, p.Description)
@@ -107,8 +108,8 @@ func (r *Register) Update(ctx context.Context, tenant, id ids.ID, p Patch, actor
 }
 
 // Pause holds the endpoint's deliveries until Resume. It may be repeated.
-func (r *Register) Pause(ctx context.Context, tenant, id ids.ID, reason, actor string) (Endpoint, error) {
-	if err := CheckText(reason, 0, MaxReason); err != nil {
+func (r *Registry) Pause(ctx context.Context, tenant, id ids.ID, reason, actor string) (Endpoint, error) {
+	if err := text.Check(reason, 0, MaxReason); err != nil {
 		return Endpoint{}, problem.AtField("reason", "%s", err)
 	}
 	return r.change(ctx, tenant, id, actor, func(e *Endpoint) error {
@@ -118,7 +119,7 @@ func (r *Register) Pause(ctx context.Context, tenant, id ids.ID, reason, actor s
 }
 
 // Resume makes a paused or disabled endpoint active. It may be repeated.
-func (r *Register) Resume(ctx context.Context, tenant, id ids.ID, actor string) (Endpoint, error) {
+func (r *Registry) Resume(ctx context.Context, tenant, id ids.ID, actor string) (Endpoint, error) {
 	return r.change(ctx, tenant, id, actor, func(e *Endpoint) error {
 		e.Status, e.StatusReason = Active, ""
 		return nil
@@ -126,7 +127,7 @@ func (r *Register) Resume(ctx context.Context, tenant, id ids.ID, actor string) 
 }
 
 // Delete forgets an endpoint.
-func (r *Register) Delete(ctx context.Context, tenant, id ids.ID, actor string) error {
+func (r *Registry) Delete(ctx context.Context, tenant, id ids.ID, actor string) error {
 	return r.o.Store.DeleteEndpoint(ctx, tenant, id, actor)
 }
 
@@ -134,7 +135,7 @@ func (r *Register) Delete(ctx context.Context, tenant, id ids.ID, actor string) 
 // between.
 const changeTries = 5
 
-func (r *Register) change(ctx context.Context, tenant, id ids.ID, actor string, edit func(*Endpoint) error) (Endpoint, error) {
+func (r *Registry) change(ctx context.Context, tenant, id ids.ID, actor string, edit func(*Endpoint) error) (Endpoint, error) {
 	for try := 1; ; try++ {
 		e, err := r.o.Store.Endpoint(ctx, tenant, id)
 		if err != nil {
@@ -158,17 +159,17 @@ func (r *Register) change(ctx context.Context, tenant, id ids.ID, actor string, 
 	}
 }
 
-func (r *Register) check(faults *problem.Fields, e Endpoint) {
+func (r *Registry) check(faults *problem.Fields, e Endpoint) {
 	if e.URL == "" {
 		faults.Add("url", "is missing; name the https:// address that receives")
 	} else if err := r.o.CheckURL(e.URL); err != nil {
 		faults.Add("url", "%s", err)
 	}
-	if err := CheckText(e.Description, 0, MaxDescription); err != nil {
+	if err := text.Check(e.Description, 0, MaxDescription); err != nil {
 		faults.Add("description", "%s", err)
 	}
 	if e.User != "" {
-		if err := CheckUser(e.User); err != nil {
+		if err := text.CheckUser(e.User); err != nil {
 			faults.Add("user", "%s", err)
 		}
 	}

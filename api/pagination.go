@@ -92,13 +92,13 @@ func cut[R any](p Paging, list string, rows []R, place func(R) delivery.Cursor) 
 // page shows rows, of which there may be one too many.
 func page[R, T any](p Paging, list string, rows []R, place func(R) delivery.Cursor, show func(R) T) List[T] {
 	rows, next := cut(p, list, rows, place)
-	out := whole(rows, show)
+	out := singlePage(rows, show)
 	out.NextCursor = next
 	return out
 }
 
-// whole is a list that has one page.
-func whole[R, T any](rows []R, show func(R) T) List[T] {
+// singlePage is a list that has one page.
+func singlePage[R, T any](rows []R, show func(R) T) List[T] {
 	out := List[T]{Data: make([]T, len(rows))}
 	for i, r := range rows {
 		out.Data[i] = show(r)
@@ -108,22 +108,3 @@ func whole[R, T any](rows []R, show func(R) T) List[T] {
 
 // byID is the place of a row in a list that is ordered by id.
 func byID(id ids.ID) delivery.Cursor { return delivery.Cursor{Notification: id} }
-
-// when shows a time in UTC, to the millisecond.
-// A time that JSON cannot hold is shown as the zero one: a row must never make
-// its whole list unreadable.
-func when(t time.Time) time.Time {
-	if t = t.UTC().Truncate(time.Millisecond); t.Year() < 1 || t.Year() > 9999 {
-		return time.Time{}
-	}
-	return t
-}
-
-// anID reads the id of a path. What is not one cannot exist.
-func anID(prefix, s, what string) (ids.ID, error) {
-	id, err := ids.Parse(prefix, s)
-	if err != nil {
-		return 0, problem.New(problem.NotFound, "There is no %s with this id.", what)
-	}
-	return id, nil
-}

@@ -182,3 +182,13 @@ func encodeForHuma(w io.Writer, v any) error {
 	}
 	return nil
 }
+
+// timestamp shows a time in UTC, to the millisecond. A time that JSON
+// cannot hold is shown as the zero one: a row must never make its whole list
+// unreadable.
+func timestamp(t time.Time) time.Time {
+	if t = t.UTC().Truncate(time.Millisecond); t.Year() < 1 || t.Year() > 9999 {
+		return time.Time{}
+	}
+	return t
+}

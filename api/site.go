@@ -5,13 +5,11 @@ import (
 	"sync"
 
 	"github.com/gin-gonic/gin"
-
-	"github.com/carillonhq/carillon/problem"
 )
 
-// servePages mounts what is not an operation: the document and the page made
-// from it, probes, the browser's SDK and the demo.
-func (s *Server) servePages(o Options) {
+// serveSite mounts what browsers are given: the OpenAPI document and the page made
+// from it, the SDK and the demo.
+func (s *Server) serveSite(o Options) {
 	docs := sync.OnceValues(func() ([]byte, error) { return docsPage(s.huma.OpenAPI()) })
 	s.gin.GET("/openapi.json", func(g *gin.Context) {
 		g.Header("Access-Control-Allow-Origin", "*") // it is public, and tools in browsers read it
@@ -23,10 +21,6 @@ func (s *Server) servePages(o Options) {
 			s.once(g, "text/html; charset=utf-8", docs)
 		})
 		s.gin.GET("/docs/style.css", func(g *gin.Context) { g.Data(http.StatusOK, "text/css; charset=utf-8", docsStyle) })
-	}
-	for _, method := range []string{http.MethodGet, http.MethodHead} {
-		s.gin.Handle(method, "/healthz", func(g *gin.Context) { g.Data(http.StatusOK, jsonType, []byte(`{"status":"ok"}`)) })
-		s.gin.Handle(method, "/readyz", s.readyz)
 	}
 	if o.SDK != nil {
 		s.gin.GET("/sdk/v1/*file", gin.WrapH(o.SDK))
@@ -50,20 +44,6 @@ func (s *Server) once(g *gin.Context, kind string, render func() ([]byte, error)
 		return
 	}
 	g.Data(http.StatusOK, kind, body)
-}
-
-// readyz says whether the engine works, so that a balancer sends requests
-// elsewhere while it does not.
-func (s *Server) readyz(g *gin.Context) {
-	if err := s.engine.Ready(); err != nil {
-		s.refuse(g, callFrom(g.Request.Context()), problem.New(problem.Unavailable, "Not ready: %s", err))
-		return
-	}
-	if s.engine.Sending().On() { // the node does its work: it accepts
-		g.Data(http.StatusOK, jsonType, []byte(`{"status":"ready","sending":"paused"}`))
-		return
-	}
-	g.Data(http.StatusOK, jsonType, []byte(`{"status":"ready"}`))
 }
 
 // secure is for pages that consist of HTML and our style sheet only.

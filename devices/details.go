@@ -9,7 +9,7 @@ import (
 	"golang.org/x/text/language"
 
 	"github.com/carillonhq/carillon/problem"
-	"github.com/carillonhq/carillon/webhooks"
+	"github.com/carillonhq/carillon/text"
 )
 
 // Limits of what is stored of a device, in bytes where nothing else is said.
@@ -31,22 +31,22 @@ var (
 	tagForm = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,64}$`)
 )
 
-// describe checks everything but the address, and returns the locale in
+// checkDetails checks everything but the address, and returns the locale in
 // canonical form.
-func (r *Registry) describe(faults *problem.Fields, in Registration) (locale string) {
+func (r *Registry) checkDetails(faults *problem.Fields, in Registration) (locale string) {
 	checkUser(faults, in.User)
 	if !appForm.MatchString(in.App) {
 		faults.Add("app", "consists of 1 to 63 of a-z, 0-9, _ and -, and begins with a letter or digit")
 	}
 	for _, x := range []struct {
-		path, text string
-		most       int
+		path, value string
+		most        int
 	}{
 		{"installation_id", in.InstallationID, MaxInstallation},
 		{"os", in.OS, MaxOS},
 		{"app_version", in.AppVersion, MaxAppVersion},
 	} {
-		if err := webhooks.CheckText(x.text, 0, x.most); err != nil {
+		if err := text.Check(x.value, 0, x.most); err != nil {
 			faults.Add(x.path, "%s", err)
 		}
 	}
@@ -67,7 +67,7 @@ func checkTags(faults *problem.Fields, tags map[string]string) {
 			badKey = true
 			continue
 		}
-		if err := webhooks.CheckText(tags[key], 0, MaxTagValue); err != nil {
+		if err := text.Check(tags[key], 0, MaxTagValue); err != nil {
 			faults.Add("tags."+key, "%s", err)
 		}
 	}
@@ -126,5 +126,12 @@ func checkTimes(faults *problem.Fields, in Registration, now time.Time) {
 	}
 	if !in.ExpiresAt.IsZero() && !in.ExpiresAt.After(now) {
 		faults.Add("expires_at", "has passed: the subscription is dead; subscribe again and register the new one")
+	}
+}
+
+// checkUser adds what is wrong with the id of a user.
+func checkUser(faults *problem.Fields, user string) {
+	if err := text.CheckUser(user); err != nil {
+		faults.Add("user", "%s; give your own id of the user, 1 to %d bytes of printable text", err, text.MaxUser)
 	}
 }

@@ -1,0 +1,131 @@
+package tenants_test
+
+import (
+	"context"
+	"encoding/json"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/tenants"
+)
+
+func TestACredentialIsAVersionOfTheOneInItsPlace(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	put := func(app string, kind channels.Kind, input string) (tenants.Credential, error) {
+		return b.PutCredential(t.Context(), 7, tenants.PutCredential{App: app, Channel: kind, Input: json.RawMessage(input)}, "cli")
+	}
+	first, err := put("", channels.FCM, `{"project":"p"}`)
+	require.NoError(t, err)
+	require.Equal(t, "default", first.App)
+	require.Equal(t, 1, first.Version)
+	second, err := put("default", channels.FCM, `{"project":"p"}`)
+	require.NoError(t, err)
+	require.Equal(t, first.ID, second.ID)
+	require.Equal(t, 2, second.Version)
+	_, err = put("default", channels.FCM, `{"project":"q"}`)
+	require.Equal(t, problem.CredentialRefused, problem.CodeOf(err))
+	_, err = put("second", channels.FCM, `{"project":"q"}`)
+	require.NoError(t, err, "another app has its own")
+	require.Equal(t, []ids.ID{7, 7, 7}, b.changed)
+	require.Equal(t, []string{"", "", `{"project":"p"}`, "", `{"project":"p"}`, ""}, b.fcm.priors)
+
+	both, err := put("default", channels.APNs, `{"project":"t"}`)
+	require.NoError(t, err)
+	sandbox, err := put("default", channels.APNs, `{"slot":"sandbox","project":"u"}`)
+	require.NoError(t, err, "one for an environment stands beside one for both")
+	require.NotEqual(t, both.ID, sandbox.ID)
+	require.Equal(t, "sandbox", sandbox.Qualifier)
+
+	for range 2 {
+		made, err := put("default", channels.APNs, `{"generate":true}`)
+		require.NoError(t, err)
+		require.Equal(t, 1, made.Version)
+	}
+	require.Equal(t, 2, b.apns.generated, "no pair is made and thrown away")
+}
+
+func TestNewCredentialsAreChecked(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for name, x := range map[string]struct {
+		in   tenants.PutCredential
+		want []string
+	}{
+		"bad app, no channel": {tenants.PutCredential{App: "A", Input: json.RawMessage(`{}`)}, []string{"app", "channel"}},
+		"webhook":             {tenants.PutCredential{Channel: channels.Webhook, Input: json.RawMessage(`{}`)}, []string{"channel"}},
+		"switched off":        {tenants.PutCredential{Channel: channels.WebPush, Input: json.RawMessage(`{}`)}, []string{"channel"}},
+		"the channel says no": {tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{`)}, []string{""}},
+	} {
+		_, err := b.PutCredential(t.Context(), 7, x.in, "cli")
+		require.Equal(t, x.want, paths(faults(t, err)), name)
+	}
+	for i := range ids.ID(tenants.MaxCredentials) {
+		b.store.creds[i+1] = tenants.Credential{Tenant: 7, ID: i + 1, App: "x", Channel: channels.FCM}
+	}
+	_, err := b.PutCredential(t.Context(), 7, tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{}`)}, "cli")
+	require.Equal(t, problem.Conflict, problem.CodeOf(err))
+	require.Empty(t, b.changed)
+}
+
+func TestPauseResumeDelete(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c, err := b.PutCredential(t.Context(), 7, tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{}`)}, "cli")
+	require.NoError(t, err)
+	_, err = b.PauseCredential(t.Context(), 7, c.ID, "a\x00b", "cli")
+	require.Equal(t, []string{"reason"}, paths(faults(t, err)))
+	paused, err := b.PauseCredential(t.Context(), 7, c.ID, "leaked", "key_1")
+	require.NoError(t, err)
+	require.Equal(t, tenants.CredentialPaused, paused.Status)
+	resumed, err := b.ResumeCredential(t.Context(), 7, c.ID, "key_1")
+	require.NoError(t, err)
+	require.Equal(t, tenants.CredentialActive, resumed.Status)
+	got, err := b.Credential(t.Context(), 7, c.ID)
+	require.NoError(t, err)
+	require.Equal(t, resumed, got)
+	require.NoError(t, b.DeleteCredential(t.Context(), 7, c.ID, "key_1"))
+	list, err := b.Credentials(t.Context(), 7)
+	require.NoError(t, err)
+	require.Empty(t, list)
+	require.Equal(t, []ids.ID{7, 7, 7, 7}, b.changed)
+	require.Equal(t, tenants.Change{Actor: "key_1", Action: "credential.delete"}, b.store.made()[3])
+}
+
+// TestPutsOfACredentialTakeTurns: two at a time would both take themselves for the
+// first version.
+func TestPutsOfACredentialTakeTurns(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	registry := tenants.NewRegistry(tenants.Options{Store: unhurried{b.store}, IDs: ids.NewGenerator(2, b.clock.now), Now: b.clock.now,
+		Channels: map[channels.Kind]channels.Channel{channels.FCM: b.fcm}})
+	const n = 20
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			_, err := registry.PutCredential(t.Context(), 7, tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{}`)}, "cli")
+			assert.NoError(t, err)
+		})
+	}
+	wg.Wait()
+	list, err := b.Credentials(t.Context(), 7)
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+	require.Equal(t, n, list[0].Version)
+}
+
+// unhurried lets others go first after each look.
+type unhurried struct{ *memory }
+
+func (u unhurried) Credentials(ctx context.Context, tenant ids.ID) ([]tenants.Credential, error) {
+	list, err := u.memory.Credentials(ctx, tenant)
+	runtime.Gosched()
+	return list, err
+}
