@@ -1,3 +1,5 @@
+// Package backup copies a database into a file and back, and resumes sending after
+// a restore.
 package backup
 
 import (

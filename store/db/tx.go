@@ -30,7 +30,8 @@ type Tx struct {
 func newTx(ctx context.Context, d *DB) (*Tx, error) {
 	// A context that can be cancelled would cost a goroutine per statement.
 	t := &Tx{db: d, stmts: map[string]*sql.Stmt{}, ctx: context.Background(), prepares: d.dialect.prepares(), shared: d.Shared()}
-	return t, t.connect(ctx)
+	err := t.connect(ctx)
+	return t, err
 }
 
 func (t *Tx) connect(ctx context.Context) error {

@@ -87,7 +87,7 @@ func (w way) cancel(t require.TestingT, notification ids.ID) {
 
 // rows reads the leased deliveries.
 func (w way) rows(t require.TestingT) []delivery.Row {
-	rows, err := w.db.Lists().Query("SELECT " + rowColumns + " FROM deliveries d WHERE d.state=2 ORDER BY d.notification_id,d.target_id") //nolint:noctx // a test
+	rows, err := w.db.Lists().Query("SELECT " + rowColumns + " FROM deliveries d WHERE d.state=2 ORDER BY d.notification_id,d.target_id")
 	require.NoError(t, err)
 	var list []delivery.Row
 	defer func() { _ = rows.Close() }()
@@ -104,7 +104,7 @@ func (w way) rows(t require.TestingT) []delivery.Row {
 func (w way) dump(t require.TestingT) map[string][]string {
 	out := map[string][]string{}
 	for table, order := range tables() {
-		rows, err := w.db.Lists().Query("SELECT * FROM " + table + " ORDER BY " + order) //nolint:noctx,gosec // a test
+		rows, err := w.db.Lists().Query("SELECT * FROM " + table + " ORDER BY " + order) //nolint:gosec // a test
 		require.NoError(t, err)
 		columns, err := rows.Columns()
 		require.NoError(t, err)

@@ -211,7 +211,7 @@ func (s *heldRows) HoldsEndingOrDenied(ctx context.Context) ([]delivery.Hold, er
 }
 
 func (s *heldRows) holds(ctx context.Context, where string, arg any) ([]delivery.Hold, error) {
-	rows, err := s.db.Reads().QueryContext(ctx, `SELECT `+holdColumns+` FROM holds h WHERE `+where+` ORDER BY h.id`, arg) //nolint:gosec // where is text of this file
+	rows, err := s.db.Reads().QueryContext(ctx, `SELECT `+holdColumns+` FROM holds h WHERE `+where+` ORDER BY h.id`, arg)
 	if err != nil {
 		return nil, fmt.Errorf("read holds: %w", err)
 	}

@@ -143,7 +143,6 @@ func (s *replays) WalkDead(ctx context.Context, tenant ids.ID, w delivery.DeadWa
 	}
 	joins, wanted, args := deadCondition(w.Filter)
 	args = append(args, tenant, db.Millis(from), db.Millis(to), db.Millis(w.After.At), w.After.Notification, w.After.Target, w.Look)
-	//nolint:gosec // text of this file
 	query := `SELECT d.updated_at,d.notification_id,d.target_id,d.channel,CASE WHEN ` + wanted + ` THEN 1 ELSE 0 END
  FROM deliveries d INDEXED BY deliveries_dead` + joins + ` WHERE d.tenant_id=? AND d.state=6 AND d.updated_at>=? AND d.updated_at<?
  AND (d.updated_at,d.notification_id,d.target_id)>(?,?,?) ORDER BY d.updated_at,d.notification_id,d.target_id LIMIT ?`

@@ -31,6 +31,7 @@ type Fact struct {
 const SetFact = `INSERT INTO installation (name,at,actor,detail) VALUES (?,?,?,?)
  ON CONFLICT (name) DO UPDATE SET at=excluded.at, actor=excluded.actor, detail=excluded.detail`
 
+// Facts reads them, by name.
 func Facts(ctx context.Context, q db.Queryer) (map[string]Fact, error) {
 	rows, err := q.QueryContext(ctx, "SELECT name,at,actor,detail FROM installation")
 	if err != nil {
@@ -60,6 +61,7 @@ func (s *installation) SendingPaused(ctx context.Context) (delivery.Pause, error
 	return PauseOf(all), nil
 }
 
+// PauseOf is the pause that facts tell of.
 func PauseOf(all map[string]Fact) delivery.Pause {
 	paused, restored := all[FactPaused], all[FactRestored]
 	p := delivery.Pause{Since: paused.At, Reason: paused.Detail, Actor: paused.Actor, Restored: restored.At}
@@ -97,6 +99,7 @@ func (s *installation) ResumeSending(ctx context.Context, actor string) error {
 	})
 }
 
+// Resume ends the pause in a transaction that says why.
 func Resume(t *db.Tx, actor string) error {
 	n, err := t.Affect("DELETE FROM installation WHERE name=?", FactPaused)
 	if err != nil || n == 0 {

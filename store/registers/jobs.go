@@ -105,7 +105,7 @@ func (s *jobRegister) Jobs(ctx context.Context, tenant ids.ID, q jobs.Query) ([]
 	if q.Kind != 0 {
 		and("j.kind=?", q.Kind)
 	}
-	rows, err := s.db.Lists().QueryContext(ctx, `SELECT `+jobColumns+` FROM jobs j WHERE `+strings.Join(where, " AND ")+ //nolint:gosec // conditions of this function
+	rows, err := s.db.Lists().QueryContext(ctx, `SELECT `+jobColumns+` FROM jobs j WHERE `+strings.Join(where, " AND ")+
 		` ORDER BY j.id DESC LIMIT ?`, append(args, q.Limit)...)
 	if err != nil {
 		return nil, fmt.Errorf("read jobs: %w", err)
@@ -152,7 +152,7 @@ func (s *jobRegister) ClaimJob(ctx context.Context, o jobs.ClaimOrder) (j jobs.J
 	for _, k := range o.Kinds {
 		args = append(args, k)
 	}
-	rows, err := s.db.Reads().QueryContext(ctx, `SELECT `+jobColumns+` FROM jobs j WHERE j.state<3 AND j.kind IN (?`+strings.Repeat(",?", len(o.Kinds)-1)+ //nolint:gosec // placeholders
+	rows, err := s.db.Reads().QueryContext(ctx, `SELECT `+jobColumns+` FROM jobs j WHERE j.state<3 AND j.kind IN (?`+strings.Repeat(",?", len(o.Kinds)-1)+
 		`) ORDER BY j.lease_until, j.id LIMIT ?`, append(args, claimable)...)
 	if err != nil {
 		return j, next, fmt.Errorf("look for jobs: %w", err)
