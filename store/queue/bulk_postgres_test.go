@@ -104,7 +104,7 @@ func (w way) rows(t require.TestingT) []delivery.Row {
 func (w way) dump(t require.TestingT) map[string][]string {
 	out := map[string][]string{}
 	for table, order := range tables() {
-		rows, err := w.db.Lists().Query("SELECT * FROM " + table + " ORDER BY " + order) //nolint:gosec // a test
+		rows, err := w.db.Lists().Query("SELECT * FROM " + table + " ORDER BY " + order)
 		require.NoError(t, err)
 		columns, err := rows.Columns()
 		require.NoError(t, err)
