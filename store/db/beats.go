@@ -37,9 +37,9 @@ func (n *nodes) beatLoop(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil && !silent:
-			n.db.Log().Warn("this node cannot reach the database; it sends nothing until it can", "error", err)
+			n.pools.Log().Warn("this node cannot reach the database; it sends nothing until it can", "error", err)
 		case err == nil && silent:
-			n.db.Log().Info("this node reaches the database again")
+			n.pools.Log().Info("this node reaches the database again")
 		}
 		silent = err != nil
 	}
@@ -50,12 +50,12 @@ func (n *nodes) beat(ctx context.Context) error {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, beatWithin)
 	defer cancel()
-	if err := n.db.dialect.readClock(ctx, n.db.writes); err != nil {
+	if err := n.pools.dialect.readClock(ctx, n.pools.writes); err != nil {
 		return err
 	}
-	now := n.db.Now()
-	r, err := n.db.writes.ExecContext(ctx, "UPDATE nodes SET beat_at=?, horizon=? WHERE id=? AND token=?",
-		Millis(now), Millis(now.Add(ahead)), n.db.IDs().Node(), n.token.Load())
+	now := n.pools.Now()
+	r, err := n.pools.writes.ExecContext(ctx, "UPDATE nodes SET beat_at=?, horizon=? WHERE id=? AND token=?",
+		Millis(now), Millis(now.Add(ahead)), n.pools.IDs().Node(), n.token.Load())
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (n *nodes) beat(ctx context.Context) error {
 	if beaten == 0 {
 		// The others have given this node up. What it had in hand is theirs; it
 		// begins anew with another number, which tells its leases apart.
-		n.db.Log().Warn("this node was silent for so long that the others have taken over its work; it joins anew")
+		n.pools.Log().Warn("this node was silent for so long that the others have taken over its work; it joins anew")
 		return n.register(ctx)
 	}
 	n.lastBeat.Store(&began)
@@ -83,7 +83,7 @@ type observation struct {
 // have stood still before this node's eyes as well: when the database's clock is
 // set forward, all of them look as if they were dead.
 func (n *nodes) reapDead(ctx context.Context, now time.Time) error {
-	rows, err := n.db.writes.QueryContext(ctx, "SELECT id,token,beat_at,name FROM nodes WHERE token<>0")
+	rows, err := n.pools.writes.QueryContext(ctx, "SELECT id,token,beat_at,name FROM nodes WHERE token<>0")
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (n *nodes) reapDead(ctx context.Context, now time.Time) error {
 	n.seen = seen
 	for _, d := range list {
 		// From here on it cannot beat under this number, and finds out.
-		r, err := n.db.writes.ExecContext(ctx, "UPDATE nodes SET token=0 WHERE id=? AND token=? AND beat_at<?", d.id, d.token, Millis(now.Add(-DeadAfter)))
+		r, err := n.pools.writes.ExecContext(ctx, "UPDATE nodes SET token=0 WHERE id=? AND token=? AND beat_at<?", d.id, d.token, Millis(now.Add(-DeadAfter)))
 		if err != nil {
 			return err
 		}
@@ -130,7 +130,7 @@ func (n *nodes) reapDead(ctx context.Context, now time.Time) error {
 		if err != nil {
 			args = append(args, "error", err)
 		}
-		n.db.Log().Warn("a node is gone; what it had in hand is taken over", args...)
+		n.pools.Log().Warn("a node is gone; what it had in hand is taken over", args...)
 	}
 	return nil
 }

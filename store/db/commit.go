@@ -28,10 +28,10 @@ func (w *writer) commit(t *Tx, batch []Op) {
 				o.Done(r.refusals[i])
 			}
 			return
-		case w.db.dialect.again(r.err) && tries < commitTries: // nothing was written
+		case w.pools.dialect.again(r.err) && tries < commitTries: // nothing was written
 			tries++
 			continue
-		case t.conn == nil || r.culprit == nobody || w.db.dialect.unable(r.err):
+		case t.conn == nil || r.culprit == nobody || w.pools.dialect.unable(r.err):
 			if t.conn == nil && tries < commitTries {
 				tries++
 				if batch = w.repeatable(batch, r); w.reconnect(t) {
@@ -39,7 +39,7 @@ func (w *writer) commit(t *Tx, batch []Op) {
 				}
 			}
 			w.failing.Store(true)
-			w.db.opts.Log.Warn("the database takes no writes", "error", r.err)
+			w.pools.opts.Log.Warn("the database takes no writes", "error", r.err)
 			err := errors.Join(errCannotWrite(unknown), r.err)
 			for _, o := range batch {
 				o.Done(err)
@@ -94,7 +94,7 @@ func (w *writer) reconnect(t *Tx) bool {
 // explain makes a unique key that was taken at the same moment, by another node,
 // a problem of the caller's.
 func (w *writer) explain(err error) error {
-	if w.db.dialect.raced(err) {
+	if w.pools.dialect.raced(err) {
 		return problem.New(problem.Conflict, "It was made by someone else at the same moment; look at it and try again.")
 	}
 	return err
@@ -127,7 +127,7 @@ func (w *writer) try(t *Tx, batch []Op, bulk bool) (r tried) {
 			w.rollback(t, r.err)
 		}
 	}()
-	if err := t.Exec(w.db.dialect.begin()); err != nil {
+	if err := t.Exec(w.pools.dialect.begin()); err != nil {
 		r.err = fmt.Errorf("begin: %w", err)
 		return r
 	}
@@ -156,7 +156,7 @@ func (w *writer) try(t *Tx, batch []Op, bulk bool) (r tried) {
 			o.Written()
 		}
 	}
-	if r.err = w.db.dialect.whole(t); r.err != nil {
+	if r.err = w.pools.dialect.whole(t.conn); r.err != nil {
 		return r
 	}
 	if err := t.Exec("COMMIT"); err != nil {
@@ -198,9 +198,9 @@ func together(t *Tx, batch []Op) (done []bool, err error) {
 
 func (w *writer) rollback(t *Tx, reason error) {
 	err := t.Exec("ROLLBACK")
-	unusable, worth := w.db.dialect.afterRollback(err, reason)
+	unusable, worth := w.pools.dialect.afterRollback(err, reason)
 	if worth {
-		w.db.opts.Log.Warn("roll back", "error", err)
+		w.pools.opts.Log.Warn("roll back", "error", err)
 	}
 	if unusable {
 		t.disconnect() // the transaction ends with its session
@@ -212,7 +212,7 @@ func (w *writer) alone(t *Tx, o Op) (refused, fatal error) {
 		return nil, err
 	}
 	refused = safely(o.Run, t)
-	if w.db.dialect.unable(refused) || w.db.dialect.again(refused) {
+	if w.pools.dialect.unable(refused) || w.pools.dialect.again(refused) {
 		return nil, refused // the whole transaction may be undone
 	}
 	if refused != nil {

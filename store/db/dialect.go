@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -32,7 +31,7 @@ type dialect interface {
 // connections is how a database is reached.
 type connections interface {
 	// open opens the pools.
-	open(ctx context.Context, d *DB) error
+	open(ctx context.Context) (writes, reads, lists *sql.DB, err error)
 	// look asks the server what must be known before anything is opened.
 	look(ctx context.Context) error
 	dialector(pool *sql.DB) gorm.Dialector
@@ -58,12 +57,12 @@ type transactions interface {
 	prepares() bool
 	faults
 	// whole tells whether a transaction can be committed as it is.
-	whole(t *Tx) error
+	whole(conn *sql.Conn) error
 	// overwriting switches whether what is removed is overwritten in the file.
-	overwriting(t *Tx, on bool) error
+	overwriting(ctx context.Context, conn *sql.Conn, on bool) error
 	// flush removes old versions of pages from the files; false: a reader is in the
 	// way.
-	flush(ctx context.Context, d *DB) (done bool, err error)
+	flush(ctx context.Context, writes *sql.DB) (done bool, err error)
 }
 
 // faults tells what an error of the database means.
@@ -84,24 +83,3 @@ const (
 	SQLite   = "sqlite"
 	Postgres = "postgres"
 )
-
-// IsPostgres tells whether a database URL names PostgreSQL.
-func IsPostgres(url string) bool {
-	return strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://")
-}
-
-func dialectOf(o Options) (dialect, error) {
-	if IsPostgres(o.URL) {
-		return newPostgres(o)
-	}
-	return newSQLite(o), nil
-}
-
-// Pick is for statements that have a text for each kind of database: it returns
-// the one for this database.
-func Pick[T any](d *DB, sqlite, postgres T) T {
-	if d.Kind() == Postgres {
-		return postgres
-	}
-	return sqlite
-}

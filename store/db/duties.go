@@ -9,8 +9,8 @@ import (
 // another's.
 func (n *nodes) TakeDuty(ctx context.Context, name string, every time.Duration) (bool, error) {
 	var mine bool
-	err := n.db.Do(ctx, 1, func(t *Tx) error {
-		now := n.db.Now()
+	err := n.writer.Do(ctx, 1, func(t *Tx) error {
+		now := n.pools.Now()
 		taken, err := t.Affect(`INSERT INTO duties (name,until) VALUES (?,?)
  ON CONFLICT (name) DO UPDATE SET until=excluded.until WHERE duties.until<=?`, name, Millis(now.Add(every)), Millis(now))
 		mine = taken == 1

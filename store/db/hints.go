@@ -34,7 +34,7 @@ const (
 
 // hints are those that wait to be sent, and whoever gets those of the others.
 type hints struct {
-	db      *DB
+	pools   *pools
 	mu      sync.Mutex
 	waiting map[Hint]bool
 	more    chan struct{}
@@ -42,16 +42,16 @@ type hints struct {
 	sends   atomic.Bool // somebody may be listening
 }
 
-func newHints(d *DB) *hints {
-	return &hints{db: d, waiting: map[Hint]bool{}, more: make(chan struct{}, 1)}
+func newHints(p *pools) *hints {
+	return &hints{pools: p, waiting: map[Hint]bool{}, more: make(chan struct{}, 1)}
 }
 
 // run sends and receives until ctx ends. Where a pooler is in between, the polls do
 // without.
 func (q *hints) run(ctx context.Context, running *sync.WaitGroup) {
-	pg := q.db.dialect.(*postgres)
+	pg := q.pools.dialect.(*postgres)
 	if pg.pooled {
-		q.db.Log().Info("a connection pooler is in between: this node polls instead of listening")
+		q.pools.Log().Info("a connection pooler is in between: this node polls instead of listening")
 		return
 	}
 	q.sends.Store(true)
@@ -91,12 +91,12 @@ func (q *hints) sendLoop(ctx context.Context) {
 		q.waiting = map[Hint]bool{}
 		q.mu.Unlock()
 		words := make([]string, 0, len(list)+1)
-		words = append(words, strconv.Itoa(q.db.IDs().Node()))
+		words = append(words, strconv.Itoa(q.pools.IDs().Node()))
 		for h := range list {
 			words = append(words, fmt.Sprintf("%d:%d:%d", h.Kind, h.Tenant, h.Notification))
 		}
 		sendCtx, cancel := context.WithTimeout(ctx, beatWithin)
-		_, _ = q.db.writes.ExecContext(sendCtx, "SELECT pg_notify(?,?)", hintChannel, strings.Join(words, " ")) // a hint may be lost
+		_, _ = q.pools.writes.ExecContext(sendCtx, "SELECT pg_notify(?,?)", hintChannel, strings.Join(words, " ")) // a hint may be lost
 		cancel()
 		select {
 		case <-ctx.Done():
@@ -114,7 +114,7 @@ func (q *hints) listenLoop(ctx context.Context, pg *postgres) {
 		if ctx.Err() != nil {
 			return
 		}
-		q.db.Log().Debug("listening for hints has ended; it is tried again", "error", err)
+		q.pools.Log().Debug("listening for hints has ended; it is tried again", "error", err)
 		select {
 		case <-ctx.Done():
 			return
@@ -157,7 +157,7 @@ func (q *hints) listen(ctx context.Context, pg *postgres) error {
 
 func (q *hints) hear(payload string) {
 	words := strings.Fields(payload)
-	if len(words) == 0 || words[0] == strconv.Itoa(q.db.IDs().Node()) {
+	if len(words) == 0 || words[0] == strconv.Itoa(q.pools.IDs().Node()) {
 		return // our own
 	}
 	for _, w := range words[1:] {

@@ -56,8 +56,8 @@ func provide(db *sql.DB, d goose.Dialect, files fs.FS, log *slog.Logger, more ..
 }
 
 // Migrate applies every migration that is missing.
-func (d *DB) Migrate(ctx context.Context) error {
-	return d.migrations(func(p *goose.Provider, db *sql.DB) error {
+func (p *pools) Migrate(ctx context.Context) error {
+	return p.migrations(func(p *goose.Provider, db *sql.DB) error {
 		if _, err := p.Up(ctx); err != nil {
 			return fmt.Errorf("migrate the database: %w", err)
 		}
@@ -65,18 +65,18 @@ func (d *DB) Migrate(ctx context.Context) error {
 	})
 }
 
-func (d *DB) migrations(use func(*goose.Provider, *sql.DB) error) error {
-	pool, p, err := d.Migrator(d.opts.Log)
+func (p *pools) migrations(use func(*goose.Provider, *sql.DB) error) error {
+	pool, m, err := p.Migrator(p.opts.Log)
 	if err != nil {
 		return err
 	}
-	return errors.Join(use(p, pool), pool.Close())
+	return errors.Join(use(m, pool), pool.Close())
 }
 
 // checkSchema refuses a schema that this binary cannot work with: one that lacks
 // migrations, or one that a newer version has closed to it (min_reader).
-func (d *DB) checkSchema(ctx context.Context) error {
-	return d.migrations(func(p *goose.Provider, db *sql.DB) error { return check(ctx, p, db) })
+func (p *pools) checkSchema(ctx context.Context) error {
+	return p.migrations(func(p *goose.Provider, db *sql.DB) error { return check(ctx, p, db) })
 }
 
 func check(ctx context.Context, p *goose.Provider, db *sql.DB) error {
@@ -98,8 +98,8 @@ func check(ctx context.Context, p *goose.Provider, db *sql.DB) error {
 }
 
 // Migrator opens what migrations run on.
-func (d *DB) Migrator(log *slog.Logger) (*sql.DB, *goose.Provider, error) {
-	return d.dialect.migrator(log)
+func (p *pools) Migrator(log *slog.Logger) (*sql.DB, *goose.Provider, error) {
+	return p.dialect.migrator(log)
 }
 
 // SchemaFacts are the versions of the schema.
@@ -109,21 +109,21 @@ type SchemaFacts struct {
 }
 
 // Schema reads the versions of the schema, whatever they are.
-func (d *DB) Schema(ctx context.Context) (f SchemaFacts, err error) {
-	pool, p, err := d.Migrator(slog.New(slog.DiscardHandler))
+func (p *pools) Schema(ctx context.Context) (f SchemaFacts, err error) {
+	pool, known, err := p.Migrator(slog.New(slog.DiscardHandler))
 	if err != nil {
 		return f, err
 	}
-	for _, m := range p.ListSources() {
+	for _, m := range known.ListSources() {
 		f.Want = max(f.Want, m.Version)
 	}
 	if err := pool.Close(); err != nil {
 		return f, err
 	}
-	if f.Have, err = SchemaVersion(ctx, d.reads); err != nil {
+	if f.Have, err = SchemaVersion(ctx, p.reads); err != nil {
 		return f, fmt.Errorf("%w: is it a database of Carillon?", err)
 	}
-	return f, d.reads.QueryRowContext(ctx, "SELECT min_reader FROM schema_info").Scan(&f.MinReader)
+	return f, p.reads.QueryRowContext(ctx, "SELECT min_reader FROM schema_info").Scan(&f.MinReader)
 }
 
 // SchemaVersion is the newest migration that was applied.

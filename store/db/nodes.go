@@ -35,7 +35,8 @@ const (
 
 // nodes is this process's place among the nodes of a database.
 type nodes struct {
-	db       *DB
+	pools    *pools
+	writer   *writer
 	info     Node
 	token    atomic.Int64              // of this life; 0: not joined
 	lastBeat atomic.Pointer[time.Time] // when the last beat that was taken began
@@ -45,6 +46,8 @@ type nodes struct {
 	takeOver func(ctx context.Context, node int) (rows int, err error)
 	*hints
 }
+
+func newNodes(p *pools, w *writer) *nodes { return &nodes{pools: p, writer: w, hints: newHints(p)} }
 
 // TakeOver says how what a dead node had in hand is taken over. It is called before
 // Join.
@@ -61,7 +64,7 @@ func (n *nodes) Join(ctx context.Context, info Node) error {
 	if err := n.register(ctx); err != nil {
 		return fmt.Errorf("join the nodes: %w", err)
 	}
-	if !n.db.Shared() {
+	if !n.pools.Shared() {
 		return nil
 	}
 	loop, stop := context.WithCancel(context.Background())
@@ -83,8 +86,8 @@ func (n *nodes) leave() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), beatWithin)
 	defer cancel()
-	_, _ = n.db.writes.ExecContext(ctx, "UPDATE nodes SET token=0, horizon=? WHERE id=? AND token=?",
-		Millis(n.db.Now().Add(time.Second)), n.db.IDs().Node(), token)
+	_, _ = n.pools.writes.ExecContext(ctx, "UPDATE nodes SET token=0, horizon=? WHERE id=? AND token=?",
+		Millis(n.pools.Now().Add(time.Second)), n.pools.IDs().Node(), token)
 }
 
 // register takes a free node number. A number that was used last is taken last,
@@ -96,7 +99,7 @@ func (n *nodes) register(ctx context.Context) error {
 		floor  int64
 	)
 	began := time.Now()
-	err := n.db.Change(ctx, func(t *Tx) error {
+	err := n.writer.Change(ctx, func(t *Tx) error {
 		if err := t.Lock(0, "nodes"); err != nil {
 			return err
 		}
@@ -104,7 +107,7 @@ func (n *nodes) register(ctx context.Context) error {
 		if number, floor, err = n.freeNumber(t); err != nil {
 			return err
 		}
-		now := n.db.Now()
+		now := n.pools.Now()
 		return t.Exec(`INSERT INTO nodes (id,token,name,role,version,started_at,beat_at,horizon) VALUES (?,?,?,?,?,?,?,?)
  ON CONFLICT (id) DO UPDATE SET token=excluded.token, name=excluded.name, role=excluded.role, version=excluded.version,
  started_at=excluded.started_at, beat_at=excluded.beat_at, horizon=excluded.horizon`,
@@ -113,7 +116,7 @@ func (n *nodes) register(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.db.IDs().Assign(number, FromMillis(floor))
+	n.pools.IDs().Assign(number, FromMillis(floor))
 	n.token.Store(token)
 	n.lastBeat.Store(&began)
 	return nil
@@ -121,9 +124,9 @@ func (n *nodes) register(ctx context.Context) error {
 
 // freeNumber picks a number that nobody holds. On SQLite the server has number 0.
 func (n *nodes) freeNumber(t *Tx) (number int, floor int64, err error) {
-	if !n.db.Shared() && n.info.Role != RoleCommand {
+	if !n.pools.Shared() && n.info.Role != RoleCommand {
 		_, err := t.One("SELECT horizon FROM nodes WHERE id=0", nil, &floor)
-		return 0, min(floor, Millis(n.db.Now())), err
+		return 0, min(floor, Millis(n.pools.Now())), err
 	}
 	rows, err := t.Query("SELECT id,token,beat_at,horizon FROM nodes")
 	if err != nil {
@@ -138,7 +141,7 @@ func (n *nodes) freeNumber(t *Tx) (number int, floor int64, err error) {
 	}
 	used := map[int64]bool{}
 	oldest := held{id: -1}
-	gone := Millis(n.db.Now().Add(-ahead))
+	gone := Millis(n.pools.Now().Add(-ahead))
 	for _, h := range list {
 		used[h.id] = true
 		free := h.token == 0 || h.beat < gone
@@ -162,7 +165,7 @@ const RoleCommand = "command"
 
 // Nodes lists those that are there.
 func (n *nodes) Nodes(ctx context.Context) ([]Node, error) {
-	rows, err := n.db.lists.QueryContext(ctx, "SELECT id,name,role,version,started_at,beat_at FROM nodes WHERE token<>0 ORDER BY id")
+	rows, err := n.pools.lists.QueryContext(ctx, "SELECT id,name,role,version,started_at,beat_at FROM nodes WHERE token<>0 ORDER BY id")
 	if err != nil {
 		return nil, err
 	}
@@ -181,19 +184,19 @@ func (n Node) Dead(now time.Time) bool { return now.Sub(n.BeatAt) > DeadAfter }
 // ServerRuns tells whether a server works on the database: one of the nodes that
 // beats, or that holds the lock of the file.
 func (n *nodes) ServerRuns(list []Node) (bool, error) {
-	return n.db.dialect.serverRuns(list, n.db.Now())
+	return n.pools.dialect.serverRuns(list, n.pools.Now())
 }
 
 // NoServers refuses to go on while a server runs on a database that nodes share.
 func (n *nodes) NoServers(ctx context.Context, q Queryer) error {
 	var name string
 	err := q.QueryRowContext(ctx, "SELECT name FROM nodes WHERE token<>0 AND role<>? AND beat_at>? ORDER BY id LIMIT 1",
-		RoleCommand, Millis(n.db.Now().Add(-DeadAfter))).Scan(&name)
+		RoleCommand, Millis(n.pools.Now().Add(-DeadAfter))).Scan(&name)
 	switch {
 	case IsNoRows(err):
 		return nil
 	case err != nil:
 		return fmt.Errorf("look for servers: %w", err)
 	}
-	return fmt.Errorf("a server (node %s) runs on %s; stop all servers first", name, n.db.Database())
+	return fmt.Errorf("a server (node %s) runs on %s; stop all servers first", name, n.pools.Database())
 }

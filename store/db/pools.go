@@ -5,12 +5,14 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 
 	"gorm.io/gorm"
+	"gorm.io/gorm/logger"
 
 	"github.com/carillonhq/carillon/ids"
-	"github.com/carillonhq/carillon/problem"
 )
 
 // Queryer runs statements: a pool or a connection.
@@ -20,28 +22,88 @@ type Queryer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// Scanner is a row to scan from, single or of a list.
-type Scanner interface{ Scan(into ...any) error }
+// pools are the ways to the database, with what everything on them needs.
+type pools struct {
+	opts    Options
+	dialect dialect
+	now     func() time.Time
+
+	writes *sql.DB
+	reads  *sql.DB  // short look-ups that accepts and workers wait for
+	lists  *sql.DB  // lists that people ask for, which may walk a history
+	gorm   *gorm.DB // on lists
+	build  *gorm.DB // for the statement builder only: a writer binds it to its connection
+
+	prepared sync.Map // SQL text -> *sql.Stmt on the pool of reads
+}
+
+// connect opens the pools, and begins to tell the time.
+func (p *pools) connect(ctx context.Context) (err error) {
+	if p.writes, p.reads, p.lists, err = p.dialect.open(ctx); err != nil {
+		return err
+	}
+	if p.now = p.opts.Now; p.now == nil {
+		if err := p.dialect.readClock(ctx, p.reads); err != nil {
+			return fmt.Errorf("read the database's clock: %w", err)
+		}
+		p.now = p.dialect.now
+	}
+	if p.opts.IDs == nil {
+		p.opts.IDs = ids.NewGenerator(0, p.now)
+	}
+	return nil
+}
+
+// openGorm wraps the pools for its statement builder.
+func (p *pools) openGorm() (err error) {
+	if p.gorm, err = p.wrap(p.lists); err != nil {
+		return err
+	}
+	p.build, err = p.wrap(p.writes)
+	return err
+}
+
+// wrap makes gorm log its statements without their values.
+func (p *pools) wrap(pool *sql.DB) (*gorm.DB, error) {
+	return gorm.Open(p.dialect.dialector(pool), &gorm.Config{
+		SkipDefaultTransaction: true,
+		DisableAutomaticPing:   true,
+		NowFunc:                func() time.Time { return p.now().UTC() },
+		Logger: logger.NewSlogLogger(p.opts.Log, logger.Config{
+			LogLevel: logger.Error, IgnoreRecordNotFoundError: true, ParameterizedQueries: true,
+		}),
+	})
+}
+
+func (p *pools) close() (err error) {
+	p.prepared.Range(func(_, v any) bool { _ = v.(*sql.Stmt).Close(); return true })
+	for _, pool := range []*sql.DB{p.lists, p.reads, p.writes} {
+		if pool != nil {
+			err = errors.Join(err, pool.Close())
+		}
+	}
+	return err
+}
 
 // Writes is the pool for what is written beside the writer.
-func (d *DB) Writes() *sql.DB { return d.writes }
+func (p *pools) Writes() *sql.DB { return p.writes }
 
 // Reads is the pool of short look-ups that accepts and workers wait for.
-func (d *DB) Reads() *sql.DB { return d.reads }
+func (p *pools) Reads() *sql.DB { return p.reads }
 
 // Lists is the pool of lists that people ask for, which may walk a history.
-func (d *DB) Lists() *sql.DB { return d.lists }
+func (p *pools) Lists() *sql.DB { return p.lists }
 
 // Gorm builds a statement on the pool of lists.
-func (d *DB) Gorm(ctx context.Context) *gorm.DB { return d.gorm.WithContext(ctx) }
+func (p *pools) Gorm(ctx context.Context) *gorm.DB { return p.gorm.WithContext(ctx) }
 
 // Query runs a look-up on the pool of reads. SQLite prepares it once; the driver of
 // PostgreSQL does so by itself.
-func (d *DB) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	if !d.dialect.prepares() {
-		return d.reads.QueryContext(ctx, query, args...)
+func (p *pools) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if !p.dialect.prepares() {
+		return p.reads.QueryContext(ctx, query, args...)
 	}
-	st, err := d.stmt(query)
+	st, err := p.stmt(query)
 	if err != nil {
 		return nil, err
 	}
@@ -49,11 +111,11 @@ func (d *DB) Query(ctx context.Context, query string, args ...any) (*sql.Rows, e
 }
 
 // QueryRow is Query for a single row.
-func (d *DB) QueryRow(ctx context.Context, query string, args ...any) Scanner {
-	if !d.dialect.prepares() {
-		return d.reads.QueryRowContext(ctx, query, args...)
+func (p *pools) QueryRow(ctx context.Context, query string, args ...any) Scanner {
+	if !p.dialect.prepares() {
+		return p.reads.QueryRowContext(ctx, query, args...)
 	}
-	st, err := d.stmt(query)
+	st, err := p.stmt(query)
 	if err != nil {
 		return failed{err}
 	}
@@ -61,8 +123,8 @@ func (d *DB) QueryRow(ctx context.Context, query string, args ...any) Scanner {
 }
 
 // Each runs Query and hands over every row.
-func (d *DB) Each(ctx context.Context, scan func(*sql.Rows) error, query string, args ...any) error {
-	rows, err := d.Query(ctx, query, args...)
+func (p *pools) Each(ctx context.Context, scan func(*sql.Rows) error, query string, args ...any) error {
+	rows, err := p.Query(ctx, query, args...)
 	if err != nil {
 		return err
 	}
@@ -75,93 +137,43 @@ func (d *DB) Each(ctx context.Context, scan func(*sql.Rows) error, query string,
 	return rows.Err()
 }
 
-func (d *DB) stmt(query string) (*sql.Stmt, error) {
-	if v, ok := d.prepared.Load(query); ok {
+func (p *pools) stmt(query string) (*sql.Stmt, error) {
+	if v, ok := p.prepared.Load(query); ok {
 		return v.(*sql.Stmt), nil
 	}
-	st, err := d.reads.PrepareContext(context.Background(), query)
+	st, err := p.reads.PrepareContext(context.Background(), query)
 	if err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}
-	if v, raced := d.prepared.LoadOrStore(query, st); raced {
+	if v, raced := p.prepared.LoadOrStore(query, st); raced {
 		_ = st.Close()
 		return v.(*sql.Stmt), nil
 	}
 	return st, nil
 }
 
-// failed is the row of a query that could not be run.
-type failed struct{ err error }
+// Database names the database, without its password.
+func (p *pools) Database() string { return p.dialect.String() }
 
-func (f failed) Scan(...any) error { return f.err }
+// Kind is which one it is.
+func (p *pools) Kind() string { return p.dialect.kind() }
 
-// Collect scans all rows and closes them.
-func Collect[T any](rows *sql.Rows, scan func(*sql.Rows) (T, error)) (out []T, err error) {
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
-		v, err := scan(rows)
-		if err != nil {
-			return out, err
-		}
-		out = append(out, v)
-	}
-	return out, rows.Err()
-}
+// Shared tells whether other nodes may work on this database at the same time.
+func (p *pools) Shared() bool { return p.dialect.shared() }
 
-// ScanID scans a row that is an id.
-func ScanID(r *sql.Rows) (id ids.ID, err error) {
-	err = r.Scan(&id)
-	return id, err
-}
+// IDs makes the database's ids.
+func (p *pools) IDs() *ids.Generator { return p.opts.IDs }
 
-// OrNull is an id as it is stored in a column that is NULL without one.
-func OrNull(id ids.ID) any {
-	if id == 0 {
-		return nil
-	}
-	return int64(id)
-}
+// Log is where the store writes its lines.
+func (p *pools) Log() *slog.Logger { return p.opts.Log }
 
-// Int64s are ids as an array of PostgreSQL takes them.
-func Int64s(list []ids.ID) []int64 {
-	out := make([]int64, len(list))
-	for i, x := range list {
-		out[i] = int64(x)
-	}
-	return out
-}
+// Now is the time by the clock that the database's users share.
+func (p *pools) Now() time.Time { return p.now() }
 
-// IsNoRows tells whether a query has found nothing.
-func IsNoRows(err error) bool { return errors.Is(err, sql.ErrNoRows) }
+// Machine is the time by this machine's own clock, which no node has to agree with.
+func (p *pools) Machine() time.Time { return p.opts.Machine() }
 
-// NotFoundOr makes "no rows" a problem that callers may see.
-func NotFoundOr(err error, what string) error {
-	if IsNoRows(err) {
-		return problem.New(problem.NotFound, "There is no such %s.", what)
-	}
-	return err
-}
-
-// Millis is a time as it is stored: Unix milliseconds, 0 for none.
-func Millis(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMilli()
-}
-
-// FromMillis reads what Millis has written.
-func FromMillis(ms int64) time.Time {
-	if ms == 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(ms).UTC()
-}
-
-// Bit is a flag as an array of PostgreSQL takes it.
-func Bit(b bool) int16 {
-	if b {
-		return 1
-	}
-	return 0
+// ClockAhead is by how much the database's clock is ahead of this machine's.
+func (p *pools) ClockAhead(ctx context.Context) (time.Duration, error) {
+	return p.dialect.clockAhead(ctx, p.reads)
 }

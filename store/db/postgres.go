@@ -34,6 +34,7 @@ type postgres struct {
 	// setting would acknowledge a commit that a power cut can take back.
 	durable string
 	clock   serverClock
+	peek    bool // whoever looks at everything has time
 }
 
 // The least version; the test suite runs on 15.
@@ -62,7 +63,7 @@ func newPostgres(o Options) (*postgres, error) {
 	if n == 0 {
 		n = defaultConns
 	}
-	p := &postgres{url: o.URL, config: c, conns: max(n, leastConns)}
+	p := &postgres{url: o.URL, config: c, conns: max(n, leastConns), peek: o.Peek}
 	if p.clock.machine = o.Machine; p.clock.machine == nil {
 		p.clock.machine = time.Now
 	}
@@ -131,8 +132,8 @@ func (p *postgres) serverRuns(nodes []Node, now time.Time) (bool, error) {
 }
 
 // Rows that are removed leave the disk with VACUUM, whatever is asked for here.
-func (p *postgres) overwriting(*Tx, bool) error              { return nil }
-func (p *postgres) flush(context.Context, *DB) (bool, error) { return true, nil }
+func (p *postgres) overwriting(context.Context, *sql.Conn, bool) error { return nil }
+func (p *postgres) flush(context.Context, *sql.DB) (bool, error)       { return true, nil }
 
 func (p *postgres) copying() (pool *sql.DB, snapshot string, err error) {
 	return p.pool(0, 1), "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ", nil
@@ -157,19 +158,18 @@ func (p *postgres) dialector(db *sql.DB) gorm.Dialector {
 	return gormpostgres.New(gormpostgres.Config{Conn: db})
 }
 
-func (p *postgres) open(ctx context.Context, d *DB) error {
+func (p *postgres) open(ctx context.Context) (writes, reads, lists *sql.DB, err error) {
 	if err := p.look(ctx); err != nil {
-		return err
+		return nil, nil, nil, err
 	}
-	writers, lists := p.writers(), max(2, p.conns/4)
-	d.writes = p.pool(answerWithin, writers+2) // one for the beat, one for the listener
-	d.reads = p.pool(answerWithin, p.conns-writers-2-lists)
+	writers, listers := p.writers(), max(2, p.conns/4)
+	writes = p.pool(answerWithin, writers+2) // one for the beat, one for the listener
+	reads = p.pool(answerWithin, p.conns-writers-2-listers)
 	within := listWithin
-	if d.opts.Peek {
+	if p.peek {
 		within = 0 // whoever looks at everything has time
 	}
-	d.lists = p.pool(within, lists)
-	return nil
+	return writes, reads, p.pool(within, listers), nil
 }
 
 // look asks the server what must be known before the pools are opened.
@@ -266,8 +266,8 @@ func (p *postgres) raced(err error) bool {
 
 // whole: PostgreSQL answers the COMMIT of a transaction in which a statement
 // failed with a rollback, and no error.
-func (p *postgres) whole(t *Tx) error {
-	return withPgx(t.conn, func(c *pgx.Conn) error {
+func (p *postgres) whole(conn *sql.Conn) error {
+	return withPgx(conn, func(c *pgx.Conn) error {
 		if status := c.PgConn().TxStatus(); status != 'T' {
 			return fmt.Errorf("the transaction is in the state %q", status)
 		}

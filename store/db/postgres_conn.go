@@ -84,18 +84,6 @@ func withPgx(conn *sql.Conn, use func(*pgx.Conn) error) error {
 	})
 }
 
-// Pipeline sends statements in one go.
-func (t *Tx) Pipeline(fill func(*pgx.Batch)) error {
-	return withPgx(t.conn, func(c *pgx.Conn) error {
-		var b pgx.Batch
-		fill(&b)
-		if b.Len() == 0 {
-			return nil
-		}
-		return c.SendBatch(t.ctx, &b).Close()
-	})
-}
-
 // CopyRows writes many rows into a table of PostgreSQL.
 func CopyRows(ctx context.Context, conn *sql.Conn, table string, columns []string, rows [][]any) error {
 	for _, r := range rows {

@@ -27,10 +27,10 @@ func (r *KeyRing) Opens(tenant ids.ID, sealed []byte) bool {
 
 // seals keeps the opened keys of tenants, which seal what belongs to them.
 type seals struct {
-	db   *DB
-	ring *KeyRing
-	mu   sync.RWMutex
-	open map[ids.ID]tink.AEAD
+	pools *pools
+	ring  *KeyRing
+	mu    sync.RWMutex
+	open  map[ids.ID]tink.AEAD
 }
 
 // KeyRing is the installation's; nil: none was given.
@@ -44,7 +44,7 @@ func (s *seals) sealer(tenant ids.ID) (tink.AEAD, error) {
 		return a, nil
 	}
 	var sealed []byte
-	if err := s.db.reads.QueryRowContext(context.Background(), "SELECT keyset FROM tenants WHERE id=?", tenant).Scan(&sealed); err != nil {
+	if err := s.pools.reads.QueryRowContext(context.Background(), "SELECT keyset FROM tenants WHERE id=?", tenant).Scan(&sealed); err != nil {
 		return nil, fmt.Errorf("read a tenant's keys: %w", err)
 	}
 	a, err := s.ring.open(tenant, sealed)
@@ -71,7 +71,7 @@ func (s *seals) ForgetKeys(tenant ids.ID) {
 // newest tenant.
 func (s *seals) CheckKeyRing(ctx context.Context) error {
 	var tenant ids.ID
-	err := s.db.reads.QueryRowContext(ctx, "SELECT id FROM tenants WHERE deleted_at=0 ORDER BY id DESC LIMIT 1").Scan(&tenant)
+	err := s.pools.reads.QueryRowContext(ctx, "SELECT id FROM tenants WHERE deleted_at=0 ORDER BY id DESC LIMIT 1").Scan(&tenant)
 	if IsNoRows(err) {
 		return nil
 	}

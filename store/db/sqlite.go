@@ -53,26 +53,26 @@ func (f *sqliteFile) dsn() string {
 	return "file:" + (&url.URL{Path: f.path}).EscapedPath() + "?" + how
 }
 
-func (f *sqliteFile) open(_ context.Context, d *DB) (err error) {
+func (f *sqliteFile) open(context.Context) (writes, reads, lists *sql.DB, err error) {
 	if f.peek {
 		if _, err := os.Stat(f.path); err != nil {
-			return fmt.Errorf("open the database: %w", err)
+			return nil, nil, nil, fmt.Errorf("open the database: %w", err)
 		}
 	} else if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
-		return fmt.Errorf("create the folder of the database: %w", err)
+		return nil, nil, nil, fmt.Errorf("create the folder of the database: %w", err)
 	}
-	if d.writes, err = f.openWriter(); err != nil {
-		return err
+	if writes, err = f.openWriter(); err != nil {
+		return nil, nil, nil, err
 	}
-	d.writes.SetMaxOpenConns(2) // the writer's own, and one for migrations and backups
-	for _, pool := range []**sql.DB{&d.reads, &d.lists} {
+	writes.SetMaxOpenConns(2) // the writer's own, and one for migrations and backups
+	for _, pool := range []**sql.DB{&reads, &lists} {
 		if *pool, err = sql.Open("sqlite", f.dsn()+"&_pragma=query_only(1)"); err != nil {
-			return fmt.Errorf("open the database: %w", err)
+			return writes, reads, lists, fmt.Errorf("open the database: %w", err)
 		}
 		(*pool).SetMaxOpenConns(sqliteReaders)
 		(*pool).SetMaxIdleConns(sqliteReaders)
 	}
-	return nil
+	return writes, reads, lists, nil
 }
 
 func (f *sqliteFile) openWriter() (*sql.DB, error) {
@@ -105,13 +105,13 @@ func (f *sqliteFile) readClock(context.Context, Queryer) error                  
 func (f *sqliteFile) now() time.Time                                             { return f.machine() }
 func (f *sqliteFile) clockAhead(context.Context, Queryer) (time.Duration, error) { return 0, nil }
 
-func (f *sqliteFile) kind() string    { return SQLite }
-func (f *sqliteFile) shared() bool    { return false }
-func (f *sqliteFile) begin() string   { return "BEGIN IMMEDIATE" }
-func (f *sqliteFile) writers() int    { return 1 }
-func (f *sqliteFile) prepares() bool  { return true }
-func (f *sqliteFile) whole(*Tx) error { return nil }
-func (f *sqliteFile) String() string  { return f.path }
+func (f *sqliteFile) kind() string          { return SQLite }
+func (f *sqliteFile) shared() bool          { return false }
+func (f *sqliteFile) begin() string         { return "BEGIN IMMEDIATE" }
+func (f *sqliteFile) writers() int          { return 1 }
+func (f *sqliteFile) prepares() bool        { return true }
+func (f *sqliteFile) whole(*sql.Conn) error { return nil }
+func (f *sqliteFile) String() string        { return f.path }
 
 // unable knows SQLITE_BUSY, READONLY, IOERR, FULL and CANTOPEN.
 func (f *sqliteFile) unable(err error) bool {
@@ -127,15 +127,6 @@ func (f *sqliteFile) raced(error) bool { return false }
 // left to undo.
 func (f *sqliteFile) afterRollback(failed, _ error) (unusable, worth bool) {
 	return false, failed != nil && !strings.Contains(failed.Error(), "no transaction is active")
-}
-
-// File is the path of the SQLite file; false: it is another kind of database.
-func (d *DB) File() (path string, ok bool) {
-	f, ok := d.dialect.(*sqliteFile)
-	if !ok {
-		return "", false
-	}
-	return f.path, true
 }
 
 // OpenLikeServer opens an SQLite file with the settings of a server, but for those

@@ -2,25 +2,26 @@ package db
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 )
 
 // overwriting does not prepare its statement: SQLite carries it out while it does.
-func (f *sqliteFile) overwriting(t *Tx, on bool) error {
+func (f *sqliteFile) overwriting(ctx context.Context, conn *sql.Conn, on bool) error {
 	mode := "FAST"
 	if on {
 		mode = "ON"
 	}
-	if _, err := t.conn.ExecContext(t.ctx, "PRAGMA secure_delete="+mode); err != nil {
+	if _, err := conn.ExecContext(ctx, "PRAGMA secure_delete="+mode); err != nil {
 		return fmt.Errorf("switch secure_delete: %w", err)
 	}
 	return nil
 }
 
 // flush stops the writer while it waits for readers, so it must not wait long.
-func (f *sqliteFile) flush(ctx context.Context, d *DB) (done bool, err error) {
-	c, err := d.writes.Conn(ctx)
+func (f *sqliteFile) flush(ctx context.Context, writes *sql.DB) (done bool, err error) {
+	c, err := writes.Conn(ctx)
 	if err != nil {
 		return false, fmt.Errorf("empty the write-ahead log: %w", err)
 	}

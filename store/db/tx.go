@@ -12,13 +12,15 @@ import (
 
 	"gorm.io/gorm"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/carillonhq/carillon/ids"
 )
 
 // Tx is the transaction that an op writes in: one connection with its prepared
 // statements.
 type Tx struct {
-	db       *DB
+	pools    *pools
 	conn     *sql.Conn // nil: lost, and to be opened again
 	stmts    map[string]*sql.Stmt
 	build    *gorm.DB
@@ -27,20 +29,20 @@ type Tx struct {
 	shared   bool // others may write at the same time
 }
 
-func newTx(ctx context.Context, d *DB) (*Tx, error) {
+func newTx(ctx context.Context, p *pools) (*Tx, error) {
 	// A context that can be cancelled would cost a goroutine per statement.
-	t := &Tx{db: d, stmts: map[string]*sql.Stmt{}, ctx: context.Background(), prepares: d.dialect.prepares(), shared: d.Shared()}
+	t := &Tx{pools: p, stmts: map[string]*sql.Stmt{}, ctx: context.Background(), prepares: p.dialect.prepares(), shared: p.Shared()}
 	err := t.connect(ctx)
 	return t, err
 }
 
 func (t *Tx) connect(ctx context.Context) error {
-	conn, err := t.db.writes.Conn(ctx)
+	conn, err := t.pools.writes.Conn(ctx)
 	if err != nil {
 		return err
 	}
 	t.conn = conn
-	t.build = t.db.build.Session(&gorm.Session{Context: t.ctx, NewDB: true})
+	t.build = t.pools.build.Session(&gorm.Session{Context: t.ctx, NewDB: true})
 	t.build.Statement.ConnPool = conn
 	return nil
 }
@@ -144,10 +146,10 @@ func (t *Tx) Count(query string, args ...any) (n int64, err error) {
 func (t *Tx) Gorm() *gorm.DB { return t.build }
 
 // Now is the time by the clock that the database's users share.
-func (t *Tx) Now() time.Time { return t.db.now() }
+func (t *Tx) Now() time.Time { return t.pools.now() }
 
 // NextID makes an id.
-func (t *Tx) NextID() ids.ID { return t.db.opts.IDs.Next() }
+func (t *Tx) NextID() ids.ID { return t.pools.opts.IDs.Next() }
 
 // Audit records a change in the transaction that makes it.
 func (t *Tx) Audit(tenant ids.ID, actor, action, subject string) error {
@@ -212,9 +214,21 @@ func (t *Tx) LockRows(query, clause string, args ...any) error {
 // was sealed: SQLite then overwrites only what is on pages that it writes anyway,
 // and leaves alone those that become free as a whole, which costs half as much.
 func (t *Tx) WithoutOverwriting(run func() error) (err error) {
-	if err := t.db.dialect.overwriting(t, false); err != nil {
+	if err := t.pools.dialect.overwriting(t.ctx, t.conn, false); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, t.db.dialect.overwriting(t, true)) }()
+	defer func() { err = errors.Join(err, t.pools.dialect.overwriting(t.ctx, t.conn, true)) }()
 	return run()
+}
+
+// Pipeline sends statements in one go.
+func (t *Tx) Pipeline(fill func(*pgx.Batch)) error {
+	return withPgx(t.conn, func(c *pgx.Conn) error {
+		var b pgx.Batch
+		fill(&b)
+		if b.Len() == 0 {
+			return nil
+		}
+		return c.SendBatch(t.ctx, &b).Close()
+	})
 }

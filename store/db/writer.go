@@ -49,7 +49,7 @@ type Bulk interface {
 // writer writes what is queued: one goroutine on SQLite, which takes one
 // transaction at a time, several on PostgreSQL.
 type writer struct {
-	db      *DB
+	pools   *pools
 	ops     chan Op
 	txs     []*Tx
 	running sync.WaitGroup
@@ -59,21 +59,23 @@ type writer struct {
 	failing atomic.Bool  // the newest try to commit failed
 }
 
-func newWriter(ctx context.Context, d *DB) (*writer, error) {
-	w := &writer{db: d, ops: make(chan Op, d.opts.QueueSize)}
-	w.beat.Store(d.now().UnixMilli())
-	for range d.dialect.writers() {
-		t, err := newTx(ctx, d)
+func newWriter(p *pools) *writer { return &writer{pools: p} }
+
+func (w *writer) start(ctx context.Context) error {
+	w.ops = make(chan Op, w.pools.opts.QueueSize)
+	w.beat.Store(w.pools.now().UnixMilli())
+	for range w.pools.dialect.writers() {
+		t, err := newTx(ctx, w.pools)
 		if err != nil {
 			w.closeTxs()
-			return nil, fmt.Errorf("open the database: %w", err)
+			return fmt.Errorf("open the database: %w", err)
 		}
 		w.txs = append(w.txs, t)
 	}
 	for _, t := range w.txs {
 		w.running.Go(func() { w.loop(t) })
 	}
-	return w, nil
+	return nil
 }
 
 func (w *writer) closeTxs() {
@@ -83,20 +85,20 @@ func (w *writer) closeTxs() {
 }
 
 // Do runs an op in a transaction that it may share, and waits for the commit.
-func (d *DB) Do(ctx context.Context, weight int, run func(*Tx) error) error {
-	return d.Write(ctx, Op{Run: run, Weight: weight})
+func (w *writer) Do(ctx context.Context, weight int, run func(*Tx) error) error {
+	return w.Write(ctx, Op{Run: run, Weight: weight})
 }
 
 // Change runs an op of several statements that must all happen or none.
-func (d *DB) Change(ctx context.Context, run func(*Tx) error) error {
-	return d.Write(ctx, Op{Run: run, Weight: 1, Alone: true})
+func (w *writer) Change(ctx context.Context, run func(*Tx) error) error {
+	return w.Write(ctx, Op{Run: run, Weight: 1, Alone: true})
 }
 
 // DoCounted is Do for what removes or changes rows, and counts them. What has
 // nothing to do costs the writer a look, not a commit of its own: it shares one
 // with what waits.
-func (d *DB) DoCounted(ctx context.Context, weight int, run func(*Tx) (int64, error)) (rows int, err error) {
-	err = d.Do(ctx, weight, func(t *Tx) error {
+func (w *writer) DoCounted(ctx context.Context, weight int, run func(*Tx) (int64, error)) (rows int, err error) {
+	err = w.Do(ctx, weight, func(t *Tx) error {
 		n, err := run(t)
 		rows = int(n)
 		return err
@@ -105,10 +107,10 @@ func (d *DB) DoCounted(ctx context.Context, weight int, run func(*Tx) (int64, er
 }
 
 // Write queues an op and waits for the commit.
-func (d *DB) Write(ctx context.Context, o Op) error {
+func (w *writer) Write(ctx context.Context, o Op) error {
 	result := make(chan error, 1)
 	o.Done = func(err error) { result <- err }
-	if err := d.Offer(ctx, o); err != nil {
+	if err := w.Offer(ctx, o); err != nil {
 		return err
 	}
 	// Once it is in the queue it will be run, so the answer is awaited even when
@@ -118,9 +120,7 @@ func (d *DB) Write(ctx context.Context, o Op) error {
 
 // Offer queues an op and waits for nothing. A full queue is refused at once to a caller that has a
 // deadline to answer by, and waited for otherwise.
-func (d *DB) Offer(ctx context.Context, o Op) error { return d.writer.offer(ctx, o) }
-
-func (w *writer) offer(ctx context.Context, o Op) error {
+func (w *writer) Offer(ctx context.Context, o Op) error {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	if w.closed {
@@ -141,7 +141,7 @@ func (w *writer) offer(ctx context.Context, o Op) error {
 
 func (w *writer) close() {
 	w.mu.Lock()
-	if !w.closed {
+	if !w.closed && w.ops != nil {
 		w.closed = true
 		close(w.ops)
 	}
@@ -157,7 +157,7 @@ func (w *writer) loop(t *Tx) {
 		batch = w.gather(append(batch[:0], first))
 		w.commit(t, batch)
 		if !w.failing.Load() {
-			w.beat.Store(w.db.now().UnixMilli())
+			w.beat.Store(w.pools.now().UnixMilli())
 		}
 	}
 }
@@ -211,10 +211,10 @@ func (w *writer) gather(batch []Op) []Op {
 
 // WriteBeat is when the writer last committed, and how much waits for it or
 // failed: with an old beat it stands still.
-func (d *DB) WriteBeat() (last time.Time, waiting int) {
-	waiting = len(d.writer.ops)
-	if d.writer.failing.Load() {
+func (w *writer) WriteBeat() (last time.Time, waiting int) {
+	waiting = len(w.ops)
+	if w.failing.Load() {
 		waiting++
 	}
-	return time.UnixMilli(d.writer.beat.Load()), waiting
+	return time.UnixMilli(w.beat.Load()), waiting
 }

@@ -44,7 +44,7 @@ func (d *DB) addTenant(name string) error {
 func (w *writer) hold(t *testing.T) (release func()) {
 	t.Helper()
 	busy, free := make(chan struct{}), make(chan struct{})
-	require.NoError(t, w.offer(context.Background(), Op{Run: func(*Tx) error { close(busy); <-free; return nil }, Done: func(error) {}}))
+	require.NoError(t, w.Offer(context.Background(), Op{Run: func(*Tx) error { close(busy); <-free; return nil }, Done: func(error) {}}))
 	<-busy
 	return func() { close(free) }
 }
@@ -77,7 +77,7 @@ func TestOneFaultNeverFailsItsBatch(t *testing.T) {
 	for i := range ops {
 		results[i] = make(chan error, 1)
 		ops[i].Done = func(err error) { results[i] <- err }
-		require.NoError(t, s.writer.offer(context.Background(), ops[i]))
+		require.NoError(t, s.Offer(context.Background(), ops[i]))
 	}
 	release()
 	require.NoError(t, <-results[0])
@@ -99,7 +99,7 @@ func TestOneFaultNeverFailsItsBatch(t *testing.T) {
 func TestATroubledDatabaseIsNoMembersFault(t *testing.T) {
 	t.Parallel()
 	s := openDB(t, nil)
-	require.NoError(t, s.writer.txs[0].Exec("PRAGMA busy_timeout=0"))
+	require.NoError(t, s.txs[0].Exec("PRAGMA busy_timeout=0"))
 	db, err := sql.Open("sqlite", "file:"+s.opts.URL)
 	require.NoError(t, err)
 	defer func() { _ = db.Close() }()
@@ -120,7 +120,7 @@ func TestAFullQueueRefusesWhoHasADeadline(t *testing.T) {
 	release := s.writer.hold(t)
 	runs := 0
 	waiting := make(chan error, 1)
-	require.NoError(t, s.writer.offer(context.Background(), Op{Run: insert("a", &runs), Done: func(err error) { waiting <- err }}))
+	require.NoError(t, s.Offer(context.Background(), Op{Run: insert("a", &runs), Done: func(err error) { waiting <- err }}))
 	_, n := s.WriteBeat()
 	require.Equal(t, 1, n)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -142,7 +142,7 @@ func TestCloseWritesWhatWaits(t *testing.T) {
 	release := s.writer.hold(t)
 	runs := 0
 	result := make(chan error, 1)
-	require.NoError(t, s.writer.offer(context.Background(), Op{Run: insert("a", &runs), Done: func(err error) { result <- err }}))
+	require.NoError(t, s.Offer(context.Background(), Op{Run: insert("a", &runs), Done: func(err error) { result <- err }}))
 	closed := make(chan error, 1)
 	go func() { closed <- s.Close() }()
 	release()
@@ -160,7 +160,7 @@ func TestAServerNoticesAnotherKeyRing(t *testing.T) {
 	require.NoError(t, s.CheckKeyRing(t.Context()))
 	other, _, err := NewKeyRing()
 	require.NoError(t, err)
-	s.ring, s.open = other, nil
+	s.ring, s.seals.open = other, nil
 	require.ErrorContains(t, s.CheckKeyRing(t.Context()), "key ring")
 }
 
