@@ -129,7 +129,7 @@ func TestNothingOfADeletedTenantIsSent(t *testing.T) {
 func TestUpkeepComesRound(t *testing.T) {
 	t.Parallel()
 	clock := newHandClock()
-	k := newKitAt(t, clock.now, func(o *delivery.Options) { o.UpkeepEvery, o.StaleAfter = 5*time.Millisecond, 60*24*time.Hour })
+	k := newKitAt(t, clock.now, func(o *delivery.Options) { o.CleanupEvery, o.StaleAfter = 5*time.Millisecond, 60*24*time.Hour })
 	key := make([]byte, 32)
 	e := k.endpoint(func(e *webhooks.Endpoint) {
 		e.Secrets = []webhooks.Secret{{Key: key}, {Key: key, ExpiresAt: clock.now().Add(time.Hour)}}

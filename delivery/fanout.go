@@ -14,7 +14,7 @@ import (
 type choice struct {
 	ref    DeliveryRef
 	userID ids.ID
-	now    TargetNow
+	target TargetNow
 }
 
 // fanout turns what a request names into targets and skips. It reads nothing
@@ -223,7 +223,7 @@ func (f *fanout) addDevice(d *devices.Device) {
 	f.seen[d.ID] = true
 	f.choices = append(f.choices, choice{
 		ref: DeliveryRef{Target: d.ID, Channel: d.Channel, User: d.User}, userID: d.UserID,
-		now: TargetNow{Exists: true, UserID: d.UserID, Epoch: d.Epoch, Device: d.Status, App: d.App, Channel: d.Channel,
+		target: TargetNow{Exists: true, UserID: d.UserID, Epoch: d.Epoch, Device: d.Status, App: d.App, Channel: d.Channel,
 			VAPIDKey: d.VAPIDKey, Target: d.Target, ReadAt: f.now, ExpiresAt: d.ExpiresAt},
 	})
 }
@@ -237,7 +237,7 @@ func (f *fanout) addEndpoint(e *BoundEndpoint) {
 	// endpoint itself.
 	f.choices = append(f.choices, choice{
 		ref: DeliveryRef{Target: e.ID, Channel: channels.Webhook, User: e.User}, userID: e.UserID,
-		now: TargetNow{Exists: true, UserID: e.UserID, Channel: channels.Webhook,
+		target: TargetNow{Exists: true, UserID: e.UserID, Channel: channels.Webhook,
 			Target: channels.Target{Kind: channels.URL, Address: e.URL}},
 	})
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/carillonhq/carillon/ids"
 )
 
-var _ delivery.QueueStore = (*Store)(nil)
+var _ delivery.ClaimStore = (*Store)(nil)
 
 // Flags of a delivery.
 const (

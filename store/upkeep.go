@@ -15,7 +15,7 @@ import (
 	"github.com/carillonhq/carillon/webhooks"
 )
 
-var _ delivery.UpkeepStore = (*Store)(nil)
+var _ delivery.CleanupStore = (*Store)(nil)
 
 // upkeepWindow is how many rows a walk looks at in one query.
 const upkeepWindow = 2000
