@@ -150,7 +150,7 @@ func (a *acceptor) launch(p *plan, lease time.Time) {
 		return
 	}
 	if rows[0].State != Sending {
-		a.hints.bornDue(rows[0].DueAt)
+		a.hints.pendingDue(rows[0].DueAt)
 		return
 	}
 	items := make([]*inflight, len(rows))

@@ -1,6 +1,7 @@
 package delivery_test
 
 import (
+	"encoding/json"
 	"sync"
 	"testing"
 
@@ -56,4 +57,26 @@ func TestAnAcceptThatMeetsTheStopLosesNothing(t *testing.T) {
 		states[v.State]++
 	}
 	require.Equal(t, len(accepted), states[delivery.Sent]+states[delivery.Pending], "%v", states)
+}
+
+func TestBatchMembersStandAlone(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, nil)
+	k.credential(channels.FCM, "")
+	k.device("alice", "token", channels.FCM, nil)
+	bad := toUser("alice")
+	bad.Overrides = map[channels.Kind]json.RawMessage{channels.FCM: json.RawMessage(`{"unknown":1}`)}
+	var got []delivery.Receipt
+	_, err := k.engine.Accept(k.ctx, delivery.Submission{Tenant: k.tenant, Requests: []delivery.Request{toUser("alice"), bad, {}, toUser("nobody")}, Refused: make([]error, 4),
+		Render: func(r []delivery.Receipt) (int, []byte, error) { got = r; return 202, nil, nil }})
+	require.NoError(t, err)
+	require.NoError(t, got[0].Err)
+	require.ErrorContains(t, got[1].Err, "overrides.fcm.unknown")
+	require.ErrorContains(t, got[2].Err, "to")
+	require.NoError(t, got[3].Err)
+	require.Equal(t, delivery.SkipUnknownUser, got[3].Skips[0].Reason)
+	k.ends(got[0], 0, delivery.Sent, delivery.NoReason)
+	list, err := k.store.UserNotifications(k.ctx, k.tenant, "nobody", 0, 10)
+	require.NoError(t, err)
+	require.Len(t, list, 1, "a skip is found under its user")
 }

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"time"
 
 	"github.com/carillonhq/carillon/channels"
@@ -8,6 +9,20 @@ import (
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/tenants"
 )
+
+// BeginStore is what the last look before an attempt needs.
+type BeginStore interface {
+	// Begin writes that the attempt of a leased row begins; false: the claim is lost.
+	Begin(ctx context.Context, r Row) (bool, error)
+	LivenessStore
+}
+
+// LivenessStore tells whether others see this node.
+type LivenessStore interface {
+	// Alive tells whether this node may begin to send, or has been silent for so
+	// long that others may have taken over what it has in hand.
+	Alive() bool
+}
 
 // attempter makes attempts. Each of its steps is a function: ready, begin (begin.go),
 // send (send.go), assess, decide and record (record.go).
@@ -49,8 +64,8 @@ type answer struct {
 	asked, at time.Time
 }
 
-// serve makes at most one attempt.
-func (a *attempter) serve(it *inflight) feedback {
+// attempt makes at most one attempt.
+func (a *attempter) attempt(it *inflight) feedback {
 	r, ready := a.ready(it)
 	if !ready {
 		return feedbackNone

@@ -8,20 +8,6 @@ import (
 	"github.com/carillonhq/carillon/ids"
 )
 
-// BeginStore is what the last look before an attempt needs.
-type BeginStore interface {
-	// Begin writes that the attempt of a leased row begins; false: the claim is lost.
-	Begin(ctx context.Context, r Row) (bool, error)
-	LivenessStore
-}
-
-// LivenessStore tells whether others see this node.
-type LivenessStore interface {
-	// Alive tells whether this node may begin to send, or has been silent for so
-	// long that others may have taken over what it has in hand.
-	Alive() bool
-}
-
 // begin is the last look before the first byte: the row must still be ours for
 // longer than the request may take, or another node could send it too. Of what
 // must not be sent twice it is written that the attempt begins, so that after a

@@ -112,7 +112,7 @@ func (c *claimer) enqueue(l Lane, claimed []Claimed, lease time.Time) {
 		if row.Was == Sending {
 			c.metrics.takeovers.Inc()
 		}
-		if t, over := atClaim(row, it.progress()); over {
+		if t, over := endsAtClaim(row, it.progress()); over {
 			c.dispatch.unpromise(l, 1)
 			c.intake.finish(it, t)
 			continue

@@ -31,3 +31,21 @@ func TestWhatIsBeingSentIsNotTriedAgainAfterCancel(t *testing.T) {
 	require.Len(t, v.Attempts, 1)
 	k.sound()
 }
+
+func TestCancelStopsWhatIsQueued(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, func(o *delivery.Options) { o.Workers = 1 })
+	k.credential(channels.FCM, "")
+	k.device("alice", "first", channels.FCM, nil)
+	k.device("bob", "second", channels.FCM, nil)
+	fcm := k.channels[channels.FCM]
+	release := blocked(fcm, "first", accepted())
+	k.post(toUser("alice"))
+	k.sends(fcm, 1)
+	r := k.post(toUser("bob"))
+	_, err := k.engine.Cancel(k.ctx, k.tenant, r.Notification)
+	require.NoError(t, err)
+	release()
+	k.ends(r, 0, delivery.Dropped, delivery.Canceled)
+	require.Len(t, fcm.attempts(), 1)
+}

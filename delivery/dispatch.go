@@ -6,7 +6,7 @@ import "sync"
 // work for, up to a limit; the one that became idle last gets the next delivery,
 // since its stack is warm.
 type dispatcher struct {
-	serve   func(*inflight) feedback // makes the attempt
+	attempt func(*inflight) feedback // makes at most one
 	workers int                      // most concurrent requests
 	reserve int                      // of those, for lane 0 alone
 
@@ -20,8 +20,8 @@ type dispatcher struct {
 }
 
 // newDispatcher makes one whose lanes hold up to laneSize deliveries.
-func newDispatcher(workers, laneSize int, serve func(*inflight) feedback) *dispatcher {
-	return &dispatcher{serve: serve, workers: workers, reserve: workers / 16,
+func newDispatcher(workers, laneSize int, attempt func(*inflight) feedback) *dispatcher {
+	return &dispatcher{attempt: attempt, workers: workers, reserve: workers / 16,
 		queue: fairQueue{most: laneSize, flows: map[flowKey]*flow{}}}
 }
 
@@ -89,11 +89,11 @@ func (d *dispatcher) start() {
 	}
 }
 
-// work serves one delivery after the other, and waits when there is none.
+// work attempts one delivery after the other, and waits when there is none.
 func (d *dispatcher) work(it *inflight) {
 	more := make(chan *inflight, 1)
 	for it != nil {
-		if it = d.done(it, d.serve(it), more); it == nil {
+		if it = d.done(it, d.attempt(it), more); it == nil {
 			it = <-more // nil when the dispatcher is closed
 		}
 	}

@@ -8,7 +8,23 @@ import (
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/webhooks"
 )
+
+// Resolution is what the names in a request stand for.
+type Resolution struct {
+	Users   map[string]ids.ID // those that exist
+	Devices []devices.Device  // of the users, and the named ones
+	// Endpoints are the named ones, those bound to the users, and with
+	// subscribers all unbound ones. Their secrets are left out.
+	Endpoints []BoundEndpoint
+}
+
+// BoundEndpoint is an endpoint with the internal id of its user.
+type BoundEndpoint struct {
+	webhooks.Endpoint
+	UserID ids.ID // 0: unbound
+}
 
 // choice is a target that a notification goes to.
 type choice struct {

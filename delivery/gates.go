@@ -113,9 +113,9 @@ func (g *gates) close(k flowKey, until, now time.Time) {
 	g.closed[k] = gate{until: now.Add(wait), wait: wait}
 }
 
-// share makes a gate one that the other nodes hear of, and tells whether that is
+// markShared makes a gate one that the other nodes hear of, and tells whether that is
 // urgent.
-func (g *gates) share(k flowKey, now time.Time) (urgent bool) {
+func (g *gates) markShared(k flowKey, now time.Time) (urgent bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	x := g.closed[k]

@@ -99,7 +99,7 @@ func TestOtherNodesAreToldOfAGateOnce(t *testing.T) {
 	k := flowKey{id: 1, origin: "https://a.example"}
 	g.close(k, in(time.Minute), at)
 	require.Empty(t, g.pending(at), "a device's own gate")
-	require.True(t, g.share(k, at), "it is closed for long")
+	require.True(t, g.markShared(k, at), "it is closed for long")
 	want := []SharedGate{{Subject: 1, Origin: "https://a.example", Until: in(time.Minute), Wait: time.Minute}}
 	require.Equal(t, want, g.pending(at))
 	require.Equal(t, want, g.pending(at), "until they have been told")
@@ -107,16 +107,16 @@ func TestOtherNodesAreToldOfAGateOnce(t *testing.T) {
 	require.Empty(t, g.pending(at))
 
 	g.close(k, in(time.Minute+gateMoves), at)
-	require.False(t, g.share(k, at))
+	require.False(t, g.markShared(k, at))
 	require.Empty(t, g.pending(at), "it hardly moved")
 	g.close(k, in(time.Minute+gateMoves+1), at)
-	require.True(t, g.share(k, at))
+	require.True(t, g.markShared(k, at))
 	require.Len(t, g.pending(at), 1)
 	require.Empty(t, g.pending(in(time.Hour)), "it is open")
 
 	short := flowKey{id: 2}
 	g.close(short, in(longGate), at)
-	require.False(t, g.share(short, at), "it can wait for its turn")
+	require.False(t, g.markShared(short, at), "it can wait for its turn")
 	require.False(t, g.markSent([]SharedGate{{Subject: 2, Until: in(longGate)}}, at))
 	require.False(t, g.markSent([]SharedGate{{Subject: 3}}, at))
 	require.NotContains(t, g.closed, flowKey{id: 3})
@@ -135,5 +135,5 @@ func TestGatesOfOtherNodesStopThisOne(t *testing.T) {
 
 	g.close(k[0], in(61*time.Second), in(61*time.Second-1))
 	require.Equal(t, in(121*time.Second-1), g.until(k, in(61*time.Second-1)), "it is the same trouble, whoever had it first")
-	require.True(t, g.share(k[0], in(61*time.Second-1)))
+	require.True(t, g.markShared(k[0], in(61*time.Second-1)))
 }

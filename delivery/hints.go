@@ -29,7 +29,7 @@ const (
 	HintHolds    HintKind = 2 // holds that end
 	HintTenant   HintKind = 3 // a tenant whose settings, credentials or holds changed
 	HintCanceled HintKind = 4 // a notification that was canceled
-	HintShared   HintKind = 5 // what nodes tell each other, see PeerStore
+	HintPeers    HintKind = 5 // what nodes tell each other, see PeerStore
 )
 
 // hints wake the loops that have something to look at, on this node and on the
@@ -65,8 +65,8 @@ func (h *hints) dueAt(t time.Time) (now bool) {
 	return false
 }
 
-// bornDue tells that what was accepted without room for it here becomes due at t.
-func (h *hints) bornDue(t time.Time) {
+// pendingDue tells that what was accepted, and found no room here, is due at t.
+func (h *hints) pendingDue(t time.Time) {
 	if h.dueAt(t) {
 		h.store.Hint(Hint{Kind: HintDue}) // another node may have room
 	}
@@ -99,8 +99,8 @@ func (h *hints) canceled(tenant, notification ids.ID) {
 	h.store.Hint(Hint{Kind: HintCanceled, Tenant: tenant, Notification: notification})
 }
 
-// exchanged tells the other nodes that there is something to read of this one.
-func (h *hints) exchanged() { h.store.Hint(Hint{Kind: HintShared}) }
+// exchangeNow makes the other nodes read what there is of this one.
+func (h *hints) exchangeNow() { h.store.Hint(Hint{Kind: HintPeers}) }
 
 // receive follows a hint of another node. It is called from the listener, which
 // it must not keep.
@@ -114,7 +114,7 @@ func (h *hints) receive(x Hint) {
 		go h.refreshTenant(x.Tenant)
 	case HintCanceled:
 		h.inflight.cancel(x.Tenant, x.Notification)
-	case HintShared:
+	case HintPeers:
 		h.exchange.raise()
 	}
 }

@@ -27,7 +27,7 @@ type Options struct {
 	// worker.
 	Role        string
 	Workers     int           // concurrent requests; 512
-	LaneSize    int           // most items of a lane in memory; 4,000
+	LaneSize    int           // most deliveries of a lane in memory; 4,000
 	MaxBacklog  int           // unfinished deliveries before accepts are refused; 1,000,000
 	UrgentRate  int           // urgent notifications of a tenant in a second; 100
 	SendTimeout time.Duration // of one request; 30 s

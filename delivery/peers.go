@@ -25,7 +25,7 @@ type NodeState struct {
 	Gates    []SharedGate // that are new, or stay closed for longer
 	Verdicts []Verdicts   // that have changed
 	Uses     []Use
-	// KnownSince: gates that were told of before are known already; zero: none are.
+	// KnownSince: gates that were exchanged before are known already; zero: none are.
 	KnownSince time.Time
 }
 
@@ -106,7 +106,7 @@ func (p *peers) pending(known, now time.Time) NodeState {
 // markSent notes what the others can read now, and tells them where it is urgent.
 func (p *peers) markSent(mine NodeState, now time.Time) {
 	if p.gates.markSent(mine.Gates, now) {
-		p.hints.exchanged()
+		p.hints.exchangeNow()
 	}
 	p.breakers.markSent(mine.Verdicts)
 }

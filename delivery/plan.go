@@ -8,10 +8,8 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/channels"
-	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
-	"github.com/carillonhq/carillon/webhooks"
 )
 
 // Accepted is a notification ready to be stored.
@@ -34,21 +32,6 @@ type Accepted struct {
 type ResolveStore interface {
 	// Resolve reads it as it is now.
 	Resolve(ctx context.Context, tenant ids.ID, to To, subscribers bool) (Resolution, error)
-}
-
-// Resolution is what the names in a request stand for.
-type Resolution struct {
-	Users   map[string]ids.ID // those that exist
-	Devices []devices.Device  // of the users, and the named ones
-	// Endpoints are the named ones, those bound to the users, and with
-	// subscribers all unbound ones. Their secrets are left out.
-	Endpoints []BoundEndpoint
-}
-
-// BoundEndpoint is an endpoint with the internal id of its user.
-type BoundEndpoint struct {
-	webhooks.Endpoint
-	UserID ids.ID // 0: unbound
 }
 
 // plan is a request on its way to being stored.

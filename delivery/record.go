@@ -55,7 +55,7 @@ func outcomeOf(it *inflight, r *route, ans *answer, n noted, t Transition) Finis
 func (a *attempter) closeGate(it *inflight, r *route, s channels.Scope, until, now time.Time) {
 	k := gateOf(s, it, r.version().credential)
 	a.gates.close(k, until, now)
-	if isShared(it.Channel, s) && a.gates.share(k, now) {
+	if isShared(it.Channel, s) && a.gates.markShared(k, now) {
 		a.hints.exchange.raise()
 	}
 }

@@ -62,3 +62,22 @@ func TestAScheduledNotificationOutlivesTrouble(t *testing.T) {
 	clock.Add(time.Minute.Milliseconds()) // the marker was this node's for a while
 	k.until(got.Notification, d.ID, "to be sent", func(v delivery.View) bool { return v.State == delivery.Sent })
 }
+
+func TestAMarkerThatIsUnfoldedLateKeepsItsDeadline(t *testing.T) {
+	t.Parallel()
+	var ahead atomic.Int64
+	k := newKit(t, func(o *delivery.Options) {
+		o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	k.credential(channels.FCM, "")
+	d := k.device("alice", "phone", channels.FCM, nil)
+	req := toUser("alice")
+	ttl := int64(60)
+	req.TTL, req.SendAt = &ttl, time.Now().Add(2*time.Minute)
+	r := k.post(req)
+	require.True(t, r.Scheduled)
+	ahead.Store(int64(3 * time.Hour)) // the server was down meanwhile
+	v := k.until(r.Notification, d.ID, "to end", func(v delivery.View) bool { return !v.State.Unfinished() })
+	require.Equal(t, delivery.Expired, v.Reason)
+	require.Empty(t, k.channels[channels.FCM].attempts())
+}
