@@ -31,7 +31,7 @@ type Store interface {
 	ReplayStore
 	ErasureStore
 
-	// What nodes and tenants have to be known of.
+	// Tenants, and other nodes.
 	SnapshotStore
 	HintStore
 	PeerStore
