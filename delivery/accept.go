@@ -1,14 +1,11 @@
 package delivery
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
+	"sync"
 	"time"
 
-	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
@@ -17,25 +14,49 @@ import (
 // idempotencyAge is how long a key keeps its answer.
 const idempotencyAge = 24 * time.Hour
 
-// plan is a request on its way to being stored.
-type plan struct {
-	accepted Accepted
-	receipt  Receipt
-	choices  []choice
-	payloads map[channels.Kind]channels.Payload
-	lane     Lane
+// Batch is what one submission commits: all of it or nothing.
+type Batch struct {
+	Tenant      ids.ID
+	Accepted    []Accepted
+	Idempotency *Idempotency
+	Answer      Answer // stored with the idempotency key
+	ExpiresAt   time.Time
 }
 
-// Accept stores what was asked for and answers after the commit: from then on
-// every delivery ends sent, dropped with a reason, or dead. In a batch each
-// member is accepted or refused by itself, and those accepted commit as one.
-func (e *Engine) Accept(ctx context.Context, s Submission) (Answer, error) {
-	e.accepting.RLock() // Stop waits for what is under way
-	defer e.accepting.RUnlock()
-	if e.stopping.Load() {
-		return Answer{}, problem.New(problem.Unavailable, "The server is stopping.")
+// AcceptStore stores what is accepted.
+type AcceptStore interface {
+	// Accept commits a batch, together with whatever else waits to be written.
+	// When the idempotency key is taken already, nothing is stored and the
+	// stored answer comes back, or problem.IdempotencyMismatch.
+	Accept(ctx context.Context, b Batch) (stored *Answer, err error)
+}
+
+// acceptor stores what is asked for, and hands it on at once as far as there is
+// room.
+type acceptor struct {
+	*env
+	store    AcceptStore
+	planner  *planner
+	urgents  *Budget
+	backlog  *backlog
+	pause    *pauseSwitch
+	dispatch *dispatcher
+	intake   *intake
+	hints    *hints
+	lease    time.Duration
+	sends    bool // this node sends what it accepts
+
+	underWay sync.RWMutex // held, shared, by every accept
+}
+
+// accept is Engine.Accept.
+func (a *acceptor) accept(ctx context.Context, s Submission) (Answer, error) {
+	a.underWay.RLock()
+	defer a.underWay.RUnlock()
+	if a.stopped.Load() {
+		return Answer{}, errStopping()
 	}
-	now := e.o.Now()
+	now := a.now()
 	plans := make([]plan, len(s.Requests))
 	receipts := make([]Receipt, len(s.Requests))
 	rows, refused := 0, 0
@@ -44,10 +65,10 @@ func (e *Engine) Accept(ctx context.Context, s Submission) (Answer, error) {
 		if s.Refused != nil && s.Refused[i] != nil {
 			err = s.Refused[i]
 		} else {
-			plans[i], err = e.plan(ctx, s.Tenant, &s.Requests[i], e.o.IDs.Next(), now)
+			plans[i], err = a.planner.plan(ctx, s.Tenant, &s.Requests[i], a.ids.Next(), now)
 		}
 		if err == nil && s.Requests[i].Urgent {
-			err = e.takeUrgent(s.Tenant, now)
+			err = a.takeUrgent(s.Tenant, now)
 		}
 		if err != nil {
 			if problem.CodeOf(err) == problem.Internal {
@@ -63,7 +84,7 @@ func (e *Engine) Accept(ctx context.Context, s Submission) (Answer, error) {
 	if s.Refused == nil && len(s.Requests) == 1 && refused == 1 {
 		return Answer{}, receipts[0].Err
 	}
-	if int(e.backlog.Load())+rows > e.o.MaxBacklog {
+	if rows > a.backlog.room() {
 		return Answer{}, &problem.Error{Code: problem.Unavailable, RetryAfter: 10 * time.Second,
 			Detail: "Too many deliveries wait already; try again later."}
 	}
@@ -75,15 +96,15 @@ func (e *Engine) Accept(ctx context.Context, s Submission) (Answer, error) {
 	if refused == len(s.Requests) {
 		return answer, nil // nothing to store, so nothing to keep the key for either
 	}
-	return e.commit(ctx, s, plans, answer, now)
+	return a.commit(ctx, s, plans, answer, now)
 }
 
 // commit stores the plans and hands their deliveries to the dispatcher, born
 // leased, as far as its lanes have room.
-func (e *Engine) commit(ctx context.Context, s Submission, plans []plan, answer Answer, now time.Time) (Answer, error) {
+func (a *acceptor) commit(ctx context.Context, s Submission, plans []plan, answer Answer, now time.Time) (Answer, error) {
 	b := Batch{Tenant: s.Tenant, Idempotency: s.Idempotency, Answer: answer, ExpiresAt: now.Add(idempotencyAge)}
-	claim := int64(e.o.IDs.Next())
-	lease := now.Add(e.o.Lease)
+	claim := int64(a.ids.Next())
+	lease := now.Add(a.lease)
 	promised := [LanesCount]int{}
 	rows := 0
 	for i := range plans {
@@ -92,7 +113,7 @@ func (e *Engine) commit(ctx context.Context, s Submission, plans []plan, answer 
 			continue
 		}
 		n := len(p.accepted.Rows)
-		if n > 0 && e.sends() && !e.Sending().On() && !p.accepted.SendAt.After(now) && e.dispatch.promise(p.lane, n) {
+		if n > 0 && a.sends && !a.pause.current().On() && !p.accepted.SendAt.After(now) && a.dispatch.promise(p.lane, n) {
 			promised[p.lane] += n
 			for k := range p.accepted.Rows {
 				r := &p.accepted.Rows[k]
@@ -103,10 +124,10 @@ func (e *Engine) commit(ctx context.Context, s Submission, plans []plan, answer 
 		b.Accepted = append(b.Accepted, p.accepted)
 	}
 	failpoint.Hit("accept.begin")
-	stored, err := e.o.Store.Accept(ctx, b)
+	stored, err := a.store.Accept(ctx, b)
 	if err != nil || stored != nil {
 		for l, n := range promised {
-			e.dispatch.unpromise(Lane(l), n)
+			a.dispatch.unpromise(Lane(l), n)
 		}
 		if err != nil {
 			return Answer{}, err
@@ -114,182 +135,49 @@ func (e *Engine) commit(ctx context.Context, s Submission, plans []plan, answer 
 		return *stored, nil
 	}
 	failpoint.Hit("accept.committed")
-	e.backlog.Add(int64(rows))
+	a.backlog.add(rows)
 	for i := range plans {
-		e.launch(&plans[i], lease)
+		a.launch(&plans[i], lease)
 	}
 	failpoint.Hit("accept.queued")
 	return answer, nil
 }
 
 // launch queues what was born leased; the rest is found by the claim.
-func (e *Engine) launch(p *plan, lease time.Time) {
+func (a *acceptor) launch(p *plan, lease time.Time) {
 	rows := p.accepted.Rows
 	if len(rows) == 0 {
 		return
 	}
 	if rows[0].State != Sending {
-		if e.wakeAt(rows[0].DueAt) {
-			e.o.Store.Hint(Hint{Kind: HintDue}) // another node may have room
-		}
+		a.hints.pendingDue(rows[0].DueAt)
 		return
 	}
-	items := make([]*item, len(rows))
+	items := make([]*inflight, len(rows))
 	for i := range rows {
-		items[i] = newItem(rows[i], p.accepted.AtMostOnce, p.choices[i].now, lease)
+		items[i] = newInflight(rows[i], p.accepted.AtMostOnce, p.choices[i].target, lease)
 		items[i].payload = p.payloads[rows[i].Channel]
 	}
-	e.enqueue(p.lane, items)
+	a.intake.enqueue(p.lane, items)
 }
 
-// enqueue hands leased items to the dispatcher; their room was promised.
-func (e *Engine) enqueue(l Lane, items []*item) {
-	keys := make([]flowKey, len(items))
-	e.finishes.Add(len(items))
-	e.hand.Lock()
-	for i, it := range items {
-		e.inHand[it] = struct{}{}
-		keys[i] = keyOf(it)
+// takeUrgent spends one of the urgent notifications that a tenant may send: a lane
+// that everybody uses for everything is no faster than the others. Two seconds'
+// worth may be sent at once.
+func (a *acceptor) takeUrgent(tenant ids.ID, now time.Time) error {
+	if a.urgents.Take(tenant, now).OK {
+		return nil
 	}
-	e.hand.Unlock()
-	for _, it := range e.dispatch.push(l, items, keys) {
-		e.crowdedOut(it)
-	}
+	return &problem.Error{Code: problem.Throttled, RetryAfter: time.Second,
+		Detail: "This tenant sends too many urgent notifications; leave out urgent where it does not matter, or slow down."}
 }
 
-// plan checks a request, finds its targets and prepares its payloads.
-func (e *Engine) plan(ctx context.Context, tenant ids.ID, r *Request, id ids.ID, now time.Time) (plan, error) {
-	if err := r.Check(now); err != nil {
-		return plan{}, err
-	}
-	pic, err := e.directory.of(ctx, tenant)
-	if err != nil {
-		return plan{}, err
-	}
-	if pic.deleting {
-		return plan{}, errDeleting()
-	}
-	p := plan{lane: Regular, receipt: Receipt{Notification: id}}
-	if r.Urgent {
-		p.lane = Urgent
-	}
-	p.accepted = Accepted{ID: id, Tenant: tenant, Lane: p.lane, Type: r.Type, CreatedAt: id.Time(), SendAt: r.SendAt,
-		Sensitive: r.Sensitive, AtMostOnce: r.OnAmbiguous == OnAmbiguousStop}
-	if p.accepted.Body, err = json.Marshal(r); err != nil {
-		return plan{}, fmt.Errorf("encode the content: %w", err)
-	}
-	if r.SendAt.Sub(now) > e.o.MarkerAfter {
-		p.accepted.Scheduled, p.receipt.Scheduled = true, true
-		err := e.prepare(&p, r, channels.Kinds()) // nothing is accepted that cannot be sent later
-		return p, err
-	}
-	if err := e.resolve(ctx, &p, r, pic, now); err != nil {
-		return plan{}, err
-	}
-	err = e.prepare(&p, r, nil)
-	return p, err
+// drain waits for what is under way once the engine is stopped: from then on
+// nothing more is accepted.
+func (a *acceptor) drain() {
+	a.underWay.Lock()
+	a.underWay.Unlock() //nolint:staticcheck,gocritic // empty on purpose: it is a barrier
 }
 
-// resolve finds the targets and makes their rows.
-func (e *Engine) resolve(ctx context.Context, p *plan, r *Request, pic *picture, now time.Time) error {
-	a := &p.accepted
-	res, err := e.o.Store.Resolve(ctx, a.Tenant, r.To, r.wantsSubscribers())
-	if err != nil {
-		return err
-	}
-	f := fanout{req: r, res: res, now: now}
-	if err := f.run(); err != nil {
-		return err
-	}
-	p.choices = f.choices
-	a.Skips, p.receipt.Skips = f.skips, f.skips
-	a.Rows = make([]Row, len(f.choices))
-	p.receipt.Deliveries = make([]DeliveryRef, len(f.choices))
-	start := latest(now, r.SendAt)
-	from := start
-	if a.Scheduled { // a marker that is unfolded late has lost that time
-		from = r.SendAt
-	}
-	for i, c := range f.choices {
-		p.receipt.Deliveries[i] = c.ref
-		row := Row{Tenant: a.Tenant, Notification: a.ID, Target: c.ref.Target, Channel: c.ref.Channel, Lane: a.Lane,
-			State: Pending, UserID: c.userID, Epoch: c.now.Epoch, DueAt: start, Round: 1, UpdatedAt: now,
-			ExpiresAt: from.Add(life(ttlOf(c.ref.Channel, r.TTL, pic.settings)))}
-		if cred := pic.credential(&c.now); cred != nil {
-			row.Credential = cred.ID
-		}
-		a.Rows[i] = row
-	}
-	return nil
-}
-
-// life is the time that a delivery has. "Now or never" (0) still needs a moment
-// to leave; less than a second is told to the provider as 0.
-func life(ttl time.Duration) time.Duration { return max(ttl, time.Second-time.Millisecond) }
-
-// prepare makes the payload of every channel that has a target, and checks the
-// overrides of those that have none, so that a mistake does not wait for a user
-// who has such a device.
-func (e *Engine) prepare(p *plan, r *Request, also []channels.Kind) error {
-	need := map[channels.Kind]bool{}
-	for _, c := range p.choices {
-		need[c.ref.Channel] = true
-	}
-	for k := range r.Overrides {
-		need[k] = true
-	}
-	for _, k := range also {
-		if r.wants(k) {
-			need[k] = true
-		}
-	}
-	p.payloads = make(map[channels.Kind]channels.Payload, len(need))
-	ntf := p.accepted.ID.Format(ids.Notification)
-	var faults problem.Fields
-	for _, k := range channels.Kinds() {
-		if !need[k] || e.o.Channels[k] == nil {
-			continue
-		}
-		payload, err := e.o.Channels[k].Prepare(r.message(ntf, p.accepted.CreatedAt, k))
-		var known *problem.Error
-		switch {
-		case errors.As(err, &known) && len(known.Fields) > 0 && known.Code == problem.Invalid:
-			faults.Merge("", err)
-			continue
-		case err != nil:
-			return err
-		}
-		p.payloads[k] = payload
-	}
-	return faults.Err()
-}
-
-// DryRun shows what Accept would do, and does nothing.
-func (e *Engine) DryRun(ctx context.Context, tenant ids.ID, r Request) (Preview, error) {
-	now := e.o.Now()
-	pic, err := e.directory.of(ctx, tenant)
-	if err != nil {
-		return Preview{}, err
-	}
-	p, err := e.plan(ctx, tenant, &r, e.o.IDs.Next(), now)
-	if err != nil {
-		return Preview{}, err
-	}
-	if p.accepted.Scheduled { // show who it would reach as things are now
-		if err := e.resolve(ctx, &p, &r, pic, now); err != nil {
-			return Preview{}, err
-		}
-	}
-	v := Preview{Deliveries: p.receipt.Deliveries, Skips: p.receipt.Skips}
-	reached := map[channels.Kind]ids.ID{}
-	for _, d := range v.Deliveries {
-		reached[d.Channel] = cmp.Or(reached[d.Channel], d.Target)
-	}
-	for _, k := range channels.Kinds() {
-		if target, payload := reached[k], p.payloads[k]; target != 0 && payload != nil {
-			v.Payloads = append(v.Payloads, PayloadPreview{Channel: k, Size: payload.Size(),
-				Payload: payload.Preview(ids.FormatDelivery(p.accepted.ID, target))})
-		}
-	}
-	return v, nil
-}
+// errStopping refuses what comes while the engine stops.
+func errStopping() error { return problem.New(problem.Unavailable, "The server is stopping.") }

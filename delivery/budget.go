@@ -33,6 +33,13 @@ const (
 	RequestBudget BudgetKind = 2 // requests of a tenant
 )
 
+// Use is how much is used of a budget.
+type Use struct {
+	Kind      BudgetKind
+	Subject   ids.ID
+	PerSecond float64
+}
+
 // bucket is the budget of a subject on this node.
 type bucket struct {
 	tokens    *rate.Limiter
@@ -129,8 +136,8 @@ func allowance(limit, others float64, nodes int) float64 {
 	return max(limit-others, limit/float64(nodes))
 }
 
-// uses tells what is used on this node, where that matters to the others.
-func (b *Budget) uses(now time.Time) []Use {
+// pending lists what is used on this node, where that matters to the others.
+func (b *Budget) pending(now time.Time) []Use {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var list []Use
@@ -152,8 +159,8 @@ func (x *bucket) measure(now time.Time) {
 	x.used, x.since = 0, now
 }
 
-// share takes up what is used on the other nodes.
-func (b *Budget) share(nodes int, uses []Use, now time.Time) {
+// merge takes up what is used on the other nodes.
+func (b *Budget) merge(nodes int, uses []Use, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.nodes, b.others = max(nodes, 1), map[ids.ID]float64{}

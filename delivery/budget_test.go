@@ -62,14 +62,14 @@ func TestOnlyWhatMattersIsShared(t *testing.T) {
 	t.Parallel()
 	b := NewBudget(UrgentBudget, 100, 200)
 	require.Equal(t, 200, spend(b, 1, at))
-	require.Empty(t, b.uses(in(time.Second)), "there is nobody to tell")
-	b.share(2, nil, in(time.Second))
-	require.Equal(t, []Use{{UrgentBudget, 1, 200}}, b.uses(in(time.Second)))
-	require.Equal(t, []Use{{UrgentBudget, 1, 200}}, b.uses(in(time.Second+time.Second/2)), "as long as it is not measured again")
+	require.Empty(t, b.pending(in(time.Second)), "there is nobody to tell")
+	b.merge(2, nil, in(time.Second))
+	require.Equal(t, []Use{{UrgentBudget, 1, 200}}, b.pending(in(time.Second)))
+	require.Equal(t, []Use{{UrgentBudget, 1, 200}}, b.pending(in(time.Second+time.Second/2)), "as long as it is not measured again")
 	for range 5 {
 		require.True(t, b.Take(2, in(time.Second)).OK)
 	}
-	uses := b.uses(in(2 * time.Second))
+	uses := b.pending(in(2 * time.Second))
 	require.Len(t, uses, 1, "5 a second are a tenth of the even share")
 	require.InDelta(t, 160, uses[0].PerSecond, 1e-9, "a burst is not forgotten at once")
 }
@@ -78,13 +78,13 @@ func TestABudgetIsWhatTheOthersLeave(t *testing.T) {
 	t.Parallel()
 	b := NewBudget(UrgentBudget, 100, 200)
 	require.Equal(t, 200, spend(b, 1, at))
-	b.share(3, []Use{{UrgentBudget, 1, 40}, {RequestBudget, 1, 50}, {UrgentBudget, 2, 1000}, {RequestBudget, 3, 1000}}, at)
+	b.merge(3, []Use{{UrgentBudget, 1, 40}, {RequestBudget, 1, 50}, {UrgentBudget, 2, 1000}, {RequestBudget, 3, 1000}}, at)
 	require.Equal(t, 60, spend(b, 1, in(time.Second)))
 	require.Equal(t, 67, spend(b, 2, at), "nor are more at once than two seconds' worth of a third")
 	require.Equal(t, 200, spend(b, 3, at), "that was of another budget")
-	b.share(3, nil, in(time.Second))
+	b.merge(3, nil, in(time.Second))
 	require.Equal(t, 100, spend(b, 1, in(2*time.Second)), "the others have stopped")
-	b.share(0, nil, in(2*time.Second))
+	b.merge(0, nil, in(2*time.Second))
 	require.Equal(t, 100, spend(b, 1, in(3*time.Second)))
 }
 
@@ -95,7 +95,7 @@ func together(nodes, seconds int, wants func(second, node int) int) (total int) 
 	list := make([]*Budget, nodes)
 	for i := range list {
 		list[i] = NewBudget(UrgentBudget, 100, 200)
-		list[i].share(nodes, nil, at)
+		list[i].merge(nodes, nil, at)
 	}
 	for s := range seconds {
 		const steps = 10
@@ -112,7 +112,7 @@ func together(nodes, seconds int, wants func(second, node int) int) (total int) 
 		now := in(time.Duration(s+1) * time.Second)
 		uses := make([][]Use, nodes)
 		for i, b := range list {
-			uses[i] = b.uses(now)
+			uses[i] = b.pending(now)
 		}
 		for i, b := range list {
 			var others []Use
@@ -121,7 +121,7 @@ func together(nodes, seconds int, wants func(second, node int) int) (total int) 
 					others = append(others, uses[j]...)
 				}
 			}
-			b.share(nodes, others, now)
+			b.merge(nodes, others, now)
 		}
 	}
 	return total

@@ -13,20 +13,9 @@ const throttleFloor = 10 * time.Second
 // throttled spends no attempt, so without a wait it would never end.
 const throttleLeast = time.Second
 
-// Health is how much a verdict of a credential may be trusted.
-type Health struct {
-	// Proven: this version has had a success.
-	Proven bool
-	// BreakerOpen: so many targets were called gone lately that the credential
-	// itself is in doubt.
-	BreakerOpen bool
-	// Stale: the credential has a newer version than the one that was used.
-	Stale bool
-}
-
 // Next decides what an attempt means. It is pure: same arguments, same answer.
 // jitter is a random number from 0 to 1.
-func Next(d Progress, r channels.Result, p Policy, h Health, now time.Time, jitter float64) Transition {
+func Next(d Progress, r channels.Result, p Policy, a Assessment, now time.Time, jitter float64) Transition {
 	again := Transition{State: Pending, DueAt: now, Spent: d.Spent}
 	if r.Ambiguous && d.AtMostOnce && r.Outcome != channels.Accepted {
 		return Transition{State: Dead, Reason: Ambiguous, Spent: d.Spent + 1}
@@ -61,15 +50,15 @@ func Next(d Progress, r channels.Result, p Policy, h Health, now time.Time, jitt
 		switch {
 		case d.Channel == channels.Webhook:
 			return Transition{State: Dropped, Reason: Gone, Spent: d.Spent + 1, Device: DeviceRetired}
-		case h.Stale:
+		case a.Stale:
 			return again // the version that counts now gives its own verdict
-		case r.Doubtful || !h.Proven || h.BreakerOpen:
+		case r.Doubtful || !a.Proven || a.BreakerOpen:
 			return Transition{State: Held, Reason: InDoubt, Spent: d.Spent + 1, Device: DeviceSuspect, Hold: HoldDoubt}
 		}
 		return Transition{State: Dropped, Reason: Gone, Spent: d.Spent + 1, Device: DeviceRetired}
 
 	case channels.Denied:
-		if h.Stale {
+		if a.Stale {
 			return again
 		}
 		return Transition{State: Held, Reason: CredentialDenied, Spent: d.Spent, Hold: HoldCredential}

@@ -25,7 +25,7 @@ func TestNext(t *testing.T) {
 		push = channels.FCM
 		hook = channels.Webhook
 	)
-	proven := Health{Proven: true}
+	proven := Assessment{Proven: true}
 	zero, second := time.Duration(0), time.Second
 	pending := func(due time.Duration, spent int) Transition {
 		return Transition{State: Pending, DueAt: in(due), Spent: spent}
@@ -38,7 +38,7 @@ func TestNext(t *testing.T) {
 	for name, x := range map[string]struct {
 		d    Progress
 		r    channels.Result
-		h    Health
+		h    Assessment
 		p    Policy
 		j    float64
 		want Transition
@@ -69,7 +69,7 @@ func TestNext(t *testing.T) {
 		"retry, ambiguous":               {r: channels.Result{Outcome: channels.Retry, Ambiguous: true}, want: pending(2*m, 2)},
 		"retry, jitter at its least":     {p: jittered(0.2), j: 0, r: channels.Result{Outcome: channels.Retry}, want: pending(96*second, 2)},
 		"retry, jitter at its most":      {p: jittered(0.2), j: 1, r: channels.Result{Outcome: channels.Retry}, want: pending(144*second, 2)},
-		"retry without health":           {h: Health{BreakerOpen: true, Stale: true}, r: channels.Result{Outcome: channels.Retry}, want: pending(2*m, 2)},
+		"retry without health":           {h: Assessment{BreakerOpen: true, Stale: true}, r: channels.Result{Outcome: channels.Retry}, want: pending(2*m, 2)},
 		"retry of an origin": {r: channels.Result{Outcome: channels.Retry, Scope: channels.ScopeOrigin},
 			want: waiting(pending(2*m, 2), channels.ScopeOrigin, 10*second)},
 		"retry of a credential": {r: channels.Result{Outcome: channels.Retry, Scope: channels.ScopeCredential, NotBefore: in(3 * m)},
@@ -117,16 +117,16 @@ func TestNext(t *testing.T) {
 		// Gone: believed of a credential that has proven itself and is not in doubt.
 		"gone":                    {h: proven, r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Dropped, Reason: Gone, Spent: 2, Device: DeviceRetired}},
 		"gone, unproven":          {r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Held, Reason: InDoubt, Spent: 2, Device: DeviceSuspect, Hold: HoldDoubt}},
-		"gone, breaker open":      {h: Health{Proven: true, BreakerOpen: true}, r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Held, Reason: InDoubt, Spent: 2, Device: DeviceSuspect, Hold: HoldDoubt}},
+		"gone, breaker open":      {h: Assessment{Proven: true, BreakerOpen: true}, r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Held, Reason: InDoubt, Spent: 2, Device: DeviceSuspect, Hold: HoldDoubt}},
 		"gone, doubtful":          {h: proven, r: channels.Result{Outcome: channels.Gone, Doubtful: true}, want: Transition{State: Held, Reason: InDoubt, Spent: 2, Device: DeviceSuspect, Hold: HoldDoubt}},
-		"gone, of an old version": {h: Health{Proven: true, Stale: true}, r: channels.Result{Outcome: channels.Gone}, want: pending(0, 1)},
+		"gone, of an old version": {h: Assessment{Proven: true, Stale: true}, r: channels.Result{Outcome: channels.Gone}, want: pending(0, 1)},
 		"a webhook that is gone":  {d: Progress{Channel: hook}, r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Dropped, Reason: Gone, Spent: 2, Device: DeviceRetired}},
 
 		// Rejected, denied.
 		"rejected":                  {r: channels.Result{Outcome: channels.Rejected}, want: Transition{State: Dead, Reason: Rejected, Spent: 2}},
 		"rejected by a webhook":     {d: Progress{Channel: hook}, r: channels.Result{Outcome: channels.Rejected}, want: Transition{State: Dead, Reason: Rejected, Spent: 2}},
 		"denied":                    {h: proven, r: channels.Result{Outcome: channels.Denied}, want: Transition{State: Held, Reason: CredentialDenied, Spent: 1, Hold: HoldCredential}},
-		"denied, of an old version": {h: Health{Stale: true}, r: channels.Result{Outcome: channels.Denied}, want: pending(0, 1)},
+		"denied, of an old version": {h: Assessment{Stale: true}, r: channels.Result{Outcome: channels.Denied}, want: pending(0, 1)},
 
 		// Interrupted, unknown.
 		"interrupted": {r: channels.Result{Outcome: channels.Interrupted}, want: pending(0, 1)},
@@ -165,7 +165,7 @@ func jittered(share float64) Policy {
 }
 
 // anything draws the arguments of Next.
-func anything(t *rapid.T) (d Progress, r channels.Result, p Policy, h Health, jitter float64) {
+func anything(t *rapid.T) (d Progress, r channels.Result, p Policy, h Assessment, jitter float64) {
 	span := func(name string, most time.Duration) time.Duration {
 		return time.Duration(rapid.Int64Range(0, int64(most)).Draw(t, name))
 	}
@@ -186,7 +186,7 @@ func anything(t *rapid.T) (d Progress, r channels.Result, p Policy, h Health, ji
 	if rapid.Bool().Draw(t, "retry after") {
 		r.NotBefore = at.Add(span("not before", channels.MaxRetryAfter))
 	}
-	h = Health{Proven: rapid.Bool().Draw(t, "proven"), BreakerOpen: rapid.Bool().Draw(t, "open"), Stale: rapid.Bool().Draw(t, "stale")}
+	h = Assessment{Proven: rapid.Bool().Draw(t, "proven"), BreakerOpen: rapid.Bool().Draw(t, "open"), Stale: rapid.Bool().Draw(t, "stale")}
 	return d, r, p, h, rapid.Float64Range(0, 1).Draw(t, "jitter")
 }
 

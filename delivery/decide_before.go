@@ -48,7 +48,7 @@ func unmappable(spent int) Transition {
 
 // obstacle finds what keeps a delivery from being attempted at all, and the hold
 // that it waits for, if it does. ok is false when there is none.
-func obstacle(r *Row, target *TargetNow, tenant *picture, now time.Time) (t Transition, h Hold, ok bool) {
+func obstacle(r *Row, target *TargetNow, tenant *snapshot, now time.Time) (t Transition, h Hold, ok bool) {
 	drop := func(why Reason) (Transition, Hold, bool) {
 		return Transition{State: Dropped, Reason: why, Spent: r.Spent}, Hold{}, true
 	}
@@ -79,7 +79,7 @@ func obstacle(r *Row, target *TargetNow, tenant *picture, now time.Time) (t Tran
 		return hold(h, h.Reason)
 	}
 	if r.Channel == channels.WebPush {
-		if h, ok := tenant.holds[holdKey{scope: HoldCredential, subject: c.ID, qualifier: originOf(target.Target.Address)}]; ok {
+		if h, ok := tenant.holds[holdKey{scope: HoldCredential, subject: c.ID, qualifier: target.origin()}]; ok {
 			return hold(h, h.Reason)
 		}
 	}

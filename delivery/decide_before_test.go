@@ -7,6 +7,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/tenants"
 )
 
 func TestWaitForGate(t *testing.T) {
@@ -48,5 +51,68 @@ func TestExpire(t *testing.T) {
 			want.State = Dead
 		}
 		require.Equal(t, want, expire(k, 3))
+	}
+}
+
+// TestObstacle is what keeps a delivery from being attempted, as one table. The
+// first obstacle counts.
+func TestObstacle(t *testing.T) {
+	t.Parallel()
+	const spent = 3
+	cred := tenants.Credential{ID: 7, App: "a", Channel: channels.FCM, Version: 1}
+	push := tenants.Credential{ID: 8, App: "a", Channel: channels.WebPush, Qualifier: "key", Version: 1}
+	device := TargetNow{Exists: true, UserID: 5, Epoch: 2, Device: devices.Active, App: "a", Channel: channels.FCM}
+	browser := device
+	browser.Channel, browser.VAPIDKey, browser.Target.Address = channels.WebPush, "key", "https://push.example/1"
+	hook := TargetNow{Exists: true, Channel: channels.Webhook}
+	with := func(t TargetNow, change func(*TargetNow)) TargetNow { change(&t); return t }
+	on := func(s HoldScope, subject ids.ID, origin string, why Reason) Hold {
+		return Hold{ID: 1, Scope: s, Subject: subject, Qualifier: origin, Reason: why}
+	}
+	for name, x := range map[string]struct {
+		target   TargetNow
+		holds    []Hold
+		deleting bool
+		reason   Reason // 0: it may be attempted
+		hold     HoldScope
+	}{
+		"none":             {target: device},
+		"none, a browser":  {target: browser},
+		"none, a webhook":  {target: hook},
+		"a suspect":        {target: with(device, func(t *TargetNow) { t.Device = devices.Suspect })},
+		"a tenant's end":   {target: device, deleting: true, reason: Erased},
+		"a webhook's too":  {target: hook, deleting: true, reason: Erased},
+		"not there":        {target: with(device, func(t *TargetNow) { t.Exists = false }), reason: Gone},
+		"no such endpoint": {target: with(hook, func(t *TargetNow) { t.Exists = false }), reason: Gone},
+		"another user's":   {target: with(device, func(t *TargetNow) { t.UserID = 6 }), reason: Rebound},
+		"another's before": {target: with(device, func(t *TargetNow) { t.Epoch = 1 }), reason: Rebound},
+		"retired":          {target: with(device, func(t *TargetNow) { t.Device = devices.Retired }), reason: Gone},
+		"run out":          {target: with(browser, func(t *TargetNow) { t.ExpiresAt = at }), reason: Gone},
+		"not yet run out":  {target: with(browser, func(t *TargetNow) { t.ExpiresAt = in(1) })},
+		"no credential":    {target: with(device, func(t *TargetNow) { t.App = "b" }), reason: CredentialMissing, hold: HoldMissing},
+
+		"paused credential":     {target: device, holds: []Hold{on(HoldCredential, 7, "", CredentialPaused)}, reason: CredentialPaused, hold: HoldCredential},
+		"refused credential":    {target: device, holds: []Hold{on(HoldCredential, 7, "", CredentialDenied)}, reason: CredentialDenied, hold: HoldCredential},
+		"another credential":    {target: device, holds: []Hold{on(HoldCredential, 8, "", CredentialPaused)}},
+		"refused at its origin": {target: browser, holds: []Hold{on(HoldCredential, 8, "https://push.example", CredentialDenied)}, reason: CredentialDenied, hold: HoldCredential},
+		"refused at another":    {target: browser, holds: []Hold{on(HoldCredential, 8, "https://other.example", CredentialDenied)}},
+		"paused endpoint":       {target: hook, holds: []Hold{on(HoldEndpoint, 9, "", EndpointPaused)}, reason: EndpointPaused, hold: HoldEndpoint},
+		"another endpoint":      {target: hook, holds: []Hold{on(HoldEndpoint, 10, "", EndpointPaused)}},
+		"a doubt":               {target: device, holds: []Hold{{ID: 1, Scope: HoldDoubt, Subject: 7, Version: 1, Reason: InDoubt}}},
+	} {
+		r := &Row{Target: 9, Channel: x.target.Channel, UserID: 5, Epoch: 2, Spent: spent}
+		s := newSnapshot(tenants.Tenant{}, []tenants.Credential{cred, push}, x.holds, at)
+		s.deleting = x.deleting
+		got, hold, ok := obstacle(r, &x.target, s, at)
+		require.Equal(t, x.reason != NoReason, ok, name)
+		want := Transition{State: Dropped, Reason: x.reason, Spent: spent, Hold: x.hold}
+		switch {
+		case !ok:
+			want.State, want.Spent = 0, 0
+		case x.hold != 0:
+			want.State = Held
+		}
+		require.Equal(t, want, got, name)
+		require.Equal(t, x.hold, hold.Scope, name)
 	}
 }

@@ -4,9 +4,9 @@ package delivery
 // crashes, this often.
 const maxTakeovers = 5
 
-// atClaim decides about a claimed row that needs no attempt any more. ok is false
+// endsAtClaim decides about a claimed row that needs no attempt any more. ok is false
 // when it may be sent.
-func atClaim(c *Claimed, d Progress) (t Transition, ok bool) {
+func endsAtClaim(c *Claimed, d Progress) (t Transition, ok bool) {
 	switch {
 	case c.Canceled:
 		return cancel(d.Spent), true

@@ -32,11 +32,11 @@ func TestAtClaim(t *testing.T) {
 	for was, over := range map[State]bool{Pending: false, Held: false, Sending: true} {
 		c := &Claimed{Was: was, Canceled: true}
 		c.Takeovers = maxTakeovers
-		got, ok := atClaim(c, d)
+		got, ok := endsAtClaim(c, d)
 		require.True(t, ok)
 		require.Equal(t, Transition{State: Dropped, Reason: Canceled, Spent: 2}, got)
 		c.Canceled = false
-		got, ok = atClaim(c, d)
+		got, ok = endsAtClaim(c, d)
 		require.Equal(t, over, ok, "only what was in a node's hands is taken over")
 		require.Equal(t, over, got == Transition{State: Dead, Reason: Crashed, Spent: 2})
 	}

@@ -12,7 +12,8 @@ import (
 // Cancellation ends what a notification that is canceled has pending or held.
 func Cancellation() Transition { return cancel(0) }
 
-// EraseDelivery ends an unfinished delivery of a user who is erased.
+// EraseDelivery ends an unfinished delivery, or a dead letter, of a user who is
+// erased.
 func EraseDelivery() Transition { return Transition{State: Dropped, Reason: Erased} }
 
 // Revival begins a new round of a dead letter that is replayed: nothing of it is

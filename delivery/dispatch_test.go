@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -18,9 +17,9 @@ import (
 type desk struct {
 	*dispatcher
 	mu    sync.Mutex
-	began []*item               // in order
+	began []*inflight           // in order
 	busy  [LanesCount]int       // requests under way
-	end   [LanesCount]chan bool // ends one of the lane: calm or not
+	end   [LanesCount]chan bool // ends one of the lane: well or not
 }
 
 // atDesk runs a test in a bubble, where waiting is exact.
@@ -41,7 +40,7 @@ func atDesk(t *testing.T, workers, capacity int, test func(*testing.T, *desk)) {
 	})
 }
 
-func (k *desk) request(it *item) mood {
+func (k *desk) request(it *inflight) feedback {
 	k.mu.Lock()
 	k.began = append(k.began, it)
 	k.busy[it.Lane]++
@@ -51,9 +50,9 @@ func (k *desk) request(it *item) mood {
 	k.busy[it.Lane]--
 	k.mu.Unlock()
 	if well {
-		return calm
+		return feedbackOK
 	}
-	return upset
+	return feedbackCongested
 }
 
 // queue adds n items of a flow to a lane, and lets begin what may.
@@ -73,10 +72,10 @@ func (k *desk) ends(l Lane, n int, well bool) {
 }
 
 // push returns what the dispatcher does not take.
-func push(d *dispatcher, l Lane, flow ids.ID, kind channels.Kind, n int) []*item {
-	items, keys := make([]*item, n), make([]flowKey, n)
+func push(d *dispatcher, l Lane, flow ids.ID, kind channels.Kind, n int) []*inflight {
+	items, keys := make([]*inflight, n), make([]flowKey, n)
 	for i := range items {
-		items[i] = newItem(Row{Channel: kind, Lane: l, Credential: flow, Target: ids.ID(i + 1)}, false, TargetNow{}, at)
+		items[i] = newInflight(Row{Channel: kind, Lane: l, Credential: flow, Target: ids.ID(i + 1)}, false, TargetNow{}, at)
 		keys[i] = flowKey{id: flow}
 	}
 	if !d.promise(l, n) {
@@ -206,7 +205,7 @@ func TestCloseHandsOverWhatWaits(t *testing.T) {
 			t.Fatal("two are still being sent")
 		default:
 		}
-		late := []*item{k.began[0]}
+		late := []*inflight{k.began[0]}
 		require.Equal(t, late, k.push(Regular, late, []flowKey{{id: 1}}), "what was promised before comes back")
 		require.False(t, k.promise(Regular, 1))
 		require.Zero(t, k.room(Regular))
@@ -218,7 +217,7 @@ func TestCloseHandsOverWhatWaits(t *testing.T) {
 }
 
 // TestWorkersAreMadeOnDemand: no more than there is work for, and those there
-// are get the next item.
+// are get the next delivery.
 func TestWorkersAreMadeOnDemand(t *testing.T) {
 	t.Parallel()
 	atDesk(t, 64, 1000, func(t *testing.T, k *desk) {
@@ -243,11 +242,11 @@ func TestASlowFlowDoesNotFillALane(t *testing.T) {
 	atDesk(t, 1000, 1000, func(t *testing.T, k *desk) {
 		const regular = endpointLimit - endpointLimit/urgentShare
 		k.queue(Regular, 1, channels.Webhook, 400)
-		require.Empty(t, k.look(), "the lane is not half full")
+		require.Empty(t, k.trim(), "the lane is not half full")
 		require.Equal(t, 1000-(400-regular), k.room(Regular))
 		k.queue(Regular, 2, channels.Webhook, 300)
 		k.queue(Regular, 3, channels.Webhook, 20)
-		left := k.look()
+		left := k.trim()
 		held := map[ids.ID]int{}
 		for _, it := range left {
 			held[it.Credential]++
@@ -269,19 +268,19 @@ func TestAFlowThatRecoversIsForgotten(t *testing.T) {
 	atDesk(t, 100, 100, func(t *testing.T, k *desk) {
 		k.queue(Regular, 1, channels.Webhook, 8)
 		k.ends(Regular, 8, false)
-		require.Equal(t, 1, k.flows[flowKey{id: 1}].max)
+		require.Equal(t, 1, k.dispatcher.queue.flows[flowKey{id: 1}].max)
 		for _, want := range []int{2, 4, 8} {
-			require.Empty(t, k.look())
-			require.Equal(t, want, k.flows[flowKey{id: 1}].max)
+			require.Empty(t, k.trim())
+			require.Equal(t, want, k.dispatcher.queue.flows[flowKey{id: 1}].max)
 		}
-		k.look()
-		require.Empty(t, k.flows)
+		k.trim()
+		require.Empty(t, k.dispatcher.queue.flows)
 	})
 }
 
-// TestEveryItemIsSentOnce: many who push at once, and every limit holds at any
+// TestEveryDeliveryIsSentOnce: many who push at once, and every limit holds at any
 // moment.
-func TestEveryItemIsSentOnce(t *testing.T) {
+func TestEveryDeliveryIsSentOnce(t *testing.T) {
 	t.Parallel()
 	const pushers, each, workers = 8, 300, 32
 	var (
@@ -291,10 +290,10 @@ func TestEveryItemIsSentOnce(t *testing.T) {
 		n        sync.WaitGroup
 	)
 	n.Add(pushers * each)
-	d := newDispatcher(workers, pushers*each, func(it *item) mood {
+	d := newDispatcher(workers, pushers*each, func(it *inflight) feedback {
 		defer n.Done()
 		if _, twice := sent.LoadOrStore(it, true); twice {
-			t.Error("an item was sent twice")
+			t.Error("a delivery was sent twice")
 		}
 		if c := all.Add(1); c > workers {
 			t.Errorf("%d requests at once", c)
@@ -305,7 +304,7 @@ func TestEveryItemIsSentOnce(t *testing.T) {
 		runtime.Gosched()
 		inFlight[it.Credential].Add(-1)
 		all.Add(-1)
-		return calm
+		return feedbackOK
 	})
 	var pushing sync.WaitGroup
 	for p := range pushers {
@@ -316,7 +315,7 @@ func TestEveryItemIsSentOnce(t *testing.T) {
 			}
 			for i := range each {
 				if push(d, Lane(i%LanesCount), ids.ID(p%4), kind, 1) != nil {
-					t.Error("an item was not taken")
+					t.Error("a delivery was not taken")
 				}
 			}
 		})
@@ -325,25 +324,5 @@ func TestEveryItemIsSentOnce(t *testing.T) {
 	n.Wait()
 	require.Empty(t, d.close())
 	d.wait()
-	require.Empty(t, d.flows, "flows with nothing to do are forgotten")
-}
-
-func TestKeysOfFlows(t *testing.T) {
-	t.Parallel()
-	for name, x := range map[string]struct {
-		row  Row
-		addr string
-		want flowKey
-	}{
-		"webhook": {Row{Channel: channels.Webhook, Target: 5, Credential: 9}, "https://e.example/x", flowKey{id: 5}},
-		"fcm":     {Row{Channel: channels.FCM, Target: 5, Credential: 9}, "token", flowKey{id: 9}},
-		"push":    {Row{Channel: channels.WebPush, Target: 5, Credential: 9}, "https://p.example/x/y", flowKey{id: 9, origin: "https://p.example"}},
-	} {
-		it := newItem(x.row, false, TargetNow{Target: channels.Target{Address: x.addr}}, at)
-		require.Equal(t, x.want, keyOf(it), name)
-	}
-	require.Equal(t, "https://p.example:8443", originOf("https://p.example:8443"))
-	require.Empty(t, originOf("token"))
-	it := newItem(Row{}, false, TargetNow{}, at.Add(time.Minute))
-	require.Equal(t, time.Minute, it.leaseLeft(at))
+	require.Empty(t, d.queue.flows, "flows with nothing to do are forgotten")
 }

@@ -61,26 +61,28 @@ type ErasureStore interface {
 	DeleteTenantStep(ctx context.Context, j jobs.Job) (jobs.Progress, error)
 }
 
-// EraseUser erases a user of a tenant. When it returns, nothing more is sent to
-// the user but what is on the wire already; the rest is removed in the
-// background, and the receipt tells when that is done. It may be repeated.
-func (e *Engine) EraseUser(ctx context.Context, tenant ids.ID, user, actor string) (Erasure, error) {
+// eraser erases users.
+type eraser struct {
+	store    ErasureStore
+	inflight *inflightSet
+	payloads *payloads
+	targets  *targets
+	hints    *hints
+}
+
+func (x *eraser) erase(ctx context.Context, tenant ids.ID, user, actor string) (Erasure, error) {
 	if err := text.CheckUser(user); err != nil {
 		return Erasure{}, problem.AtField("user", "%s", err)
 	}
-	receipt, id, err := e.o.Store.EraseUser(ctx, tenant, user, actor)
+	receipt, id, err := x.store.EraseUser(ctx, tenant, user, actor)
 	if err != nil {
 		return Erasure{}, err
 	}
-	e.hand.Lock()
-	for it := range e.inHand {
-		if id != 0 && it.Tenant == tenant && it.UserID == id {
-			it.lost.Store(true) // its row has been dropped; what is not yet is found by the next claim
-		}
+	if id != 0 {
+		x.inflight.loseUser(tenant, id) // its rows have been dropped; what is not yet is found by the next claim
 	}
-	e.hand.Unlock()
-	e.contents.clear()
-	e.endpoints.clear()
-	e.changed(tenant)
+	x.payloads.clear()
+	x.targets.clear()
+	x.hints.tenantChanged(tenant)
 	return receipt, nil
 }

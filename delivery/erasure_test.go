@@ -10,29 +10,10 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
-	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/tenants"
-	"github.com/carillonhq/carillon/webhooks"
 )
-
-// handClock is a clock that a test moves.
-type handClock struct{ ms atomic.Int64 }
-
-func newHandClock() *handClock {
-	c := &handClock{}
-	c.ms.Store(time.Now().UnixMilli())
-	return c
-}
-
-func (c *handClock) now() time.Time          { return time.UnixMilli(c.ms.Load()) }
-func (c *handClock) advance(d time.Duration) { c.ms.Add(d.Milliseconds()) }
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	require.Eventually(t, ok, 20*time.Second, 2*time.Millisecond, what)
-}
 
 // TestAnErasureStopsWhatIsInHand: what is on the wire ends without a trace, and
 // what waits behind it is not sent.
@@ -122,26 +103,4 @@ func TestNothingOfADeletedTenantIsSent(t *testing.T) {
 	d := k.device("alice", "token", channels.FCM, nil)
 	r := k.post(toUser("alice"))
 	k.until(r.Notification, d.ID, "to be sent", func(v delivery.View) bool { return v.State == delivery.Sent })
-}
-
-// TestUpkeepComesRound: secrets and devices whose time is over go without anybody
-// asking.
-func TestUpkeepComesRound(t *testing.T) {
-	t.Parallel()
-	clock := newHandClock()
-	k := newKitAt(t, clock.now, func(o *delivery.Options) { o.UpkeepEvery, o.StaleAfter = 5*time.Millisecond, 60*24*time.Hour })
-	key := make([]byte, 32)
-	e := k.endpoint(func(e *webhooks.Endpoint) {
-		e.Secrets = []webhooks.Secret{{Key: key}, {Key: key, ExpiresAt: clock.now().Add(time.Hour)}}
-	})
-	d := k.device("alice", "token", channels.FCM, nil)
-	clock.advance(61 * 24 * time.Hour)
-	eventually(t, "the secret is removed", func() bool {
-		got, err := k.store.Endpoint(k.ctx, k.tenant, e.ID)
-		return err == nil && len(got.Secrets) == 1
-	})
-	eventually(t, "the device is retired", func() bool {
-		got, err := k.store.Device(k.ctx, k.tenant, d.ID)
-		return err == nil && got.Status == devices.Retired && got.Reason == "stale"
-	})
 }

@@ -6,17 +6,17 @@ import "github.com/carillonhq/carillon/ids"
 
 // BreakerOpen tells whether this node believes no "gone" of a credential version.
 func (e *Engine) BreakerOpen(credential ids.ID, version int) bool {
-	e.health.mu.Lock()
-	defer e.health.mu.Unlock()
-	v := e.health.versions[versionKey{credential, version}]
+	e.breakers.mu.Lock()
+	defer e.breakers.mu.Unlock()
+	v := e.breakers.versions[versionKey{credential, version}]
 	return v != nil && v.open
 }
 
 // UrgentLimit is how many urgent notifications this node allows a tenant in a
 // second, on average.
 func (e *Engine) UrgentLimit(tenant ids.ID) float64 {
-	e.urgents.mu.Lock()
-	defer e.urgents.mu.Unlock()
-	limit, _ := e.urgents.allowed(tenant)
+	e.acceptor.urgents.mu.Lock()
+	defer e.acceptor.urgents.mu.Unlock()
+	limit, _ := e.acceptor.urgents.allowed(tenant)
 	return float64(limit)
 }

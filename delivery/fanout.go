@@ -8,13 +8,29 @@ import (
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/webhooks"
 )
+
+// Resolution is what the names in a request stand for.
+type Resolution struct {
+	Users   map[string]ids.ID // those that exist
+	Devices []devices.Device  // of the users, and the named ones
+	// Endpoints are the named ones, those bound to the users, and with
+	// subscribers all unbound ones. Their secrets are left out.
+	Endpoints []BoundEndpoint
+}
+
+// BoundEndpoint is an endpoint with the internal id of its user.
+type BoundEndpoint struct {
+	webhooks.Endpoint
+	UserID ids.ID // 0: unbound
+}
 
 // choice is a target that a notification goes to.
 type choice struct {
 	ref    DeliveryRef
 	userID ids.ID
-	now    TargetNow
+	target TargetNow
 }
 
 // fanout turns what a request names into targets and skips. It reads nothing
@@ -223,7 +239,7 @@ func (f *fanout) addDevice(d *devices.Device) {
 	f.seen[d.ID] = true
 	f.choices = append(f.choices, choice{
 		ref: DeliveryRef{Target: d.ID, Channel: d.Channel, User: d.User}, userID: d.UserID,
-		now: TargetNow{Exists: true, UserID: d.UserID, Epoch: d.Epoch, Device: d.Status, App: d.App, Channel: d.Channel,
+		target: TargetNow{Exists: true, UserID: d.UserID, Epoch: d.Epoch, Device: d.Status, App: d.App, Channel: d.Channel,
 			VAPIDKey: d.VAPIDKey, Target: d.Target, ReadAt: f.now, ExpiresAt: d.ExpiresAt},
 	})
 }
@@ -237,7 +253,7 @@ func (f *fanout) addEndpoint(e *BoundEndpoint) {
 	// endpoint itself.
 	f.choices = append(f.choices, choice{
 		ref: DeliveryRef{Target: e.ID, Channel: channels.Webhook, User: e.User}, userID: e.UserID,
-		now: TargetNow{Exists: true, UserID: e.UserID, Channel: channels.Webhook,
+		target: TargetNow{Exists: true, UserID: e.UserID, Channel: channels.Webhook,
 			Target: channels.Target{Kind: channels.URL, Address: e.URL}},
 	})
 }

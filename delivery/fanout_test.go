@@ -116,9 +116,9 @@ func TestRouting(t *testing.T) {
 			var got []ids.ID
 			for _, c := range f.choices {
 				got = append(got, c.ref.Target)
-				require.True(t, c.now.Exists)
-				require.Equal(t, c.ref.Channel, c.now.Channel)
-				require.Equal(t, c.userID, c.now.UserID)
+				require.True(t, c.target.Exists)
+				require.Equal(t, c.ref.Channel, c.target.Channel)
+				require.Equal(t, c.userID, c.target.UserID)
 			}
 			require.Equal(t, x.want, got)
 			require.Equal(t, x.skips, f.skips)
@@ -141,11 +141,11 @@ func TestWhatADeliveryKnowsOfItsTarget(t *testing.T) {
 	res.Devices[0].VAPIDKey, res.Devices[0].ExpiresAt, res.Devices[0].Epoch = "key", in(time.Hour), 4
 	f := fanout{req: &Request{To: To{Users: []string{"alice"}}}, res: res, now: at}
 	require.NoError(t, f.run())
-	require.Equal(t, choice{ref: DeliveryRef{Target: 11, Channel: channels.FCM, User: "alice"}, userID: 1, now: TargetNow{Exists: true, UserID: 1, Epoch: 4,
+	require.Equal(t, choice{ref: DeliveryRef{Target: 11, Channel: channels.FCM, User: "alice"}, userID: 1, target: TargetNow{Exists: true, UserID: 1, Epoch: 4,
 		Device: devices.Active, App: "default", Channel: channels.FCM, VAPIDKey: "key", Target: res.Devices[0].Target, ReadAt: at, ExpiresAt: in(time.Hour)}}, f.choices[0])
 	hook := f.choices[3]
 	require.Equal(t, DeliveryRef{Target: 101, Channel: channels.Webhook, User: "alice"}, hook.ref)
-	require.Zero(t, hook.now.ReadAt, "its secrets are still to be read")
+	require.Zero(t, hook.target.ReadAt, "its secrets are still to be read")
 }
 
 func TestLimitsOfOneNotification(t *testing.T) {

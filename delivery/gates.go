@@ -1,8 +1,6 @@
 package delivery
 
 import (
-	"encoding/binary"
-	"encoding/hex"
 	"sync"
 	"time"
 
@@ -11,9 +9,30 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
+const (
+	maxGate = 5 * time.Minute
+	// gateSoon is how long after opening a refusal still counts as the same
+	// trouble: who is refused later has been served in between.
+	gateSoon = 5 * time.Second
+	// longGate: the other nodes hear at once of a gate that is closed for longer.
+	longGate = 2 * time.Second
+	// gateMoves by less, and it is not sent to them again.
+	gateMoves = 500 * time.Millisecond
+)
+
+// SharedGate stops all nodes in a scope.
+type SharedGate struct {
+	Subject ids.ID // a credential or an endpoint
+	Origin  string // of a push service; "": all of the credential
+	Until   time.Time
+	Wait    time.Duration // how long it was closed for
+}
+
+func (s *SharedGate) key() flowKey { return flowKey{id: s.Subject, origin: s.Origin} }
+
 // gates stop everything in a scope for a while, after its provider said "too
 // fast" or could not be reached. They live in memory: a node that is alone and
-// starts finds out by one request, others are told (see shared.go).
+// starts finds out by one request, others learn of them (see peers.go).
 type gates struct {
 	mu     sync.Mutex
 	closed map[flowKey]gate
@@ -23,42 +42,54 @@ type gates struct {
 // opened, without a success in between, stays closed for twice as long, up to
 // maxGate: what it stops should not be claimed and put back again and again.
 type gate struct {
-	until time.Time
-	wait  time.Duration
-	wide  bool      // for all nodes
-	told  time.Time // until when it is closed as the other nodes know it
+	until  time.Time
+	wait   time.Duration
+	shared bool      // it is for all nodes
+	sent   time.Time // until when it is closed as the other nodes know it
 }
 
-const (
-	maxGate = 5 * time.Minute
-	// gateSoon is how long after opening a refusal still counts as the same
-	// trouble: who is refused later has been served in between.
-	gateSoon = 5 * time.Second
-)
-
 // gateOf names the gate of a scope. An endpoint has one gate, whatever the scope.
-func gateOf(s channels.Scope, it *item, credential ids.ID) flowKey {
+func gateOf(s channels.Scope, it *inflight, credential ids.ID) flowKey {
 	switch {
 	case it.Channel == channels.Webhook:
 		return flowKey{id: it.Target}
 	case s == channels.ScopeOrigin:
-		return flowKey{id: credential, origin: originOf(it.now.Target.Address)}
+		return flowKey{id: credential, origin: it.target.origin()}
 	case s == channels.ScopeCredential:
 		return flowKey{id: credential}
 	}
 	return flowKey{id: it.Target}
 }
 
-// gatesOf lists the gates that an item has to pass.
-func gatesOf(it *item, cred *tenants.Credential) [3]flowKey {
+// isShared tells whether all nodes obey the gate of a scope, and not this one
+// alone because it is of a single device.
+func isShared(k channels.Kind, s channels.Scope) bool {
+	return k == channels.Webhook || s == channels.ScopeOrigin || s == channels.ScopeCredential
+}
+
+// gatesOf lists the gates that a delivery has to pass.
+func gatesOf(it *inflight, cred *tenants.Credential) [3]flowKey {
 	k := [3]flowKey{{id: it.Target}}
 	if cred != nil {
 		k[1] = flowKey{id: cred.ID}
 		if it.Channel == channels.WebPush {
-			k[2] = flowKey{id: cred.ID, origin: originOf(it.now.Target.Address)}
+			k[2] = flowKey{id: cred.ID, origin: it.target.origin()}
 		}
 	}
 	return k
+}
+
+// until is when the last of the gates opens; zero: all are open.
+func (g *gates) until(keys [3]flowKey, now time.Time) time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var last time.Time
+	for _, k := range keys {
+		if at := g.closed[k].until; k.id != 0 && at.After(now) {
+			last = latest(last, at)
+		}
+	}
+	return last
 }
 
 func (g *gates) close(k flowKey, until, now time.Time) {
@@ -82,9 +113,20 @@ func (g *gates) close(k flowKey, until, now time.Time) {
 	g.closed[k] = gate{until: now.Add(wait), wait: wait}
 }
 
-// calm notes a success: trouble that comes after it is new, and not the old one
-// that a gate should wait for longer and longer. A gate that is closed stays so.
-func (g *gates) calm(keys [3]flowKey, now time.Time) {
+// markShared makes a gate one that the other nodes hear of, and tells whether that is
+// urgent.
+func (g *gates) markShared(k flowKey, now time.Time) (urgent bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	x := g.closed[k]
+	x.shared = true
+	g.closed[k] = x
+	return x.isPending() && x.until.Sub(now) > longGate
+}
+
+// success notes one: trouble that comes after it is new, and not the old one that
+// a gate should wait for longer and longer. A gate that is closed stays so.
+func (g *gates) success(keys [3]flowKey, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.closed) == 0 {
@@ -103,19 +145,6 @@ func (g *gates) calm(keys [3]flowKey, now time.Time) {
 	}
 }
 
-// until is when the last of the gates opens; zero: all are open.
-func (g *gates) until(keys [3]flowKey, now time.Time) time.Time {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	var last time.Time
-	for _, k := range keys {
-		if at := g.closed[k].until; k.id != 0 && at.After(now) {
-			last = latest(last, at)
-		}
-	}
-	return last
-}
-
 // sweep forgets gates that have stayed open for as long as they were closed.
 func (g *gates) sweep(now time.Time) {
 	g.mu.Lock()
@@ -127,26 +156,46 @@ func (g *gates) sweep(now time.Time) {
 	}
 }
 
-// uuidOf derives a UUID (version 8, RFC 9562) from a delivery, the same on every
-// attempt: APNs takes it as apns-id.
-func uuidOf(notification, target ids.ID) string {
-	var b [16]byte
-	binary.BigEndian.PutUint64(b[:8], uint64(notification))
-	binary.BigEndian.PutUint64(b[8:], uint64(target))
-	// The version takes four bits, which are folded into the top of the first
-	// byte; the variant takes two that no id sets before 2060.
-	b[0] ^= b[6] & 0xf0
-	b[6] = b[6]&0x0f | 0x80
-	b[8] = b[8]&0x3f | 0x80
-	var out [36]byte
-	hex.Encode(out[:8], b[:4])
-	out[8] = '-'
-	hex.Encode(out[9:13], b[4:6])
-	out[13] = '-'
-	hex.Encode(out[14:18], b[6:8])
-	out[18] = '-'
-	hex.Encode(out[19:23], b[8:10])
-	out[23] = '-'
-	hex.Encode(out[24:], b[10:])
-	return string(out[:])
+func (x gate) isPending() bool { return x.shared && x.until.Sub(x.sent) > gateMoves }
+
+// pending lists the gates that the other nodes do not know of.
+func (g *gates) pending(now time.Time) []SharedGate {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var list []SharedGate
+	for k, x := range g.closed {
+		if x.isPending() && x.until.After(now) {
+			list = append(list, SharedGate{Subject: k.id, Origin: k.origin, Until: x.until, Wait: x.wait})
+		}
+	}
+	return list
+}
+
+// markSent notes what the other nodes know now, and tells whether one of the gates
+// is closed for long.
+func (g *gates) markSent(list []SharedGate, now time.Time) (long bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, n := range list {
+		if x, ok := g.closed[n.key()]; ok {
+			x.sent = n.Until
+			g.closed[n.key()] = x
+		}
+		long = long || n.Until.Sub(now) > longGate
+	}
+	return long
+}
+
+// merge closes the gates that other nodes have closed.
+func (g *gates) merge(list []SharedGate, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed == nil {
+		g.closed = map[flowKey]gate{}
+	}
+	for _, n := range list {
+		if n.Until.After(now) && n.Until.After(g.closed[n.key()].until) {
+			g.closed[n.key()] = gate{until: n.Until, wait: n.Wait, shared: true, sent: n.Until}
+		}
+	}
 }

@@ -1,8 +1,6 @@
 package delivery
 
 import (
-	"math/rand/v2"
-	"regexp"
 	"testing"
 	"time"
 
@@ -15,21 +13,21 @@ import (
 
 func TestGatesStopTheirScope(t *testing.T) {
 	t.Parallel()
-	to := func(k channels.Kind, target ids.ID, addr string) *item {
-		return newItem(Row{Channel: k, Target: target}, false, TargetNow{Target: channels.Target{Address: addr}}, at)
+	to := func(k channels.Kind, target ids.ID, addr string) *inflight {
+		return newInflight(Row{Channel: k, Target: target}, false, TargetNow{Target: channels.Target{Address: addr}}, at)
 	}
 	cred, other := &tenants.Credential{ID: 7}, &tenants.Credential{ID: 8}
 	push, sameOrigin, otherOrigin := to(channels.WebPush, 1, "https://a.example/1"), to(channels.WebPush, 2, "https://a.example/2"), to(channels.WebPush, 3, "https://b.example/3")
 	hook := to(channels.Webhook, 4, "https://c.example")
 	for name, x := range map[string]struct {
 		scope channels.Scope
-		by    *item
-		stops map[*item]bool
+		by    *inflight
+		stops map[*inflight]bool
 	}{
-		"target":     {channels.ScopeTarget, push, map[*item]bool{push: true, sameOrigin: false, otherOrigin: false, hook: false}},
-		"origin":     {channels.ScopeOrigin, push, map[*item]bool{push: true, sameOrigin: true, otherOrigin: false, hook: false}},
-		"credential": {channels.ScopeCredential, push, map[*item]bool{push: true, sameOrigin: true, otherOrigin: true, hook: false}},
-		"endpoint":   {channels.ScopeOrigin, hook, map[*item]bool{push: false, hook: true}},
+		"target":     {channels.ScopeTarget, push, map[*inflight]bool{push: true, sameOrigin: false, otherOrigin: false, hook: false}},
+		"origin":     {channels.ScopeOrigin, push, map[*inflight]bool{push: true, sameOrigin: true, otherOrigin: false, hook: false}},
+		"credential": {channels.ScopeCredential, push, map[*inflight]bool{push: true, sameOrigin: true, otherOrigin: true, hook: false}},
+		"endpoint":   {channels.ScopeOrigin, hook, map[*inflight]bool{push: false, hook: true}},
 	} {
 		var g gates
 		require.Zero(t, g.until(gatesOf(push, cred), at))
@@ -77,34 +75,6 @@ func TestAGateThatMustCloseAgainStaysClosedLonger(t *testing.T) {
 	require.Empty(t, g.closed)
 }
 
-func TestUUIDsOfDeliveries(t *testing.T) {
-	t.Parallel()
-	form := regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
-	seen := map[string][2]ids.ID{}
-	r := rand.New(rand.NewPCG(1, 2))
-	note := func(ntf, target ids.ID) {
-		u := uuidOf(ntf, target)
-		require.Regexp(t, form, u)
-		require.Equal(t, u, uuidOf(ntf, target))
-		if other, ok := seen[u]; ok {
-			require.Equal(t, [2]ids.ID{ntf, target}, other, "two deliveries have the same id")
-		}
-		seen[u] = [2]ids.ID{ntf, target}
-	}
-	// Neighbours, as generators make them, and anything of the next years.
-	base := ids.Before(at)
-	for i := range ids.ID(200) {
-		for _, step := range []ids.ID{1, 1 << 12, 1 << 15, 1 << 22} {
-			note(base+i*step, base)
-			note(base, base+i*step)
-		}
-	}
-	span := int64(ids.Before(at.AddDate(7, 0, 0)))
-	for range 100_000 {
-		note(ids.ID(r.Int64N(span)), ids.ID(r.Int64N(span)))
-	}
-}
-
 // TestASuccessEndsTheTrouble: a provider that fails now and then, and takes the
 // rest, is not waited for longer and longer.
 func TestASuccessEndsTheTrouble(t *testing.T) {
@@ -114,11 +84,56 @@ func TestASuccessEndsTheTrouble(t *testing.T) {
 	g.close(keys[0], in(time.Second), at)
 	g.close(keys[0], in(3*time.Second), in(2*time.Second))
 	require.Equal(t, in(4*time.Second), g.until(keys, in(2*time.Second)), "again, and for twice as long")
-	g.calm(keys, in(5*time.Second))
+	g.success(keys, in(5*time.Second))
 	g.close(keys[0], in(7*time.Second), in(6*time.Second))
 	require.Equal(t, in(7*time.Second), g.until(keys, in(6*time.Second)), "as if for the first time")
-	g.calm(keys, in(6500*time.Millisecond))
+	g.success(keys, in(6500*time.Millisecond))
 	require.Equal(t, in(7*time.Second), g.until(keys, in(6500*time.Millisecond)), "what was under way opens no gate")
 	g.close(keys[0], in(9*time.Second), in(8*time.Second))
 	require.Equal(t, in(9*time.Second), g.until(keys, in(8*time.Second)))
+}
+
+func TestOtherNodesAreToldOfAGateOnce(t *testing.T) {
+	t.Parallel()
+	var g gates
+	k := flowKey{id: 1, origin: "https://a.example"}
+	g.close(k, in(time.Minute), at)
+	require.Empty(t, g.pending(at), "a device's own gate")
+	require.True(t, g.markShared(k, at), "it is closed for long")
+	want := []SharedGate{{Subject: 1, Origin: "https://a.example", Until: in(time.Minute), Wait: time.Minute}}
+	require.Equal(t, want, g.pending(at))
+	require.Equal(t, want, g.pending(at), "until they have been told")
+	require.True(t, g.markSent(want, at))
+	require.Empty(t, g.pending(at))
+
+	g.close(k, in(time.Minute+gateMoves), at)
+	require.False(t, g.markShared(k, at))
+	require.Empty(t, g.pending(at), "it hardly moved")
+	g.close(k, in(time.Minute+gateMoves+1), at)
+	require.True(t, g.markShared(k, at))
+	require.Len(t, g.pending(at), 1)
+	require.Empty(t, g.pending(in(time.Hour)), "it is open")
+
+	short := flowKey{id: 2}
+	g.close(short, in(longGate), at)
+	require.False(t, g.markShared(short, at), "it can wait for its turn")
+	require.False(t, g.markSent([]SharedGate{{Subject: 2, Until: in(longGate)}}, at))
+	require.False(t, g.markSent([]SharedGate{{Subject: 3}}, at))
+	require.NotContains(t, g.closed, flowKey{id: 3})
+}
+
+func TestGatesOfOtherNodesStopThisOne(t *testing.T) {
+	t.Parallel()
+	var g gates
+	k := [3]flowKey{{id: 1}}
+	g.merge([]SharedGate{{Subject: 1, Until: in(time.Minute), Wait: 30 * time.Second}, {Subject: 2, Until: at}}, at)
+	require.Equal(t, in(time.Minute), g.until(k, at))
+	require.Len(t, g.closed, 1, "what is open by now is nothing new")
+	require.Empty(t, g.pending(at), "they know")
+	g.merge([]SharedGate{{Subject: 1, Until: in(time.Second), Wait: time.Second}}, at)
+	require.Equal(t, in(time.Minute), g.until(k, at), "the later one counts")
+
+	g.close(k[0], in(61*time.Second), in(61*time.Second-1))
+	require.Equal(t, in(121*time.Second-1), g.until(k, in(61*time.Second-1)), "it is the same trouble, whoever had it first")
+	require.True(t, g.markShared(k[0], in(61*time.Second-1)))
 }

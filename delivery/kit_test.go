@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -313,4 +314,43 @@ func (k *kit) sound() {
 
 func toUser(u ...string) delivery.Request {
 	return delivery.Request{To: delivery.To{Users: u}, Title: "hello"}
+}
+
+// blocked makes sends to an address wait until release is called.
+func blocked(c *fakeChannel, address string, then channels.Result) (release func()) {
+	gate := make(chan struct{})
+	c.answer(func(ctx context.Context, _ channels.Credential, t channels.Target, _ channels.Life) channels.Result {
+		if t.Address != address {
+			return accepted()
+		}
+		select {
+		case <-gate:
+			return then
+		case <-ctx.Done():
+			return channels.FromTransport(ctx, ctx.Err(), true)
+		}
+	})
+	return sync.OnceFunc(func() { close(gate) })
+}
+
+func (k *kit) sends(c *fakeChannel, n int) {
+	k.t.Helper()
+	require.Eventually(k.t, func() bool { return len(c.attempts()) >= n }, 20*time.Second, time.Millisecond)
+}
+
+// handClock is a clock that a test moves.
+type handClock struct{ ms atomic.Int64 }
+
+func newHandClock() *handClock {
+	c := &handClock{}
+	c.ms.Store(time.Now().UnixMilli())
+	return c
+}
+
+func (c *handClock) now() time.Time          { return time.UnixMilli(c.ms.Load()) }
+func (c *handClock) advance(d time.Duration) { c.ms.Add(d.Milliseconds()) }
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	require.Eventually(t, ok, 20*time.Second, 2*time.Millisecond, what)
 }

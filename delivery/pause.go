@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/carillonhq/carillon/problem"
@@ -30,63 +31,77 @@ type PauseStore interface {
 	ResumeSending(ctx context.Context, actor string) error
 }
 
-// sayEvery is how often the log repeats that sending is paused.
-const sayEvery = time.Minute
+// pauseLogEvery is how often the log repeats that sending is paused.
+const pauseLogEvery = time.Minute
 
-// Sending is the pause as this node knows it: at most a second old.
-func (e *Engine) Sending() Pause { return *e.paused.Load() }
+// pauseSwitch is whether sending is paused, as this node knows it.
+type pauseSwitch struct {
+	*env
+	store PauseStore
+	hints *hints
+	poll  time.Duration
 
-// PauseSending stops all sending: notifications are accepted and wait.
-func (e *Engine) PauseSending(ctx context.Context, reason, actor string) (Pause, error) {
-	if err := e.o.Store.PauseSending(ctx, reason, actor); err != nil {
-		return Pause{}, err
-	}
-	err := e.readPause(ctx)
-	return e.Sending(), err
+	known  atomic.Pointer[Pause] // nil until it is read
+	logged atomic.Int64          // unix ms of the last line about it
 }
 
-// ResumeSending ends the pause.
-func (e *Engine) ResumeSending(ctx context.Context, actor string) (Pause, error) {
-	if err := e.o.Store.ResumeSending(ctx, actor); err != nil {
-		return Pause{}, err
+// current is the pause as this node knows it: at most a second old.
+func (s *pauseSwitch) current() Pause {
+	if p := s.known.Load(); p != nil {
+		return *p
 	}
-	err := e.readPause(ctx)
-	return e.Sending(), err
+	return Pause{}
 }
 
-// readPause looks whether sending is paused. Start calls it before anything is
-// claimed: what was restored must not be sent because nobody has looked yet.
-func (e *Engine) readPause(ctx context.Context) error {
-	p, err := e.o.Store.SendingPaused(ctx)
+func (s *pauseSwitch) set(ctx context.Context, reason, actor string) (Pause, error) {
+	if err := s.store.PauseSending(ctx, reason, actor); err != nil {
+		return Pause{}, err
+	}
+	err := s.read(ctx)
+	return s.current(), err
+}
+
+func (s *pauseSwitch) end(ctx context.Context, actor string) (Pause, error) {
+	if err := s.store.ResumeSending(ctx, actor); err != nil {
+		return Pause{}, err
+	}
+	err := s.read(ctx)
+	return s.current(), err
+}
+
+// read looks whether sending is paused. It is called before anything is claimed:
+// what was restored must not be sent because nobody has looked yet.
+func (s *pauseSwitch) read(ctx context.Context) error {
+	p, err := s.store.SendingPaused(ctx)
 	if err != nil {
 		return err
 	}
-	was := e.paused.Swap(&p)
+	was := s.known.Swap(&p)
+	wasOn := was != nil && was.On()
 	switch {
-	case p.On() && !was.On():
-		e.sayPaused(p)
-	case !p.On() && was.On():
-		e.o.Log.Info("sending is resumed")
-		hint(e.wake)
+	case p.On() && !wasOn:
+		s.warn(p)
+	case !p.On() && wasOn:
+		s.log.Info("sending is resumed")
+		s.hints.claim.raise()
 	}
 	return nil
 }
 
-func (e *Engine) sayPaused(p Pause) {
-	e.pauseSaid.Store(e.o.Now().UnixMilli())
-	e.o.Log.Warn("sending is paused: notifications are accepted, and nothing is sent until it is resumed",
+func (s *pauseSwitch) warn(p Pause) {
+	s.logged.Store(s.now().UnixMilli())
+	s.log.Warn("sending is paused: notifications are accepted, and nothing is sent until it is resumed",
 		"since", p.Since, "reason", p.Reason, "by", p.Actor, "after_restore", !p.Restored.IsZero())
 }
 
-// pauseLoop keeps what is known of the pause fresh. What cannot be read changes
-// nothing.
-func (e *Engine) pauseLoop() {
-	for e.pause(nil, e.o.Poll) {
-		if err := e.readPause(e.loopCtx); err != nil && e.loopCtx.Err() == nil && problem.CodeOf(err) != problem.Unavailable {
-			e.o.Log.Error("look whether sending is paused", "error", err)
+// run keeps what is known of the pause fresh. What cannot be read changes nothing.
+func (s *pauseSwitch) run() {
+	for s.wait(nil, s.poll) {
+		if err := s.read(s.running); err != nil && s.running.Err() == nil && problem.CodeOf(err) != problem.Unavailable {
+			s.log.Error("look whether sending is paused", "error", err)
 		}
-		if p := e.Sending(); p.On() && e.o.Now().UnixMilli()-e.pauseSaid.Load() >= sayEvery.Milliseconds() {
-			e.sayPaused(p)
+		if p := s.current(); p.On() && s.now().UnixMilli()-s.logged.Load() >= pauseLogEvery.Milliseconds() {
+			s.warn(p)
 		}
 	}
 }

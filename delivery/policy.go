@@ -53,3 +53,7 @@ func ttlOf(k channels.Kind, asked *int64, s tenants.Settings) time.Duration {
 	}
 	return min(ttl, tenants.MaxTTL(k))
 }
+
+// life is the time that a delivery has. "Now or never" (0) still needs a moment
+// to leave; less than a second is told to the provider as 0.
+func life(ttl time.Duration) time.Duration { return max(ttl, time.Second-time.Millisecond) }

@@ -2,155 +2,157 @@ package delivery
 
 import (
 	"encoding/json"
-	"net/url"
-	"slices"
-	"strconv"
 	"time"
 
 	"github.com/carillonhq/carillon/channels"
-	"github.com/carillonhq/carillon/problem"
-	"github.com/carillonhq/carillon/tenants"
-	"github.com/carillonhq/carillon/text"
-	"github.com/carillonhq/carillon/webhooks"
+	"github.com/carillonhq/carillon/ids"
 )
 
-// Limits of single members, in bytes unless said otherwise.
+// Limits of what one request may ask for.
 const (
-	maxCollapseKey = 64
-	maxURL         = 2048
-	maxBadge       = 1_000_000 // a number
-	maxPastSendAt  = time.Minute
+	MaxTargets   = 1000                // deliveries of one notification that names its targets
+	MaxUrgent    = 10                  // targets of an urgent one
+	MaxBatch     = 500                 // notifications in one batch request
+	MaxSendAhead = 90 * 24 * time.Hour // send_at
 )
 
-// Check finds everything that is wrong with a request by itself, at once.
-func (r *Request) Check(now time.Time) error {
-	var f problem.Fields
-	r.checkTo(&f)
-	r.checkContent(&f)
-	r.checkTiming(&f, now)
-	switch r.Priority {
-	case "", channels.High, channels.Normal, channels.Low:
-	default:
-		f.Add("priority", "must be high, normal or low")
-	}
-	switch r.OnAmbiguous {
-	case "", OnAmbiguousRetry, OnAmbiguousStop:
-	default:
-		f.Add("on_ambiguous", "must be retry or stop")
-	}
-	return f.Err()
+// To names the targets of a notification. At least one list is not empty,
+// unless the notification is an event for webhook subscribers only.
+type To struct {
+	Users     []string `json:"users,omitempty"` // the tenant's own ids
+	Devices   []ids.ID `json:"devices,omitempty"`
+	Endpoints []ids.ID `json:"endpoints,omitempty"`
 }
 
-func (r *Request) checkTo(f *problem.Fields) {
-	for i, u := range r.To.Users {
-		if err := text.CheckUser(u); err != nil {
-			f.Add("to.users["+strconv.Itoa(i)+"]", "%s", err)
-		}
-	}
-	for i, k := range r.Channels {
-		if slices.Contains(r.Channels[:i], k) {
-			f.Add("channels["+strconv.Itoa(i)+"]", "%s is named twice; name each channel once", k)
-		}
-	}
-	if n := len(r.To.Users) + len(r.To.Devices) + len(r.To.Endpoints); n > MaxTargets {
-		f.Add("to", "names %d targets, the limit is %d; send several notifications", n, MaxTargets)
-	}
-	webhook := len(r.Channels) == 0 || slices.Contains(r.Channels, channels.Webhook)
-	switch {
-	case r.To.Empty() && r.Type == "":
-		f.Add("to", "name at least one user, device or endpoint, or give a type to reach the endpoints that subscribe to it")
-	case r.To.Empty() && !webhook:
-		f.Add("channels", "without to a notification reaches webhook subscribers only; add webhook or name targets")
-	case len(r.To.Endpoints) > 0 && !webhook:
-		f.Add("channels", "to.endpoints are named, so channels must include webhook")
-	}
-	if r.Type != "" {
-		if err := webhooks.CheckType(r.Type); err != nil {
-			f.Merge("type", err)
-		}
-	}
+// Empty tells whether nothing is named.
+func (t To) Empty() bool { return len(t.Users)+len(t.Devices)+len(t.Endpoints) == 0 }
+
+// Request is a notification as its caller gives it. Check validates it.
+type Request struct {
+	To          To                                `json:"to,omitzero"`
+	Channels    []channels.Kind                   `json:"channels,omitempty"` // empty: all that the users have
+	Type        string                            `json:"type,omitempty"`
+	Title       string                            `json:"title,omitempty"`
+	Body        string                            `json:"body,omitempty"`
+	Image       string                            `json:"image,omitempty"`
+	URL         string                            `json:"url,omitempty"`
+	Data        json.RawMessage                   `json:"data,omitempty"`
+	Badge       *int                              `json:"badge,omitempty"`
+	Sound       string                            `json:"sound,omitempty"`
+	Silent      bool                              `json:"silent,omitempty"`
+	Priority    channels.Priority                 `json:"priority,omitempty"` // empty: high, silent: normal
+	Urgent      bool                              `json:"urgent,omitempty"`
+	TTL         *int64                            `json:"ttl,omitempty"` // seconds
+	CollapseKey string                            `json:"collapse_key,omitempty"`
+	SendAt      time.Time                         `json:"send_at,omitzero"`
+	Sensitive   bool                              `json:"sensitive,omitempty"`
+	OnAmbiguous OnAmbiguous                       `json:"on_ambiguous,omitempty"`
+	Overrides   map[channels.Kind]json.RawMessage `json:"overrides,omitempty"`
 }
 
-func (r *Request) checkContent(f *problem.Fields) {
-	shown := r.Title != "" || r.Body != ""
-	switch {
-	case r.Silent && shown:
-		f.Add("silent", "a silent notification shows nothing; leave out title and body, or silent")
-	case !shown && !r.Silent && len(r.Data) == 0 && r.Type == "" && len(r.Overrides) == 0:
-		f.Add("title", "there is nothing to deliver; give a title, a body, data or silent")
-	}
-	checkURL(f, "image", r.Image, true)
-	checkURL(f, "url", r.URL, false)
-	if r.Badge != nil && (*r.Badge < 0 || *r.Badge > maxBadge) {
-		f.Add("badge", "must be between 0 and %d", maxBadge)
-	}
-	if len(r.CollapseKey) > maxCollapseKey {
-		f.Add("collapse_key", "is %d bytes long, the limit is %d", len(r.CollapseKey), maxCollapseKey)
-	}
-	if len(r.Data) > 0 {
-		var members map[string]json.RawMessage
-		if err := json.Unmarshal(r.Data, &members); err != nil || members == nil {
-			f.Add("data", "must be a JSON object")
-		} else if _, ok := members[channels.ReservedKey]; ok {
-			f.Add("data."+channels.ReservedKey, "is reserved for the delivery's id; use another name")
-		}
-	}
-	for k, o := range r.Overrides {
-		var members map[string]json.RawMessage
-		if err := json.Unmarshal(o, &members); err != nil || members == nil {
-			f.Add("overrides."+k.String(), "must be a JSON object")
-		}
-	}
+// OnAmbiguous says what follows an attempt that was written and not answered.
+type OnAmbiguous string
+
+// The choices.
+const (
+	OnAmbiguousRetry OnAmbiguous = "retry" // the default: at least once
+	OnAmbiguousStop  OnAmbiguous = "stop"  // dead (ambiguous): at most once, for one-time codes and calls
+)
+
+// Idempotency makes a repeated request one. It is unique per tenant, principal,
+// route and key, for 24 h.
+type Idempotency struct {
+	Principal ids.ID // the API key
+	Route     string // "POST /v1/notifications"
+	Key       string // 1 to 255 bytes
+	BodyHash  [32]byte
 }
 
-// checkURL: images are fetched by phones and browsers, which want https; what a
-// tap opens may be a deep link of the app, but never code.
-func checkURL(f *problem.Fields, path, raw string, httpsOnly bool) {
-	if raw == "" {
-		return
-	}
-	u, err := url.Parse(raw)
-	switch {
-	case len(raw) > maxURL:
-		f.Add(path, "is %d bytes long, the limit is %d", len(raw), maxURL)
-	case err != nil || u.Scheme == "":
-		f.Add(path, "must be an absolute URL such as https://example.com/x")
-	case httpsOnly && (u.Scheme != "https" || u.Host == ""):
-		f.Add(path, "must be an https URL")
-	case slices.Contains([]string{"javascript", "data", "vbscript", "file", "blob"}, u.Scheme):
-		f.Add(path, "may not be a %s: URL", u.Scheme)
-	}
+// Submission is what Accept takes: one request, or a batch of them that commits
+// as one.
+type Submission struct {
+	Tenant   ids.ID
+	Requests []Request
+	// Refused makes the submission a batch: it has, at the same index, why a member
+	// was refused before (its JSON could not be read), or nil. Without it there
+	// is one request, whose refusal is Accept's own error.
+	Refused     []error
+	Idempotency *Idempotency
+	// Render makes the answer that is stored with the idempotency key, in the
+	// transaction that accepts. It sees one Receipt per request.
+	Render func([]Receipt) (status int, body []byte, err error)
 }
 
-func (r *Request) checkTiming(f *problem.Fields, now time.Time) {
-	if r.TTL != nil {
-		if most := int64(tenants.MaxWebhookTTL / time.Second); *r.TTL < 0 || *r.TTL > most {
-			f.Add("ttl", "must be between 0 and %d seconds", most)
-		}
-	}
-	if r.SendAt.IsZero() {
-		return
-	}
-	switch ahead := r.SendAt.Sub(now); {
-	case ahead < -maxPastSendAt:
-		f.Add("send_at", "is in the past; leave it out to send at once")
-	case ahead > MaxSendAhead:
-		f.Add("send_at", "is more than %d days ahead", int(MaxSendAhead/(24*time.Hour)))
-	}
+// Answer is what the caller gets: freshly rendered, or as stored.
+type Answer struct {
+	Status   int
+	Body     []byte
+	Replayed bool
 }
 
-// message is the request as a channel sees it.
-func (r *Request) message(notification string, created time.Time, k channels.Kind) channels.Message {
-	m := channels.Message{
-		Notification: notification, Type: r.Type, CreatedAt: created, Title: r.Title, Body: r.Body, Image: r.Image, URL: r.URL,
-		Data: r.Data, Badge: r.Badge, Sound: r.Sound, Silent: r.Silent, Priority: r.Priority, CollapseKey: r.CollapseKey,
-		Override: r.Overrides[k],
-	}
-	if m.Priority == "" {
-		m.Priority = channels.High
-		if r.Silent {
-			m.Priority = channels.Normal
-		}
-	}
-	return m
+// Receipt says what became of one request. With Err it was not accepted and
+// nothing of it was stored.
+type Receipt struct {
+	Err          error
+	Notification ids.ID
+	Scheduled    bool // send_at is far ahead: targets are resolved then
+	Deliveries   []DeliveryRef
+	Skips        []Skip
+}
+
+// DeliveryRef names a delivery and where it goes.
+type DeliveryRef struct {
+	Target  ids.ID
+	Channel channels.Kind
+	User    string // "" for an endpoint that is not bound to a user
+}
+
+// SkipReason says why a user gets nothing on a wanted channel. The numbers are
+// stored; a test pins them.
+type SkipReason uint8
+
+// The reasons to skip.
+const (
+	SkipUnknownUser    SkipReason = 1  // never seen before
+	SkipNoDevice       SkipReason = 2  // no device or bound endpoint on this channel
+	SkipRetired        SkipReason = 3  // only retired ones
+	SkipEndpointPaused SkipReason = 4  // reserved for endpoints that refuse events while paused
+	SkipUnknownTarget  SkipReason = 5  // a named device or endpoint does not exist
+	SkipSensitive      SkipReason = 6  // sensitive content never goes to unbound endpoints
+	SkipNoSubscriber   SkipReason = 7  // an event that no endpoint subscribes to
+	SkipTooMany        SkipReason = 8  // scheduled, and by now more than one notification may reach
+	SkipUnreadable     SkipReason = 9  // scheduled, and its content cannot be read any more
+	SkipErased         SkipReason = 10 // scheduled, and the user whom it named was erased
+)
+
+var skipNames = [...]string{SkipUnknownUser: "unknown_user", SkipNoDevice: "no_device", SkipRetired: "retired",
+	SkipEndpointPaused: "endpoint_paused", SkipUnknownTarget: "unknown_target", SkipSensitive: "sensitive", SkipNoSubscriber: "no_subscriber", SkipTooMany: "too_many_targets", SkipUnreadable: "unreadable",
+	SkipErased: "erased"}
+
+func (r SkipReason) String() string { return nameOf(skipNames[:], uint8(r), "skip") }
+
+// MarshalText makes a SkipReason its name in JSON.
+func (r SkipReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// Skip is a target that gets no delivery, with the reason.
+type Skip struct {
+	User    string        // "" where a device or endpoint was named
+	Target  ids.ID        // 0 where a user was named
+	Channel channels.Kind // 0: no channel in particular
+	Reason  SkipReason
+}
+
+// Preview is what a dry run shows; nothing is stored.
+type Preview struct {
+	Deliveries []DeliveryRef
+	Skips      []Skip
+	Payloads   []PayloadPreview // one per channel that has a target, in Kinds order
+}
+
+// PayloadPreview is the exact payload of a channel. The delivery's id in it is
+// the one of a made-up delivery.
+type PayloadPreview struct {
+	Channel channels.Kind
+	Size    int // bytes that count against the provider's limit
+	Payload json.RawMessage
 }

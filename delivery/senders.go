@@ -9,6 +9,11 @@ import (
 	"github.com/carillonhq/carillon/ids"
 )
 
+// CredentialStore opens credentials.
+type CredentialStore interface {
+	OpenCredential(ctx context.Context, tenant, id ids.ID) (channels.Credential, error)
+}
+
 // senders keeps one open sender per credential: of the newest version that was
 // asked for, so that a rotation takes effect with the next delivery. A replaced
 // one is closed when its last send has ended.

@@ -58,7 +58,7 @@ func newClaims(d *db.DB, t *targets, h *hints) *claims {
 	return s
 }
 
-// Claim implements delivery.QueueStore.
+// Claim implements delivery.ClaimStore.
 func (s *claims) Claim(ctx context.Context, o delivery.ClaimOrder) ([]delivery.Claimed, error) {
 	var out []delivery.Claimed
 	ran := false

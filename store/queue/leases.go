@@ -11,7 +11,7 @@ import (
 	"github.com/carillonhq/carillon/store/registers"
 )
 
-// Begin implements delivery.QueueStore. The flag stays through takeovers, until one
+// Begin implements delivery.BeginStore. The flag stays through takeovers, until one
 // is settled, and goes when the row is claimed from another state.
 func (s *claims) Begin(ctx context.Context, r delivery.Row) (ours bool, err error) {
 	err = s.db.Do(ctx, 1, func(t *db.Tx) error {
@@ -23,7 +23,7 @@ func (s *claims) Begin(ctx context.Context, r delivery.Row) (ours bool, err erro
 	return ours, err
 }
 
-// Renew implements delivery.QueueStore.
+// Renew implements delivery.LeaseStore.
 func (s *claims) Renew(ctx context.Context, rows []delivery.Row, until time.Time) ([]bool, error) {
 	kept := make([]bool, len(rows))
 	err := s.db.Do(context.WithoutCancel(ctx), len(rows), func(t *db.Tx) error {
@@ -59,7 +59,7 @@ func (s *claims) LapseLeases(ctx context.Context) (int64, error) {
 	return n, err
 }
 
-// Unfinished implements delivery.QueueStore.
+// Unfinished implements delivery.BacklogStore.
 func (s *claims) Unfinished(ctx context.Context, limit int) (int, error) {
 	var n int
 	err := s.db.Reads().QueryRowContext(ctx,

@@ -46,19 +46,6 @@ type View struct {
 	Attempts     []Attempt // all, oldest first; only in Reader.Delivery
 }
 
-// Attempt is one request to a provider, or one that may have been made.
-type Attempt struct {
-	Number     int // over all rounds
-	At         time.Time
-	Duration   time.Duration
-	Outcome    channels.Outcome
-	Code       string
-	Detail     string
-	Status     int
-	ProviderID string
-	Ambiguous  bool
-}
-
 // Query selects deliveries. Zero members select everything. Lists are newest
 // first by notification; dead letters by the time they died.
 type Query struct {
@@ -79,68 +66,37 @@ type Cursor struct {
 	At           time.Time // dead letters only
 }
 
-// HoldScope says what a hold stops.
-type HoldScope uint8
-
-// The scopes of a hold. The numbers are stored.
-const (
-	HoldCredential HoldScope = 1 // Subject: the credential
-	HoldEndpoint   HoldScope = 2 // Subject: the endpoint
-	HoldMissing    HoldScope = 3 // App, Channel, Qualifier: no credential there
-	HoldDoubt      HoldScope = 4 // Subject and Version: a verdict that awaits confirmation
-)
-
-var holdScopeNames = [...]string{HoldCredential: "credential", HoldEndpoint: "endpoint", HoldMissing: "missing_credential", HoldDoubt: "doubt"}
-
-func (s HoldScope) String() string { return nameOf(holdScopeNames[:], uint8(s), "scope") }
-
-// MarshalText makes a HoldScope its name in JSON.
-func (s HoldScope) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// Hold is why deliveries are held.
-type Hold struct {
-	Tenant    ids.ID
-	ID        ids.ID
-	Scope     HoldScope
-	Subject   ids.ID // credential or endpoint; 0 for HoldMissing
-	Version   int    // of the credential, for HoldDoubt
-	App       string // HoldMissing
-	Channel   channels.Kind
-	Qualifier string // HoldMissing
-	Reason    Reason
-	Detail    string // what the provider said, or the person
-	Since     time.Time
-	Ending    Ending // set: its deliveries are being moved out
-	Held      int    // deliveries now; only in Reader.Holds
-}
-
-// Ending says where the deliveries of a hold that ends go. The numbers are stored.
-type Ending uint8
-
-// The endings.
-const (
-	Open    Ending = 0 // the hold stands
-	Resume  Ending = 1 // back to pending
-	Confirm Ending = 2 // the doubt was right: dropped as gone, suspects retired
-	Reverse Ending = 3 // the doubt was wrong: back to pending, suspects active again
-)
-
 // Reader reads what the engine wrote. What is absent, or another tenant's, is
 // problem.NotFound.
 type Reader interface {
+	NotificationReader
+	DeliveryReader
+	ErasureReader
+}
+
+// NotificationReader reads notifications.
+type NotificationReader interface {
 	Notification(ctx context.Context, tenant, id ids.ID) (NotificationView, error)
-	Delivery(ctx context.Context, tenant, notification, target ids.ID) (View, error)
-	Deliveries(ctx context.Context, tenant ids.ID, q Query) ([]View, error)
-	// DeadLetters lists deliveries in state dead, the latest death first.
-	DeadLetters(ctx context.Context, tenant ids.ID, q Query) ([]View, error)
-	Holds(ctx context.Context, tenant ids.ID) ([]Hold, error) // at most 1,000
-	// Erasures lists the receipts of a tenant, newest first.
-	Erasures(ctx context.Context, tenant, after ids.ID, limit int) ([]Erasure, error)
-	Erasure(ctx context.Context, tenant, id ids.ID) (Erasure, error)
 	// UserNotifications lists what was accepted for a user, newest first, with the
 	// skips of that user.
 	UserNotifications(ctx context.Context, tenant ids.ID, user string, after ids.ID, limit int) ([]NotificationView, error)
 	// Stored looks an idempotency key up: the stored answer, whether the hash
 	// differs, and whether there is one at all.
 	Stored(ctx context.Context, tenant ids.ID, i Idempotency) (Answer, bool, error)
+}
+
+// DeliveryReader reads deliveries, and why they wait.
+type DeliveryReader interface {
+	Delivery(ctx context.Context, tenant, notification, target ids.ID) (View, error)
+	Deliveries(ctx context.Context, tenant ids.ID, q Query) ([]View, error)
+	// DeadLetters lists deliveries in state dead, the latest death first.
+	DeadLetters(ctx context.Context, tenant ids.ID, q Query) ([]View, error)
+	Holds(ctx context.Context, tenant ids.ID) ([]Hold, error) // at most 1,000
+}
+
+// ErasureReader reads the receipts of erasures.
+type ErasureReader interface {
+	// Erasures lists the receipts of a tenant, newest first.
+	Erasures(ctx context.Context, tenant, after ids.ID, limit int) ([]Erasure, error)
+	Erasure(ctx context.Context, tenant, id ids.ID) (Erasure, error)
 }

@@ -1,0 +1,194 @@
+package delivery
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
+)
+
+var (
+	good = channels.Accepted
+	gone = channels.Gone
+)
+
+func TestAVersionProvesItselfOnce(t *testing.T) {
+	t.Parallel()
+	var h breakers
+	k := versionKey{1, 1}
+	require.False(t, h.note(k, gone, false, false, at).proven)
+	o := h.note(k, good, false, false, at)
+	require.True(t, o.first && o.proven)
+	o = h.note(k, good, false, false, at)
+	require.False(t, o.first)
+	require.True(t, h.note(k, gone, false, false, at).proven)
+	require.False(t, h.note(versionKey{1, 2}, gone, false, false, at).proven, "a new version has yet to")
+	o = h.note(versionKey{2, 1}, good, true, false, at)
+	require.True(t, o.proven && !o.first, "the database knows it already")
+}
+
+func TestTheBreakerOpensOnManyGone(t *testing.T) {
+	t.Parallel()
+	var h breakers
+	k := versionKey{1, 1}
+	for i := range breakerLeast - 1 {
+		o := h.note(k, gone, true, false, in(time.Duration(i)*time.Second))
+		require.False(t, o.open || o.opened, "too few to tell")
+	}
+	o := h.note(k, gone, true, false, in(time.Hour))
+	require.True(t, o.open && o.opened)
+	require.Equal(t, at, o.since, "all of the window is in doubt")
+	o = h.note(k, gone, true, false, at)
+	require.True(t, o.open && !o.opened, "it opens once")
+}
+
+func TestTheBreakerIsOfTheLastVerdicts(t *testing.T) {
+	t.Parallel()
+	var h breakers
+	k := versionKey{1, 1}
+	at := at
+	tell := func(r channels.Outcome, n int) (o noted) {
+		for range n {
+			at = at.Add(time.Second)
+			o = h.note(k, r, true, false, at)
+		}
+		return o
+	}
+	tell(good, breakerWindow)
+	require.False(t, tell(gone, 40).open, "a fifth is life")
+	o := tell(gone, 1)
+	require.True(t, o.opened)
+	require.Equal(t, at.Add(-(breakerWindow-1)*time.Second), o.since, "the oldest verdict of the window")
+	require.True(t, tell(good, breakerWindow-41).open)
+	require.False(t, tell(good, 1).open, "it closes as the window moves on")
+	require.False(t, tell(gone, 39).open)
+	require.False(t, tell(gone, 1).open)
+	require.True(t, tell(gone, 1).opened, "and opens again")
+}
+
+func TestWhatSaysNothingAboutTheCredential(t *testing.T) {
+	t.Parallel()
+	var h breakers
+	k := versionKey{1, 1}
+	for range breakerWindow {
+		for _, o := range []channels.Outcome{channels.Retry, channels.Throttled, channels.Rejected, channels.Denied, channels.Interrupted} {
+			require.False(t, h.note(k, o, true, false, at).open)
+		}
+		require.False(t, h.note(k, gone, true, true, at).open, "nor does a suspect that is called gone again")
+	}
+	require.Zero(t, h.versions[k].seen)
+}
+
+func TestOldVersionsAreForgotten(t *testing.T) {
+	t.Parallel()
+	var h breakers
+	for _, k := range []versionKey{{1, 1}, {1, 2}, {2, 1}} {
+		h.note(k, good, false, false, at)
+	}
+	h.prune(map[ids.ID]int{1: 2})
+	require.Len(t, h.versions, 1)
+	require.Contains(t, h.versions, versionKey{1, 2})
+}
+
+func TestTheBreakerOpensOnTheVerdictsOfAllNodes(t *testing.T) {
+	t.Parallel()
+	k := versionKey{1, 1}
+	var a, b breakers
+	for i := range 12 { // neither has enough to tell
+		at := in(time.Duration(i) * time.Second)
+		require.False(t, a.note(k, gone, true, false, at).open)
+		require.False(t, b.note(k, gone, true, false, at.Add(time.Minute)).open)
+	}
+	now := in(2 * time.Minute)
+	fromA, fromB := a.pending(now), b.pending(now)
+	require.Equal(t, []Verdicts{{Credential: 1, Version: 1, Seen: 12, Gone: 12, Since: at, Newest: in(11 * time.Second)}}, fromA)
+	require.Equal(t, map[versionKey]time.Time{k: at}, a.merge(fromB))
+	require.Equal(t, map[versionKey]time.Time{k: at}, b.merge(fromA), "from the oldest, whoever heard it")
+	require.Empty(t, b.merge(fromA), "it opens once")
+	o := b.note(k, gone, true, false, now)
+	require.True(t, o.open && !o.opened)
+	require.Equal(t, at, o.since)
+	require.False(t, b.confirms(k, at))
+	require.Empty(t, b.merge(nil), "the other node is gone, and its verdicts with it")
+	require.False(t, b.versions[k].open)
+}
+
+func TestSuccessesOfOtherNodesKeepTheBreakerClosed(t *testing.T) {
+	t.Parallel()
+	k := versionKey{1, 1}
+	var a, b breakers
+	for range breakerWindow {
+		b.note(k, good, true, false, at)
+	}
+	require.Empty(t, b.pending(at), "of what nobody calls gone nobody has to know")
+	a.note(k, gone, true, false, at)
+	require.Empty(t, b.merge(a.pending(at)))
+	require.Len(t, b.pending(at), 1, "now they do")
+	a.merge(b.pending(at))
+	for range 49 {
+		require.False(t, a.note(k, gone, true, false, at).open)
+	}
+	require.True(t, a.note(k, gone, true, false, at).opened, "51 of 251")
+}
+
+func TestVerdictsAreToldWhenTheyChange(t *testing.T) {
+	t.Parallel()
+	k := versionKey{1, 1}
+	var h breakers
+	told := func(now time.Time) bool {
+		list := h.pending(now)
+		h.markSent(list)
+		return len(list) > 0
+	}
+	h.note(k, gone, true, false, at)
+	require.True(t, told(at))
+	require.False(t, told(at))
+	h.note(k, good, true, false, at)
+	require.True(t, told(at))
+	for i := range breakerWindow { // the one that was called gone leaves the window
+		h.note(k, good, true, false, in(time.Duration(i)*time.Millisecond))
+	}
+	list := h.pending(at)
+	require.Len(t, list, 1)
+	require.Zero(t, list[0].Gone)
+	h.markSent(list)
+	h.note(k, good, true, false, in(verdictsAgain+time.Second))
+	require.False(t, told(in(verdictsAgain+time.Second)), "it is as good as never called gone")
+
+	h.merge([]Verdicts{{Credential: 1, Version: 1, Seen: 1, Gone: 1}})
+	require.True(t, told(in(2*verdictsAgain)), "another node wants to know, and they are younger by a minute")
+	h.note(k, good, true, false, in(2*verdictsAgain))
+	require.False(t, told(in(2*verdictsAgain)), "the sums are the same")
+	h.note(k, good, true, false, in(3*verdictsAgain))
+	require.False(t, told(in(3*verdictsAgain+verdictsLast)), "too old to count")
+	require.True(t, told(in(3*verdictsAgain)))
+
+	h.markSent([]Verdicts{{Credential: 9}})
+	require.Len(t, h.versions, 1, "a version that is pruned meanwhile stays so")
+}
+
+func TestABreakerThatIsOpenConfirmsNothing(t *testing.T) {
+	t.Parallel()
+	var b breakers
+	k := versionKey{1, 1}
+	require.False(t, b.confirms(k, at), "a version that nobody has used")
+	b.note(k, gone, true, false, at)
+	require.False(t, b.confirms(k, at), "it has had no success")
+	b.note(k, good, true, false, at)
+	require.True(t, b.confirms(k, at), "a success at the moment of the doubt is since")
+	require.False(t, b.confirms(k, in(time.Second)), "one before it is not")
+	require.False(t, b.confirms(versionKey{1, 2}, at), "nor is that of another version")
+
+	for range breakerLeast {
+		b.note(k, gone, true, false, at)
+	}
+	require.True(t, b.note(k, good, true, false, in(time.Minute)).open, "a success closes no breaker")
+	require.False(t, b.confirms(k, at), "while it is open, a success confirms nothing")
+	for i := range breakerWindow {
+		b.note(k, good, true, false, in(time.Hour+time.Duration(i)))
+	}
+	require.True(t, b.confirms(k, at), "once it is closed, it does")
+}

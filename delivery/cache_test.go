@@ -1,0 +1,31 @@
+package delivery
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestACacheStaysInBounds(t *testing.T) {
+	t.Parallel()
+	c := cache[int, string]{most: 2}
+	has := func(k int) bool { _, ok := c.get(k); return ok }
+	require.False(t, has(1))
+	c.put(1, "a")
+	c.put(2, "b")
+	v, ok := c.get(1)
+	require.True(t, ok)
+	require.Equal(t, "a", v)
+	c.put(3, "c")
+	require.True(t, has(3))
+	require.False(t, has(1) || has(2), "a full one begins anew")
+	c.forget(3)
+	require.False(t, has(3))
+	c.forget(4)
+	c.put(5, "e")
+	c.clear()
+	require.False(t, has(5))
+	c.clear()
+	c.put(6, "f")
+	require.True(t, has(6))
+}

@@ -1,0 +1,33 @@
+package delivery_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/webhooks"
+)
+
+// TestCleanupComesRound: secrets and devices whose time is over go without anybody
+// asking.
+func TestCleanupComesRound(t *testing.T) {
+	t.Parallel()
+	clock := newHandClock()
+	k := newKitAt(t, clock.now, func(o *delivery.Options) { o.CleanupEvery, o.StaleAfter = 5*time.Millisecond, 60*24*time.Hour })
+	key := make([]byte, 32)
+	e := k.endpoint(func(e *webhooks.Endpoint) {
+		e.Secrets = []webhooks.Secret{{Key: key}, {Key: key, ExpiresAt: clock.now().Add(time.Hour)}}
+	})
+	d := k.device("alice", "token", channels.FCM, nil)
+	clock.advance(61 * 24 * time.Hour)
+	eventually(t, "the secret is removed", func() bool {
+		got, err := k.store.Endpoint(k.ctx, k.tenant, e.ID)
+		return err == nil && len(got.Secrets) == 1
+	})
+	eventually(t, "the device is retired", func() bool {
+		got, err := k.store.Device(k.ctx, k.tenant, d.ID)
+		return err == nil && got.Status == devices.Retired && got.Reason == "stale"
+	})
+}

@@ -1,0 +1,65 @@
+package delivery
+
+import (
+	"context"
+	"time"
+
+	"github.com/carillonhq/carillon/ids"
+)
+
+// HoldEnder ends holds.
+type HoldEnder interface {
+	// EndHold says where the deliveries of a hold go; false: it does not stand.
+	EndHold(ctx context.Context, hold ids.ID, e Ending) (bool, error)
+}
+
+// DoubtStore is what doubts need.
+type DoubtStore interface {
+	HoldEnder
+	// UnretireDevices makes devices suspect again that a version retired since.
+	UnretireDevices(ctx context.Context, credential ids.ID, version int, since, now time.Time) (int, error)
+}
+
+// doubts follow up on what a credential version said of devices: a success of a
+// version whose breaker is closed confirms it, a breaker that opens takes it back.
+type doubts struct {
+	*env
+	store    DoubtStore
+	tenants  *tenantCache
+	breakers *breakers
+	hints    *hints
+}
+
+// confirm ends the doubt about what a version said of devices once it has had a
+// success since. It is looked at after every success, and when the doubt arises,
+// because the success may be faster than the news of the doubt: whichever comes
+// second sees the other.
+func (d *doubts) confirm(tenant ids.ID, k versionKey) {
+	s, err := d.tenants.get(d.running, tenant)
+	if err != nil {
+		return // the next success looks again
+	}
+	h, ok := s.doubt(k)
+	if !ok || !d.breakers.confirms(k, h.Since) {
+		return
+	}
+	if ended, err := d.store.EndHold(d.running, h.ID, Confirm); err != nil {
+		d.log.Warn("confirm a doubt", "hold", h.ID.Format(ids.Hold), "error", err)
+	} else if ended {
+		d.hints.tenantChanged(tenant)
+	}
+}
+
+// holdOpened follows up on a hold that has just been opened.
+func (d *doubts) holdOpened(tenant ids.ID, k versionKey) {
+	d.hints.tenantChanged(tenant)
+	d.confirm(tenant, k)
+}
+
+// breakerOpened takes back what a version has retired lately. On other nodes the
+// breaker opens too; whoever is second finds nothing left to take back.
+func (d *doubts) breakerOpened(k versionKey, since, now time.Time) {
+	n, err := d.store.UnretireDevices(d.running, k.credential, k.version, since, now)
+	d.log.Warn("so many devices were called gone that the credential is in doubt; those retired lately are suspect again",
+		"credential", k.credential.Format(ids.Credential), "version", k.version, "devices", n, "error", err)
+}

@@ -1,0 +1,60 @@
+package delivery
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
+)
+
+const maxPayloads = 1024 // in memory
+
+// ContentStore reads the content of notifications.
+type ContentStore interface {
+	Content(ctx context.Context, tenant, notification ids.ID) ([]byte, error)
+}
+
+// payloads prepares what is sent of notifications that are claimed, and keeps it,
+// so that the retries of one with many targets prepare it once.
+type payloads struct {
+	store    ContentStore
+	channels map[channels.Kind]channels.Channel
+	prepared cache[payloadKey, channels.Payload]
+}
+
+type payloadKey struct {
+	notification ids.ID
+	kind         channels.Kind
+}
+
+func newPayloads(s ContentStore, all map[channels.Kind]channels.Channel) *payloads {
+	return &payloads{store: s, channels: all, prepared: cache[payloadKey, channels.Payload]{most: maxPayloads}}
+}
+
+// get prepares the payload of a delivery. unmappable: the stored content cannot be
+// turned into one, which no retry will mend.
+func (p *payloads) get(ctx context.Context, it *inflight) (payload channels.Payload, unmappable bool, err error) {
+	k := payloadKey{it.Notification, it.Channel}
+	if payload, ok := p.prepared.get(k); ok {
+		return payload, false, nil
+	}
+	body, err := p.store.Content(ctx, it.Tenant, it.Notification)
+	if err != nil {
+		return nil, false, err
+	}
+	var r Request
+	if err := json.Unmarshal(body, &r); err != nil {
+		return nil, true, fmt.Errorf("read the stored content: %w", err)
+	}
+	payload, err = p.channels[it.Channel].Prepare(r.message(it.Notification.Format(ids.Notification), it.Notification.Time(), it.Channel))
+	if err != nil {
+		return nil, true, err
+	}
+	p.prepared.put(k, payload)
+	return payload, false, nil
+}
+
+// clear forgets all: what was erased must not be sent from memory.
+func (p *payloads) clear() { p.prepared.clear() }

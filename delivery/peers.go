@@ -1,0 +1,124 @@
+package delivery
+
+import (
+	"context"
+	"time"
+)
+
+// Nodes of one database act on what any of them has seen: a provider that asks
+// for a pause is left alone by all, verdicts about a credential count wherever
+// they came in, and limits are those of all nodes together. They tell each other
+// through the database; where a node is alone, none of this runs.
+
+// PeerStore carries between the nodes what they have to know of each other.
+type PeerStore interface {
+	// Shared tells whether there may be other nodes.
+	Shared() bool
+	// Exchange writes what this node has to tell, and reads what the others, as
+	// far as they are alive, have told. Nothing is exchanged before the node has
+	// joined.
+	Exchange(ctx context.Context, mine NodeState) (OtherNodes, error)
+}
+
+// NodeState is what a node tells the others.
+type NodeState struct {
+	Gates    []SharedGate // that are new, or stay closed for longer
+	Verdicts []Verdicts   // that have changed
+	Uses     []Use
+	// KnownSince: gates that were exchanged before are known already; zero: none are.
+	KnownSince time.Time
+}
+
+// OtherNodes is what a node learns from the others.
+type OtherNodes struct {
+	Serving  int          // living nodes that take requests, this one included
+	Gates    []SharedGate // that are closed, whoever closed them
+	Verdicts []Verdicts   // one for each version: the sums over the others
+	Uses     []Use        // one for each kind and subject: the sums over the others
+}
+
+const (
+	// exchangeEvery is half of the second within which everybody knows: what is
+	// told just after an exchange waits for the next, and is read by the next of
+	// the others.
+	exchangeEvery = 500 * time.Millisecond
+	// exchangePause is the least time between two: hints may come often.
+	exchangePause = 100 * time.Millisecond
+	// exchangeWithin bounds one, so that trouble is noticed.
+	exchangeWithin = 5 * time.Second
+	// gateOverlap is how long after its time a gate may become readable.
+	gateOverlap = 10 * time.Second
+)
+
+// peers exchanges with the other nodes what all have to know.
+type peers struct {
+	*env
+	store    PeerStore
+	gates    *gates
+	breakers *breakers
+	budgets  []*Budget // that hold over all nodes
+	doubts   *doubts
+	hints    *hints
+}
+
+func (p *peers) run() {
+	var known time.Time
+	failing := false
+	for {
+		began := p.now()
+		err := p.exchange(known)
+		switch {
+		case err == nil:
+			known, failing = began.Add(-gateOverlap), false
+		case p.running.Err() == nil && !failing:
+			p.log.Warn("nothing can be exchanged with the other nodes; this one goes by what it knows", "error", err)
+			failing = true
+		}
+		if !p.wait(nil, exchangePause) || !p.wait(p.hints.exchange, exchangeEvery-exchangePause) {
+			return
+		}
+	}
+}
+
+func (p *peers) exchange(known time.Time) error {
+	ctx, cancel := context.WithTimeout(p.running, exchangeWithin)
+	defer cancel()
+	now := p.now()
+	mine := p.pending(known, now)
+	others, err := p.store.Exchange(ctx, mine)
+	if err != nil {
+		return err
+	}
+	p.markSent(mine, now)
+	p.merge(others)
+	return nil
+}
+
+// pending is what this node has to tell.
+func (p *peers) pending(known, now time.Time) NodeState {
+	mine := NodeState{Gates: p.gates.pending(now), Verdicts: p.breakers.pending(now), KnownSince: known}
+	for _, b := range p.budgets {
+		mine.Uses = append(mine.Uses, b.pending(now)...)
+	}
+	return mine
+}
+
+// markSent notes what the others can read now, and tells them where it is urgent.
+func (p *peers) markSent(mine NodeState, now time.Time) {
+	if p.gates.markSent(mine.Gates, now) {
+		p.hints.exchangeNow()
+	}
+	p.breakers.markSent(mine.Verdicts)
+}
+
+// merge takes up what the others have told.
+func (p *peers) merge(others OtherNodes) {
+	now := p.now()
+	p.gates.merge(others.Gates, now)
+	for k, since := range p.breakers.merge(others.Verdicts) {
+		p.doubts.breakerOpened(k, since, now)
+	}
+	for _, b := range p.budgets {
+		b.merge(others.Serving, others.Uses, now)
+	}
+}

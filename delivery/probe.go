@@ -1,0 +1,59 @@
+package delivery
+
+import (
+	"context"
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
+)
+
+// ProbeStore is what probing refused credentials needs.
+type ProbeStore interface {
+	HoldEnder
+	// RecoverCredential resumes a credential that its provider takes again.
+	RecoverCredential(ctx context.Context, tenant, id ids.ID) error
+}
+
+// prober asks providers whether refused credentials work by now.
+type prober struct {
+	*env
+	store   ProbeStore
+	tenants *tenantCache
+	senders *senders
+	hints   *hints
+	every   time.Duration
+	within  time.Duration
+}
+
+func (p *prober) probe(h Hold) {
+	if h.Qualifier != "" {
+		// A push service cannot be asked without a message: let what is held try.
+		if ended, err := p.store.EndHold(p.running, h.ID, Resume); err == nil && ended {
+			p.hints.tenantChanged(h.Tenant)
+		}
+		return
+	}
+	ctx, cancel := context.WithTimeout(p.running, p.within)
+	defer cancel()
+	tenant, err := p.tenants.get(ctx, h.Tenant)
+	if err != nil || tenant.deleting || tenant.byID[h.Subject] == nil {
+		return
+	}
+	c := tenant.byID[h.Subject]
+	s, err := p.senders.acquire(ctx, h.Tenant, c.ID, c.Channel, c.Version)
+	if err != nil {
+		return
+	}
+	defer p.senders.release(s)
+	r := s.Probe(ctx)
+	p.log.Info("a refused credential was probed", "credential", c.ID.Format(ids.Credential), "outcome", r.Outcome.String(), "code", r.Code)
+	if r.Outcome != channels.Accepted {
+		return
+	}
+	if err := p.store.RecoverCredential(ctx, h.Tenant, c.ID); err != nil {
+		p.log.Error("resume a credential", "credential", c.ID.Format(ids.Credential), "error", err)
+		return
+	}
+	p.hints.tenantChanged(h.Tenant)
+}

@@ -1,0 +1,71 @@
+package delivery_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/tenants"
+)
+
+func TestAPersonsPauseIsNotUndoneByAProbe(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, func(o *delivery.Options) { o.ProbeEvery = time.Millisecond })
+	c := k.credential(channels.FCM, "")
+	k.device("alice", "phone", channels.FCM, nil)
+	fcm := k.channels[channels.FCM]
+	fcm.probe = channels.Result{Outcome: channels.Denied}
+	fcm.answer(always(channels.Result{Outcome: channels.Denied, Scope: channels.ScopeCredential, Code: "fcm.denied"}))
+	r := k.post(toUser("alice"))
+	k.ends(r, 0, delivery.Held, delivery.CredentialDenied)
+	_, err := k.store.PauseCredential(k.ctx, k.tenant, c.ID, "not now", tenants.Change{Actor: "bob", Action: "credential.pause"})
+	require.NoError(t, err)
+	k.engine.CredentialsChanged(k.tenant)
+	holds, err := k.store.HoldsEndingOrDenied(k.ctx)
+	require.NoError(t, err)
+	require.Empty(t, holds, "it is a person's hold now, which nothing probes")
+	holds, err = k.store.StandingHolds(k.ctx, k.tenant)
+	require.NoError(t, err)
+	require.Equal(t, delivery.CredentialPaused, holds[0].Reason)
+}
+
+func TestARefusedCredentialResumesWhenAProbeSucceeds(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, func(o *delivery.Options) { o.ProbeEvery = time.Millisecond })
+	k.credential(channels.FCM, "")
+	k.device("alice", "phone", channels.FCM, nil)
+	fcm := k.channels[channels.FCM]
+	var refuse atomic.Bool
+	refuse.Store(true)
+	fcm.answer(func(context.Context, channels.Credential, channels.Target, channels.Life) channels.Result {
+		if refuse.Load() {
+			return channels.Result{Outcome: channels.Denied, Scope: channels.ScopeCredential, Code: "fcm.denied"}
+		}
+		return accepted()
+	})
+	r := k.post(toUser("alice"))
+	k.sends(fcm, 1)
+	refuse.Store(false)
+	k.ends(r, 0, delivery.Sent, delivery.NoReason)
+	k.sound()
+}
+
+func TestAPauseDuringAProbeStands(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, nil)
+	c := k.credential(channels.FCM, "")
+	k.device("alice", "phone", channels.FCM, nil)
+	k.channels[channels.FCM].answer(always(channels.Result{Outcome: channels.Denied, Scope: channels.ScopeCredential, Code: "fcm.denied"}))
+	k.ends(k.post(toUser("alice")), 0, delivery.Held, delivery.CredentialDenied)
+	_, err := k.store.PauseCredential(k.ctx, k.tenant, c.ID, "not now", tenants.Change{Actor: "bob", Action: "credential.pause"})
+	require.NoError(t, err)
+	require.NoError(t, k.store.RecoverCredential(k.ctx, k.tenant, c.ID)) // what a probe that was under way does
+	got, err := k.store.Credential(k.ctx, k.tenant, c.ID)
+	require.NoError(t, err)
+	require.Equal(t, tenants.CredentialPaused, got.Status)
+}

@@ -1,0 +1,78 @@
+package delivery
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+)
+
+// record writes what an attempt means, and lets those know whom it concerns: the
+// gates of its provider, the metrics, the log, and the doubts about its credential.
+func (a *attempter) record(it *inflight, r *route, ans *answer, n noted, t Transition) {
+	if !t.WaitUntil.IsZero() {
+		a.closeGate(it, r, t.WaitScope, t.WaitUntil, ans.at)
+	}
+	if ans.Outcome == channels.Accepted {
+		a.gates.success(gatesOf(it, r.credential), ans.at)
+	}
+	a.metrics.attempt(it.Channel, ans.Result, ans.at.Sub(ans.asked))
+	a.logAttempt(it, ans, &t)
+	a.finisher.finish(it, outcomeOf(it, r, ans, n, t))
+	if r.credential == nil {
+		return
+	}
+	switch {
+	case n.opened:
+		a.doubts.breakerOpened(r.version(), n.since, ans.at)
+	case ans.Outcome == channels.Accepted:
+		a.doubts.confirm(it.Tenant, r.version())
+	}
+}
+
+// outcomeOf is what is written of an attempt.
+func outcomeOf(it *inflight, r *route, ans *answer, n noted, t Transition) Finish {
+	v := r.version()
+	f := Finish{
+		Transition: t, Credential: v.credential, Version: v.version, Learned: ans.Environment, StartedAt: ans.asked, Prove: n.first,
+		Attempt: &Attempt{Number: it.Attempts + 1, At: ans.asked, Duration: ans.at.Sub(ans.asked), Outcome: ans.Outcome, Code: ans.Code,
+			Detail: ans.Detail, Status: ans.Status, ProviderID: ans.ProviderID, Ambiguous: ans.Ambiguous},
+	}
+	switch t.Hold {
+	case HoldDoubt:
+		f.Hold = Hold{Scope: HoldDoubt, Subject: v.credential, Version: v.version, Detail: ans.Detail, Reason: InDoubt}
+	case HoldCredential:
+		f.Hold = Hold{Scope: HoldCredential, Subject: v.credential, Detail: ans.Detail, Reason: CredentialDenied}
+		if ans.Scope == channels.ScopeOrigin {
+			f.Hold.Qualifier = it.target.origin()
+		}
+	default:
+	}
+	return f
+}
+
+// closeGate makes a scope wait, on all nodes unless it is a single device.
+func (a *attempter) closeGate(it *inflight, r *route, s channels.Scope, until, now time.Time) {
+	k := gateOf(s, it, r.version().credential)
+	a.gates.close(k, until, now)
+	if isShared(it.Channel, s) && a.gates.markShared(k, now) {
+		a.hints.exchange.raise()
+	}
+}
+
+// logAttempt writes one wide line per attempt: failures always, successes only
+// at debug level.
+func (a *attempter) logAttempt(it *inflight, ans *answer, t *Transition) {
+	level := slog.LevelInfo
+	if ans.Outcome == channels.Accepted {
+		level = slog.LevelDebug
+	}
+	if !a.log.Enabled(a.running, level) {
+		return
+	}
+	a.log.LogAttrs(a.running, level, "delivery.attempted",
+		slog.Int64("tenant", int64(it.Tenant)), slog.String("delivery", it.String()),
+		slog.String("channel", it.Channel.String()), slog.Int("attempt", it.Attempts+1), slog.String("outcome", ans.Outcome.String()),
+		slog.String("code", ans.Code), slog.Int("status", ans.Status), slog.Duration("took", ans.at.Sub(ans.asked)),
+		slog.String("state", t.State.String()), slog.String("reason", t.Reason.String()), slog.Time("due", t.DueAt), slog.Int("spent", t.Spent))
+}

@@ -1,0 +1,94 @@
+package delivery
+
+import (
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/tenants"
+)
+
+// snapshot is a tenant as it was at a moment. It is never changed, only replaced.
+type snapshot struct {
+	settings    tenants.Settings
+	deleting    bool // the tenant is on its way out: nothing of it is sent
+	credentials []tenants.Credential
+	byID        map[ids.ID]*tenants.Credential
+	holds       map[holdKey]Hold // that stand
+	readAt      time.Time
+}
+
+func newSnapshot(t tenants.Tenant, credentials []tenants.Credential, holds []Hold, readAt time.Time) *snapshot {
+	s := &snapshot{settings: t.Settings, deleting: t.Deleting(), credentials: credentials,
+		byID: make(map[ids.ID]*tenants.Credential, len(credentials)), holds: make(map[holdKey]Hold, len(holds)), readAt: readAt}
+	for i := range credentials {
+		s.byID[credentials[i].ID] = &credentials[i]
+	}
+	for _, h := range holds {
+		if h.Ending == Open {
+			s.holds[h.key()] = h
+		}
+	}
+	return s
+}
+
+// errDeleting refuses what is asked for a tenant that is being deleted.
+func errDeleting() error { return problem.New(problem.Conflict, "The tenant is being deleted.") }
+
+// hasVersion tells whether a version of a credential is the newest.
+func (s *snapshot) hasVersion(k versionKey) bool {
+	c := s.byID[k.credential]
+	return c != nil && c.Version == k.version
+}
+
+// doubt finds the hold of what a credential version has said and is not believed
+// yet.
+func (s *snapshot) doubt(k versionKey) (Hold, bool) {
+	h, ok := s.holds[holdKey{scope: HoldDoubt, subject: k.credential, version: k.version}]
+	return h, ok
+}
+
+// credential picks what serves a device: that of its app, channel, and
+// environment or VAPID key, and no other. Routing never guesses.
+func (s *snapshot) credential(t *TargetNow) *tenants.Credential {
+	var found *tenants.Credential
+	for i := range s.credentials {
+		c := &s.credentials[i]
+		if c.App != t.App || c.Channel != t.Channel {
+			continue
+		}
+		switch t.Channel {
+		case channels.WebPush:
+			if c.Qualifier == t.VAPIDKey {
+				return c
+			}
+			if t.VAPIDKey == "" && (found == nil || c.ID > found.ID) {
+				found = c // bound to an unknown key: the newest, which new subscriptions use
+			}
+		case channels.APNs:
+			switch {
+			case c.Qualifier == string(t.Target.Environment):
+				return c
+			case c.Qualifier == "":
+				found = c
+			case t.Target.Environment == channels.Auto && (found == nil || c.Qualifier == string(channels.Production) && found.Qualifier != ""):
+				found = c // production is tried first
+			}
+		default:
+			return c
+		}
+	}
+	return found
+}
+
+// qualifier is what a missing credential would have to have.
+func qualifier(t *TargetNow) string {
+	switch {
+	case t.Channel == channels.WebPush:
+		return t.VAPIDKey
+	case t.Channel == channels.APNs && t.Target.Environment != channels.Auto:
+		return string(t.Target.Environment)
+	}
+	return ""
+}

@@ -1,0 +1,92 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/tenants"
+)
+
+// books is a SnapshotStore that counts how often it is read.
+type books struct {
+	mu    sync.Mutex
+	reads int
+	wait  chan struct{}
+	err   error
+	holds []Hold
+}
+
+func (b *books) Tenant(_ context.Context, id ids.ID) (tenants.Tenant, error) {
+	b.mu.Lock()
+	b.reads++
+	wait, err := b.wait, b.err
+	b.mu.Unlock()
+	if wait != nil {
+		<-wait
+	}
+	return tenants.Tenant{ID: id}, err
+}
+
+func (b *books) Credentials(context.Context, ids.ID) ([]tenants.Credential, error) {
+	return []tenants.Credential{{ID: 3, Version: 2}}, nil
+}
+
+func (b *books) StandingHolds(context.Context, ids.ID) ([]Hold, error) { return b.holds, nil }
+
+var _ SnapshotStore = (*books)(nil)
+
+func TestATenantIsReadOnceAtATime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &books{holds: []Hold{{Scope: HoldCredential, Subject: 3}, {Scope: HoldEndpoint, Subject: 4, Ending: Resume}}}
+		d := newTenantCache(b, time.Now)
+		ctx := context.Background()
+		require.NoError(t, d.refresh(ctx, 1), "nobody has asked yet")
+		require.Zero(t, b.reads)
+
+		first, err := d.get(ctx, 1)
+		require.NoError(t, err)
+		require.Equal(t, 2, first.byID[3].Version)
+		require.Contains(t, first.holds, holdKey{scope: HoldCredential, subject: 3})
+		require.Len(t, first.holds, 1, "a hold that ends stops nothing")
+		require.Equal(t, map[ids.ID]int{3: 2}, d.versions())
+		again, err := d.get(ctx, 1)
+		require.NoError(t, err)
+		require.Same(t, first, again)
+		require.Equal(t, 1, b.reads)
+
+		// While one reads it anew, the others go on with what they have.
+		time.Sleep(snapshotAge)
+		b.wait = make(chan struct{})
+		renewed := make(chan *snapshot, 1)
+		go func() { p, _ := d.get(ctx, 1); renewed <- p }()
+		synctest.Wait()
+		for range 10 {
+			old, err := d.get(ctx, 1)
+			require.NoError(t, err)
+			require.Same(t, first, old)
+		}
+		require.Equal(t, 2, b.reads)
+		close(b.wait)
+		now := <-renewed
+		require.NotSame(t, first, now)
+		b.wait = nil
+
+		require.NoError(t, d.refresh(ctx, 1), "a change is seen at once")
+		require.Equal(t, 3, b.reads)
+		b.err = errors.New("disk on fire")
+		require.Error(t, d.refresh(ctx, 1))
+		_, err = d.get(ctx, 2)
+		require.ErrorContains(t, err, "disk on fire")
+		b.err = nil
+		_, err = d.get(ctx, 2)
+		require.NoError(t, err, "a failure is not remembered")
+	})
+}

@@ -1,0 +1,90 @@
+package delivery
+
+import (
+	"context"
+
+	"github.com/carillonhq/carillon/jobs"
+)
+
+// New makes an engine. Nothing runs until Start.
+func New(o Options) *Engine {
+	o.defaults()
+	e := newEngine(&o)
+	e.wireSending(&o)
+	e.wireCommands(&o)
+	e.wireLoops(&o)
+	e.claimer.beat()
+	return e
+}
+
+// newEngine makes what the parts share.
+func newEngine(o *Options) *Engine {
+	v := &env{log: o.Log, now: o.Now, jitter: o.Jitter, ids: o.IDs}
+	v.running, v.stopRunning = context.WithCancel(context.Background())
+	v.sending, v.stopSending = context.WithCancelCause(context.Background())
+	e := &Engine{env: v, health: o.Store, sends: o.Role != RoleAPI,
+		tenants:  newTenantCache(o.Store, o.Now),
+		senders:  &senders{channels: o.Channels, open: o.Store.OpenCredential},
+		inflight: &inflightSet{},
+		targets:  newTargets(o.Store),
+		payloads: newPayloads(o.Store, o.Channels),
+		gates:    &gates{},
+		breakers: &breakers{},
+		backlog:  &backlog{env: v, store: o.Store, most: o.MaxBacklog, every: o.CountEvery},
+		metrics:  newMetrics(o.Metrics),
+	}
+	e.hints = &hints{env: v, store: o.Store, tenants: e.tenants, inflight: e.inflight, jobs: o.Jobs, poll: o.Poll,
+		claim: newSignal(), holds: newSignal(), exchange: newSignal()}
+	e.pause = &pauseSwitch{env: v, store: o.Store, hints: e.hints, poll: o.Poll}
+	e.doubts = &doubts{env: v, store: o.Store, tenants: e.tenants, breakers: e.breakers, hints: e.hints}
+	return e
+}
+
+// wireSending makes what attempts deliveries and writes what became of them.
+func (e *Engine) wireSending(o *Options) {
+	e.finisher = &finisher{env: e.env, store: o.Store, inflight: e.inflight, backlog: e.backlog, targets: e.targets,
+		doubts: e.doubts, hints: e.hints, metrics: e.metrics}
+	a := &attempter{env: e.env, store: o.Store, pause: e.pause, targets: e.targets, tenants: e.tenants, payloads: e.payloads,
+		senders: e.senders, gates: e.gates, breakers: e.breakers, doubts: e.doubts, finisher: e.finisher, hints: e.hints,
+		metrics: e.metrics, sendTimeout: o.SendTimeout}
+	e.dispatch = newDispatcher(o.Workers, o.LaneSize, a.attempt)
+	e.intake = &intake{inflight: e.inflight, dispatch: e.dispatch, finisher: e.finisher}
+}
+
+// wireCommands makes what callers reach, and takes on the steps of jobs.
+func (e *Engine) wireCommands(o *Options) {
+	urgents := NewBudget(UrgentBudget, float64(o.UrgentRate), 2*o.UrgentRate)
+	e.planner = &planner{env: e.env, store: o.Store, channels: o.Channels, tenants: e.tenants, scheduleBeyond: o.MarkerAfter}
+	e.acceptor = &acceptor{env: e.env, store: o.Store, planner: e.planner, urgents: urgents, backlog: e.backlog, pause: e.pause,
+		dispatch: e.dispatch, intake: e.intake, hints: e.hints, lease: o.Lease, sends: e.sends}
+	e.commands = &commands{env: e.env, store: o.Store, tenants: e.tenants, backlog: e.backlog, hints: e.hints}
+	e.replayer = &replayer{env: e.env, store: o.Store, contents: o.Store, tenants: e.tenants, backlog: e.backlog, hints: e.hints}
+	e.eraser = &eraser{store: o.Store, inflight: e.inflight, payloads: e.payloads, targets: e.targets, hints: e.hints}
+	e.peers = &peers{env: e.env, store: o.Store, gates: e.gates, breakers: e.breakers, budgets: []*Budget{urgents},
+		doubts: e.doubts, hints: e.hints}
+	if o.Jobs != nil {
+		o.Jobs.Handle(jobs.ReplayDeadLetters, e.replayer.step)
+		o.Jobs.Handle(jobs.EraseUser, o.Store.EraseStep)
+		o.Jobs.Handle(jobs.DeleteTenant, o.Store.DeleteTenantStep)
+	}
+}
+
+// wireLoops makes what runs in the background of a node that sends.
+func (e *Engine) wireLoops(o *Options) {
+	work := &duties{env: e.env, store: o.Store}
+	renewals := &leases{env: e.env, store: o.Store, inflight: e.inflight, dispatch: e.dispatch, finisher: e.finisher,
+		gates: e.gates, lease: o.Lease, every: o.Beat}
+	schedule := &scheduler{env: e.env, store: o.Store, contents: o.Store, tenants: e.tenants, planner: e.planner,
+		backlog: e.backlog, hints: e.hints}
+	e.claimer = &claimer{env: e.env, store: o.Store, intake: e.intake, dispatch: e.dispatch, tenants: e.tenants, leases: renewals,
+		scheduled: schedule, pause: e.pause, hints: e.hints, metrics: e.metrics, poll: o.Poll, lease: o.Lease}
+	probes := &prober{env: e.env, store: o.Store, tenants: e.tenants, senders: e.senders, hints: e.hints,
+		every: o.ProbeEvery, within: o.SendTimeout}
+	holds := &holdMover{env: e.env, store: o.Store, prober: probes, pause: e.pause, duties: work, backlog: e.backlog,
+		hints: e.hints, every: 5 * o.Poll}
+	purge := &purger{env: e.env, store: o.Store, duties: work, tenants: e.tenants, senders: e.senders, breakers: e.breakers,
+		retention: o.Retention, every: o.PurgeEvery}
+	clean := &cleaner{env: e.env, store: o.Store, duties: work, every: o.CleanupEvery, stale: o.StaleAfter,
+		oldCredentials: o.OldCredentials, oldKeys: o.Retention.Rows}
+	e.loops = []func(){e.claimer.run, renewals.run, holds.run, purge.run, clean.run}
+}
