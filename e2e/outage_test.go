@@ -239,10 +239,13 @@ func hostOf(t *testing.T, raw string) string {
 func TestOutageNode(t *testing.T) {
 	t.Parallel()
 	s := newPair(t, pgtest.Empty(t))
-	stalls := simulator.Token(simulator.FCM, simulator.Fault{Latency: time.Minute, Times: 1}, 1)
-	s.do("PUT", "/v1/devices", map[string]any{"user": "bob", "channel": "fcm", "token": stalls}, nil)
+	// Nothing is answered for as long as the first node lives, whether or not its
+	// request has arrived by then.
+	s.sim.SetFault("stalls", simulator.Fault{Latency: time.Minute})
+	s.do("PUT", "/v1/devices", map[string]any{"user": "bob", "channel": "fcm", "token": "stalls"}, nil)
 	got := s.send(map[string]any{"to": map[string]any{"users": []string{"bob"}}, "title": "Hello"})
 	s.nodes[0].kill()
+	s.sim.ClearFault("stalls")
 	s.url = s.nodes[1].url
 	var v struct {
 		State     string
