@@ -18,7 +18,7 @@ import (
 )
 
 // browserLimit is for a browser on a busy machine; usually it takes a few seconds.
-const browserLimit = 90 * time.Second
+const browserLimit = 5 * time.Minute
 
 // vapidKey is an application server's key pair, base64url.
 type vapidKey struct{ public, private string }

@@ -25,7 +25,7 @@ import (
 
 // Times that a browser may take, generous because a busy machine is slow.
 const (
-	startTimeout = 60 * time.Second
+	startTimeout = 3 * time.Minute
 	stopTimeout  = 10 * time.Second
 )
 
