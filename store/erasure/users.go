@@ -229,13 +229,13 @@ func scanErasure(r db.Scanner) (e delivery.Erasure, err error) {
 	return e, nil
 }
 
-// Erasure implements delivery.Reader.
+// Erasure implements delivery.ErasureReader.
 func (s *Eraser) Erasure(ctx context.Context, tenant, id ids.ID) (delivery.Erasure, error) {
 	e, err := scanErasure(s.db.Reads().QueryRowContext(ctx, selectErasure+"id=?", tenant, id))
 	return e, db.NotFoundOr(err, "erasure")
 }
 
-// Erasures implements delivery.Reader.
+// Erasures implements delivery.ErasureReader.
 func (s *Eraser) Erasures(ctx context.Context, tenant, after ids.ID, limit int) ([]delivery.Erasure, error) {
 	if after == 0 {
 		after = 1<<63 - 1

@@ -59,7 +59,7 @@ func newClaims(d *db.DB, t *targets, h *hints) *claims {
 	return s
 }
 
-// Claim implements delivery.QueueStore.
+// Claim implements delivery.ClaimStore.
 func (s *claims) Claim(ctx context.Context, o delivery.ClaimOrder) ([]delivery.Claimed, error) {
 	var out []delivery.Claimed
 	ran := false
@@ -91,7 +91,7 @@ type turn struct {
 	// served is the tenant that the last claim ended with. Each goes on behind
 	// it, so that a full claim starves none.
 	served ids.ID
-	// On PostgreSQL: see claimShared.
+	// On PostgreSQL: see takeShared.
 	tenants []ids.ID
 	lately  map[ids.ID]time.Time
 	looked  time.Time
@@ -228,7 +228,7 @@ func (c *claimed) leased(o delivery.ClaimOrder) (flags int) {
 	return flags
 }
 
-// Begin implements delivery.QueueStore. The flag stays through takeovers, until one
+// Begin implements delivery.BeginStore. The flag stays through takeovers, until one
 // is settled, and goes when the row is claimed from another state.
 func (s *claims) Begin(ctx context.Context, r delivery.Row) (ours bool, err error) {
 	err = s.db.Do(ctx, 1, func(t *db.Tx) error {
@@ -240,7 +240,7 @@ func (s *claims) Begin(ctx context.Context, r delivery.Row) (ours bool, err erro
 	return ours, err
 }
 
-// Renew implements delivery.QueueStore.
+// Renew implements delivery.LeaseStore.
 func (s *claims) Renew(ctx context.Context, rows []delivery.Row, until time.Time) ([]bool, error) {
 	kept := make([]bool, len(rows))
 	err := s.db.Do(context.WithoutCancel(ctx), len(rows), func(t *db.Tx) error {
@@ -276,7 +276,7 @@ func (s *claims) LapseLeases(ctx context.Context) (int64, error) {
 	return n, err
 }
 
-// Unfinished implements delivery.QueueStore.
+// Unfinished implements delivery.BacklogStore.
 func (s *claims) Unfinished(ctx context.Context, limit int) (int, error) {
 	var n int
 	err := s.db.Reads().QueryRowContext(ctx,

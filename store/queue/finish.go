@@ -29,7 +29,7 @@ type finishing struct {
 	res delivery.FinishResult
 }
 
-// Finish implements delivery.QueueStore.
+// Finish implements delivery.FinishStore.
 func (s *finishes) Finish(f delivery.Finish, done func(delivery.FinishResult)) {
 	x := &finishing{f: f}
 	o := db.Op{

@@ -93,7 +93,7 @@ func openHold(t *db.Tx, h delivery.Hold) (id ids.ID, opened bool, err error) {
 	return id, n == 1, err
 }
 
-// EndHold implements delivery.CommandStore.
+// EndHold implements delivery.HoldEnder.
 func (s *heldRows) EndHold(ctx context.Context, hold ids.ID, e delivery.Ending) (bool, error) {
 	ended := false
 	err := s.db.Do(context.WithoutCancel(ctx), 1, func(t *db.Tx) error {
@@ -112,7 +112,7 @@ func (s *heldRows) EndHold(ctx context.Context, hold ids.ID, e delivery.Ending) 
 	return ended, err
 }
 
-// MoveHeld implements delivery.CommandStore.
+// MoveHeld implements delivery.HoldStore.
 func (s *heldRows) MoveHeld(ctx context.Context, h delivery.Hold, limit int, now time.Time) (moved int, done bool, err error) {
 	err = s.db.Do(context.WithoutCancel(ctx), limit, func(t *db.Tx) error {
 		done = false
@@ -184,7 +184,7 @@ func scanHold(r *sql.Rows, more ...any) (delivery.Hold, error) {
 	return h, err
 }
 
-// Holds implements delivery.Reader.
+// Holds implements delivery.DeliveryReader.
 func (s *heldRows) Holds(ctx context.Context, tenant ids.ID) ([]delivery.Hold, error) {
 	rows, err := s.db.Lists().QueryContext(ctx, `SELECT `+holdColumns+`,
  (SELECT count(*) FROM deliveries d INDEXED BY deliveries_hold WHERE d.hold_id=h.id AND d.hold_id<>0)
@@ -200,12 +200,12 @@ func (s *heldRows) Holds(ctx context.Context, tenant ids.ID) ([]delivery.Hold, e
 	})
 }
 
-// StandingHolds implements delivery.DirectoryStore.
+// StandingHolds implements delivery.SnapshotStore.
 func (s *heldRows) StandingHolds(ctx context.Context, tenant ids.ID) ([]delivery.Hold, error) {
 	return s.holds(ctx, `h.tenant_id=? AND h.ending=0`, tenant)
 }
 
-// HoldsEndingOrDenied implements delivery.CommandStore.
+// HoldsEndingOrDenied implements delivery.HoldStore.
 func (s *heldRows) HoldsEndingOrDenied(ctx context.Context) ([]delivery.Hold, error) {
 	return s.holds(ctx, `h.ending<>0 OR h.reason=?`, delivery.CredentialDenied)
 }

@@ -24,7 +24,7 @@ type reads struct {
 	targets *targets
 }
 
-// Notification implements delivery.Reader.
+// Notification implements delivery.NotificationReader.
 func (s *reads) Notification(ctx context.Context, tenant, id ids.ID) (delivery.NotificationView, error) {
 	list, err := s.notifications(ctx, tenant, `n.id=?`, id, 1)
 	if err != nil {
@@ -99,7 +99,7 @@ func (s *reads) skips(ctx context.Context, tenant, notification ids.ID) ([]deliv
 	return out, err
 }
 
-// UserNotifications implements delivery.Reader.
+// UserNotifications implements delivery.NotificationReader.
 func (s *reads) UserNotifications(ctx context.Context, tenant ids.ID, user string, after ids.ID, limit int) ([]delivery.NotificationView, error) {
 	if after == 0 {
 		after = 1<<63 - 1
@@ -169,7 +169,7 @@ func scanView(r *sql.Rows) (delivery.View, error) {
 	return v, nil
 }
 
-// Delivery implements delivery.Reader.
+// Delivery implements delivery.DeliveryReader.
 func (s *reads) Delivery(ctx context.Context, tenant, notification, target ids.ID) (delivery.View, error) {
 	list, err := s.list(s.views(ctx, tenant).Where("d.notification_id=? AND d.target_id=?", notification, target))
 	if err != nil {
@@ -204,7 +204,7 @@ func (s *reads) list(q *gorm.DB) ([]delivery.View, error) {
 	return db.Collect(rows, scanView)
 }
 
-// Deliveries implements delivery.Reader.
+// Deliveries implements delivery.DeliveryReader.
 func (s *reads) Deliveries(ctx context.Context, tenant ids.ID, q delivery.Query) ([]delivery.View, error) {
 	g := filtered(s.views(ctx, tenant), q)
 	if q.After.Notification != 0 {
@@ -219,7 +219,7 @@ func (s *reads) Deliveries(ctx context.Context, tenant ids.ID, q delivery.Query)
 	return s.list(g.Order("d.notification_id DESC, d.target_id DESC").Limit(q.Limit))
 }
 
-// DeadLetters implements delivery.Reader.
+// DeadLetters implements delivery.DeliveryReader.
 func (s *reads) DeadLetters(ctx context.Context, tenant ids.ID, q delivery.Query) ([]delivery.View, error) {
 	q.State = delivery.Dead
 	g := filtered(s.views(ctx, tenant), q).Where("d.state=6") // the literal lets SQLite use the index of dead letters
@@ -255,7 +255,7 @@ func filtered(g *gorm.DB, q delivery.Query) *gorm.DB {
 	return g
 }
 
-// Stored implements delivery.Reader.
+// Stored implements delivery.NotificationReader.
 func (s *reads) Stored(ctx context.Context, tenant ids.ID, i delivery.Idempotency) (delivery.Answer, bool, error) {
 	var (
 		hash    []byte

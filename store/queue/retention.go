@@ -91,7 +91,7 @@ func newCut(tenant ids.ID, r delivery.Retention, now time.Time) cut {
 
 func (c cut) rows() []any { return []any{c.tenant, c.rowID, c.rowAt} }
 
-// Purge implements delivery.CommandStore. It is called again until nothing is
+// Purge implements delivery.RetentionStore. It is called again until nothing is
 // left to do.
 func (s *retention) Purge(ctx context.Context, r delivery.Retention, now time.Time, limit int) (total int, err error) {
 	ctx = context.WithoutCancel(ctx)

@@ -16,7 +16,7 @@ type scheduled struct {
 	accepts *accepts
 }
 
-// DueScheduled implements delivery.CommandStore.
+// DueScheduled implements delivery.ScheduledStore.
 func (s *scheduled) DueScheduled(ctx context.Context, now time.Time, limit int) ([]delivery.Scheduled, error) {
 	var due bool
 	if err := s.db.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM fanouts WHERE due_at<=?)", db.Millis(now)).Scan(&due); err != nil || !due {
@@ -62,7 +62,7 @@ func leaseScheduled(t *db.Tx, now time.Time, limit int) ([]delivery.Scheduled, e
 	return list, nil
 }
 
-// ResolveScheduled implements delivery.CommandStore.
+// ResolveScheduled implements delivery.ScheduledStore.
 func (s *scheduled) ResolveScheduled(ctx context.Context, a delivery.Accepted) (bool, error) {
 	there := false
 	err := s.db.Do(context.WithoutCancel(ctx), len(a.Rows)+1, func(t *db.Tx) error {

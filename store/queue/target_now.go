@@ -22,7 +22,7 @@ func (s *targets) in(t *db.Tx, tenant, target ids.ID, k channels.Kind) (delivery
 	return s.targetNow(t.QueryRow, tenant, target, k)
 }
 
-// Target implements delivery.QueueStore.
+// Target implements delivery.TargetStore.
 func (s *targets) Target(ctx context.Context, tenant, target ids.ID, k channels.Kind) (delivery.TargetNow, error) {
 	return s.targetNow(func(query string, args ...any) db.Scanner { return s.db.QueryRow(ctx, query, args...) }, tenant, target, k)
 }

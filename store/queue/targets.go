@@ -44,7 +44,7 @@ const (
 	resolveUnbound = `SELECT ` + registers.EndpointColumns + ` FROM endpoints e INDEXED BY endpoints_tenant LEFT JOIN users u ON 1=0 WHERE e.tenant_id=? AND e.user_id=0 ORDER BY e.id`
 )
 
-// Resolve implements delivery.AcceptStore.
+// Resolve implements delivery.ResolveStore.
 func (s *targets) Resolve(ctx context.Context, tenant ids.ID, to delivery.To, subscribers bool) (delivery.Resolution, error) {
 	var r delivery.Resolution
 	// These look-ups are short; with a context that can be cancelled each would
@@ -139,7 +139,7 @@ func addEndpoint(r *delivery.Resolution, tenant ids.ID) func(*sql.Rows) error {
 	}
 }
 
-// Content implements delivery.QueueStore.
+// Content implements delivery.ContentStore.
 func (s *targets) Content(ctx context.Context, tenant, notification ids.ID) ([]byte, error) {
 	var sealed []byte
 	if err := s.db.QueryRow(ctx, "SELECT body FROM payloads WHERE notification_id=? AND tenant_id=?", notification, tenant).Scan(&sealed); err != nil {

@@ -24,7 +24,7 @@ const cleanupWindow = 2000
 // unheard is true of a device that nothing was heard of since a time.
 const unheard = `status<3 AND updated_at<? AND registered_at<? AND last_seen_at<?`
 
-// RetireStale implements delivery.UpkeepStore.
+// RetireStale implements delivery.CleanupStore.
 func (s *cleanup) RetireStale(ctx context.Context, after time.Duration, now time.Time) (total int, err error) {
 	rows, err := s.db.Lists().QueryContext(ctx, "SELECT id,settings FROM tenants WHERE deleted_at=0 ORDER BY id")
 	if err != nil {
@@ -145,7 +145,7 @@ func (s *cleanup) retire(ctx context.Context, tenant ids.ID, list []staleDevice,
 	return total, err
 }
 
-// DropExpiredSecrets implements delivery.UpkeepStore.
+// DropExpiredSecrets implements delivery.CleanupStore.
 func (s *cleanup) DropExpiredSecrets(ctx context.Context, now time.Time) (total int, err error) {
 	type endpoint struct {
 		id, tenant ids.ID
@@ -202,7 +202,7 @@ func (s *cleanup) dropExpired(ctx context.Context, tenant, id ids.ID, sealed []b
 	return removed, err
 }
 
-// DropReplacedCredentials implements delivery.UpkeepStore.
+// DropReplacedCredentials implements delivery.CleanupStore.
 func (s *cleanup) DropReplacedCredentials(ctx context.Context, before time.Time, limit int) (int, error) {
 	return s.db.DoCounted(context.WithoutCancel(ctx), limit, func(t *db.Tx) (int64, error) {
 		return t.Affect(`UPDATE credential_versions SET sealed=? WHERE (credential_id,version) IN (SELECT v.credential_id,v.version FROM credential_versions v
@@ -211,7 +211,7 @@ func (s *cleanup) DropReplacedCredentials(ctx context.Context, before time.Time,
 	})
 }
 
-// DropOldKeys implements delivery.UpkeepStore.
+// DropOldKeys implements delivery.CleanupStore.
 func (s *cleanup) DropOldKeys(ctx context.Context, before time.Time, limit int) (int, error) {
 	return s.db.DoCounted(context.WithoutCancel(ctx), limit, func(t *db.Tx) (int64, error) {
 		return t.Affect(`DELETE FROM api_keys WHERE id IN (SELECT id FROM api_keys

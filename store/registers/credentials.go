@@ -272,7 +272,7 @@ func (s *credentialRegister) switchCredential(ctx context.Context, tenant, id id
 	return s.Credential(ctx, tenant, id)
 }
 
-// RecoverCredential implements delivery.CommandStore. What its verdicts said of
+// RecoverCredential implements delivery.ProbeStore. What its verdicts said of
 // devices is another question, and stays in doubt until a send settles it.
 func (s *credentialRegister) RecoverCredential(ctx context.Context, tenant, id ids.ID) error {
 	_, err := s.switchCredential(ctx, tenant, id, func(t *db.Tx, now time.Time) error {

@@ -196,7 +196,7 @@ func (s *deviceRegister) deleteDevice(ctx context.Context, tenant ids.ID, user, 
 	})
 }
 
-// UnretireDevices implements delivery.CommandStore.
+// UnretireDevices implements delivery.DoubtStore.
 func (s *deviceRegister) UnretireDevices(ctx context.Context, credential ids.ID, version int, since, now time.Time) (int, error) {
 	var n int64
 	err := s.db.Do(context.WithoutCancel(ctx), 1, func(t *db.Tx) (err error) {
