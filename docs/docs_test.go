@@ -10,6 +10,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -161,29 +162,37 @@ func TestRoutesExist(t *testing.T) {
 	}
 }
 
-// symbols are the exported names of each package of the module by its name:
-// Name, and Type.Member for methods and fields.
+// symbols are the names of each package of the module by its name: Name, and
+// Type.Member for methods and fields.
 func symbols(t *testing.T) map[string]map[string]bool {
 	t.Helper()
 	out := map[string]map[string]bool{}
-	for _, pattern := range []string{"*", "*/*"} {
+	for _, pattern := range []string{"*", "*/*", "*/*/*"} {
 		files, err := filepath.Glob(filepath.Join(root, pattern, "*.go"))
 		require.NoError(t, err)
 		for _, name := range files {
-			if strings.HasSuffix(name, "_test.go") {
-				continue
-			}
-			f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
-			require.NoError(t, err)
-			if out[f.Name.Name] == nil {
-				out[f.Name.Name] = map[string]bool{}
-			}
-			for _, d := range f.Decls {
-				addNames(out[f.Name.Name], d)
+			if !strings.HasSuffix(name, "_test.go") {
+				pkg, names := declared(t, name)
+				if out[pkg] == nil {
+					out[pkg] = map[string]bool{}
+				}
+				maps.Copy(out[pkg], names)
 			}
 		}
 	}
 	return out
+}
+
+// declared are the names that a Go file declares, and the name of its package.
+func declared(t *testing.T, path string) (pkg string, names map[string]bool) {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+	require.NoError(t, err)
+	names = map[string]bool{}
+	for _, d := range f.Decls {
+		addNames(names, d)
+	}
+	return f.Name.Name, names
 }
 
 func addNames(names map[string]bool, d ast.Decl) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -31,7 +32,8 @@ type row struct {
 }
 
 // table is the import table of docs/architecture.md. A new package must be added
-// here; docs/adr/0005 says how to find its level.
+// here; docs/adr/0005 says how to find its level, and TestTheDocsHaveTheTable where
+// the docs name it.
 func table() map[string]row {
 	base := []string{"problem", "ids"}
 	with := func(more ...string) []string { return append(slices.Clone(base), more...) }
@@ -181,6 +183,31 @@ func TestTableIsInOrder(t *testing.T) {
 			require.False(t, lower.test, "%s may import %s, which is for tests", pkg, below)
 		}
 	}
+}
+
+// TestTheDocsHaveTheTable: docs/architecture.md says what every package owns, and
+// CONTRIBUTING.md lists those of each level that are not for tests.
+func TestTheDocsHaveTheTable(t *testing.T) {
+	t.Parallel()
+	architecture, err := os.ReadFile(filepath.Join(root, "docs", "architecture.md"))
+	require.NoError(t, err)
+	contributing, err := os.ReadFile(filepath.Join(root, "CONTRIBUTING.md"))
+	require.NoError(t, err)
+	listed := map[string]int{}
+	for _, line := range regexp.MustCompile(`(?m)^\| (\d) \| .*$`).FindAllStringSubmatch(string(contributing), -1) {
+		for _, span := range regexp.MustCompile("`([a-z/]+)`").FindAllStringSubmatch(line[0], -1) {
+			listed[span[1]], err = strconv.Atoi(line[1])
+			require.NoError(t, err)
+		}
+	}
+	levels := map[string]int{}
+	for pkg, r := range table() {
+		require.Contains(t, string(architecture), "`"+pkg+"`", "docs/architecture.md does not say what %s owns", pkg)
+		if !r.test {
+			levels[pkg] = r.level
+		}
+	}
+	require.Equal(t, levels, listed, "the levels in CONTRIBUTING.md")
 }
 
 func TestImportsKeepToTheTable(t *testing.T) {

@@ -129,21 +129,17 @@ func commandFault(root *cobra.Command, words []string) string {
 func TestDocumentedMetricsExist(t *testing.T) {
 	t.Parallel()
 	source := map[string]bool{}
-	literal := regexp.MustCompile(`"(carillon_[a-z_]+)"`)
-	for _, folder := range []string{"api", "delivery", "store", "cmd/carillon"} {
-		names, err := filepath.Glob(filepath.Join(repository, folder, "*.go"))
-		require.NoError(t, err)
-		for _, name := range names {
-			if strings.HasSuffix(name, "_test.go") {
-				continue
-			}
-			text, err := os.ReadFile(name)
-			require.NoError(t, err)
-			for _, m := range literal.FindAllStringSubmatch(string(text), -1) {
-				source[m[1]] = true
-			}
+	literal := regexp.MustCompile(`"(carillon_[a-z_]*[a-z])"`)
+	require.NoError(t, filepath.WalkDir(repository, func(name string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return err
 		}
-	}
+		text, err := os.ReadFile(name)
+		for _, m := range literal.FindAllStringSubmatch(string(text), -1) {
+			source[m[1]] = true
+		}
+		return err
+	}))
 	page, err := os.ReadFile(repository + "/docs/operations/README.md")
 	require.NoError(t, err)
 	documented := map[string]bool{}

@@ -97,8 +97,11 @@ func (d *DB) Close() error {
 // While it is held no other process can have leases, so those found are taken over
 // at once. The lock ends with the process, however it ends. PostgreSQL needs none:
 // its nodes know of each other.
-func (d *DB) LockEngine() (err error) {
-	d.lock, err = d.dialect.lockEngine()
+func (d *DB) LockEngine() error {
+	lock, err := d.dialect.lockEngine()
+	if lock != nil { // one that is held already stays so
+		d.lock = lock
+	}
 	return err
 }
 

@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -118,11 +119,14 @@ func (w *writer) Write(ctx context.Context, o Op) error {
 	return <-result
 }
 
-// Offer queues an op and waits for nothing. A full queue is refused at once to a caller that has a
-// deadline to answer by, and waited for otherwise.
+// Offer queues an op, and does not wait for the commit. A full queue is refused at
+// once to a caller that has a deadline to answer by, and waited for otherwise.
 func (w *writer) Offer(ctx context.Context, o Op) error {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
+	if w.ops == nil {
+		return errors.New("the database is open without a writer")
+	}
 	if w.closed {
 		return problem.New(problem.Unavailable, "The server is stopping.")
 	}

@@ -186,3 +186,33 @@ func TestADatabaseThatTakesNoWritesSaysSo(t *testing.T) {
 	_, waiting = s.WriteBeat()
 	require.Zero(t, waiting)
 }
+
+// TestWithoutAWriterNothingWaits: a database that is opened to be looked at refuses
+// what would be written, and closes.
+func TestWithoutAWriterNothingWaits(t *testing.T) {
+	t.Parallel()
+	var o Options
+	openDB(t, func(x *Options) { o = *x })
+	o.Peek, o.Migrate = true, false
+	d, err := Open(t.Context(), o)
+	require.NoError(t, err)
+	runs := 0
+	require.ErrorContains(t, d.Do(context.Background(), 1, insert("a", &runs)), "without a writer")
+	require.NoError(t, d.Close())
+	require.Zero(t, runs)
+}
+
+// TestALockThatIsHeldIsKept: asking twice is a mistake, and must not leave the lock
+// behind when the database is closed.
+func TestALockThatIsHeldIsKept(t *testing.T) {
+	t.Parallel()
+	var o Options
+	d := openDB(t, func(x *Options) { o = *x })
+	require.NoError(t, d.LockEngine())
+	require.ErrorContains(t, d.LockEngine(), "another server")
+	require.NoError(t, d.Close())
+	again, err := Open(t.Context(), o)
+	require.NoError(t, err)
+	require.NoError(t, again.LockEngine())
+	require.NoError(t, again.Close())
+}
