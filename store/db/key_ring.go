@@ -2,10 +2,7 @@ package db
 
 import (
 	"bytes"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -15,9 +12,6 @@ import (
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
-
-	"github.com/carillonhq/carillon/ids"
-	"github.com/carillonhq/carillon/problem"
 )
 
 // KeyRing is the installation's master key. It seals each tenant's own keys,
@@ -67,64 +61,4 @@ func ringOf(h *keyset.Handle) (*KeyRing, error) {
 		return nil, fmt.Errorf("use the key ring: %w", err)
 	}
 	return &KeyRing{master: a}, nil
-}
-
-// NewKeyset makes a tenant's keys, sealed for its row.
-func (r *KeyRing) NewKeyset(tenant ids.ID) ([]byte, error) {
-	h, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
-	if err != nil {
-		return nil, fmt.Errorf("make a tenant's keys: %w", err)
-	}
-	var b bytes.Buffer
-	if err := h.WriteWithAssociatedData(keyset.NewBinaryWriter(&b), r.master, ad("tenant", tenant, 0)); err != nil {
-		return nil, fmt.Errorf("seal a tenant's keys: %w", err)
-	}
-	return b.Bytes(), nil
-}
-
-func (r *KeyRing) read(tenant ids.ID, sealed []byte) (*keyset.Handle, error) {
-	if len(sealed) == 0 {
-		return nil, problem.New(problem.Conflict, "The tenant is being deleted: its keys are destroyed.")
-	}
-	h, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(sealed)), r.master, ad("tenant", tenant, 0))
-	if err != nil {
-		return nil, errors.New("the tenant's keys do not open with this key ring: was the database made with another one?")
-	}
-	return h, nil
-}
-
-func (r *KeyRing) open(tenant ids.ID, sealed []byte) (tink.AEAD, error) {
-	h, err := r.read(tenant, sealed)
-	if err != nil {
-		return nil, err
-	}
-	return aead.New(h)
-}
-
-// SubjectKey derives the key of the hashes that stand for the users of a tenant
-// in receipts and in the erasure log. It comes from the oldest of the tenant's
-// keys, which every backup of the tenant has, and is gone when they are.
-func (r *KeyRing) SubjectKey(tenant ids.ID, sealed []byte) ([]byte, error) {
-	h, err := r.read(tenant, sealed)
-	if err != nil {
-		return nil, err
-	}
-	var (
-		text  bytes.Buffer
-		plain struct {
-			Key []struct {
-				KeyData struct {
-					Value []byte `json:"value"`
-				} `json:"keyData"`
-			} `json:"key"`
-		}
-	)
-	err = insecurecleartextkeyset.Write(h, keyset.NewJSONWriter(&text))
-	if err == nil {
-		err = json.Unmarshal(text.Bytes(), &plain)
-	}
-	if err != nil || len(plain.Key) == 0 || len(plain.Key[0].KeyData.Value) == 0 {
-		return nil, errors.New("the tenant's keys cannot be read")
-	}
-	return hkdf.Key(sha256.New, plain.Key[0].KeyData.Value, nil, "carillon erasure subject "+tenant.Format(ids.Tenant), sha256.Size)
 }

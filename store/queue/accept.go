@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -9,7 +8,6 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
-	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/registers"
 )
@@ -28,15 +26,6 @@ const insertDelivery = `INSERT INTO deliveries
 // InsertSkip stores a skip.
 const InsertSkip = `INSERT INTO skips
  (tenant_id,notification_id,n,user_id,target_id,channel,reason) VALUES (?,?,?,?,?,?,?)`
-
-const insertIdempotency = `INSERT INTO idempotency
- (tenant_id,principal_id,route,key,body_hash,status,answer,expires_at) VALUES (?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING`
-
-const selectIdempotency = `SELECT body_hash,status,answer,expires_at FROM idempotency
- WHERE tenant_id=? AND principal_id=? AND route=? AND key=?`
-
-// DeleteIdempotency removes an idempotency key with its answer.
-const DeleteIdempotency = `DELETE FROM idempotency WHERE tenant_id=? AND principal_id=? AND route=? AND key=?`
 
 // accepts stores what is accepted.
 type accepts struct {
@@ -117,47 +106,6 @@ func committed(t *db.Tx, a *delivery.Accepted) (bool, error) {
 		return err == nil, err
 	}
 	return false, t.Exec("DELETE FROM notifications WHERE tenant_id=? AND id=?", a.Tenant, a.ID)
-}
-
-// mismatch marks a stored answer to another body. It is not an error inside the
-// transaction, since nothing has to be undone.
-const mismatch = -1
-
-func errMismatch() error {
-	return problem.New(problem.IdempotencyMismatch,
-		"This Idempotency-Key was used with another request body within the last 24 hours; use a new key for a new request.")
-}
-
-// reserve takes the idempotency key, or finds the answer that it has already.
-func reserve(t *db.Tx, b delivery.Batch, now time.Time) (*delivery.Answer, error) {
-	i := b.Idempotency
-	key := []any{b.Tenant, i.Principal, i.Route, i.Key}
-	for {
-		n, err := t.Affect(insertIdempotency, b.Tenant, i.Principal, i.Route, i.Key, i.BodyHash[:],
-			b.Answer.Status, b.Answer.Body, db.Millis(b.ExpiresAt))
-		if err != nil || n == 1 {
-			return nil, err
-		}
-		var (
-			hash    []byte
-			expires int64
-			a       = &delivery.Answer{Replayed: true}
-		)
-		found, err := t.One(selectIdempotency, key, &hash, &a.Status, &a.Body, &expires)
-		switch {
-		case err != nil:
-			return nil, err
-		case found && expires > db.Millis(now):
-			if !bytes.Equal(hash, i.BodyHash[:]) {
-				a.Status = mismatch
-			}
-			return a, nil
-		}
-		// Its time is over, only the purge has not come by yet.
-		if err := t.Exec(DeleteIdempotency, key...); err != nil {
-			return nil, err
-		}
-	}
 }
 
 func flagsOf(a *delivery.Accepted) (flags int) {

@@ -1,11 +1,9 @@
 package queue
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -253,25 +251,4 @@ func filtered(g *gorm.DB, q delivery.Query) *gorm.DB {
 		g = g.Where("d.user_id=(SELECT id FROM users WHERE tenant_id=d.tenant_id AND external_id=?)", q.User)
 	}
 	return g
-}
-
-// Stored implements delivery.NotificationReader.
-func (s *reads) Stored(ctx context.Context, tenant ids.ID, i delivery.Idempotency) (delivery.Answer, bool, error) {
-	var (
-		hash    []byte
-		expires int64
-		a       = delivery.Answer{Replayed: true}
-	)
-	err := s.db.QueryRow(ctx, selectIdempotency, tenant, i.Principal, i.Route, i.Key).Scan(&hash, &a.Status, &a.Body, &expires)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return delivery.Answer{}, false, nil
-	case err != nil:
-		return delivery.Answer{}, false, fmt.Errorf("look up the idempotency key: %w", err)
-	case expires <= db.Millis(s.db.Now()):
-		return delivery.Answer{}, false, nil
-	case !bytes.Equal(hash, i.BodyHash[:]):
-		return delivery.Answer{}, false, errMismatch()
-	}
-	return a, true, nil
 }

@@ -2,54 +2,6 @@ package delivery
 
 import (
 	"github.com/carillonhq/carillon/channels"
-	"github.com/carillonhq/carillon/ids"
-)
-
-// flowKey is what shares a limit of concurrent requests: a credential at a push
-// service's origin, or an endpoint.
-type flowKey struct {
-	id     ids.ID
-	origin string
-}
-
-// flowOf names the flow of a delivery.
-func flowOf(it *inflight) flowKey {
-	switch it.Channel {
-	case channels.Webhook:
-		return flowKey{id: it.Target}
-	case channels.WebPush:
-		return flowKey{id: it.Credential, origin: it.target.origin()}
-	}
-	return flowKey{id: it.Credential}
-}
-
-// limits of concurrent requests.
-const (
-	flowLimit     = 400 // of one credential and origin
-	endpointLimit = 16  // of one endpoint
-	urgentShare   = 5   // one part in five of a limit is kept for lane 0
-)
-
-// flow is the bulkhead of a flowKey.
-type flow struct {
-	key      flowKey
-	max      int
-	inFlight int
-	waiting  int  // queued in any lane
-	served   int  // since the last trim
-	slow     int  // most that may queue per lane; 0: no limit of its own
-	fresh    bool // began to wait since the last trim
-	parked   [LanesCount]bool
-	queues   [LanesCount][]*inflight
-}
-
-// feedback is how a target took what was sent to it.
-type feedback uint8
-
-const (
-	feedbackNone feedback = iota // nothing was sent
-	feedbackOK
-	feedbackCongested // it failed for now, or asked for less
 )
 
 // fairQueue orders what waits to be sent: lower lanes first, and within a lane one
@@ -66,10 +18,7 @@ type fairQueue struct {
 func (q *fairQueue) push(l Lane, it *inflight, k flowKey) bool {
 	f := q.flows[k]
 	if f == nil {
-		f = &flow{key: k, max: flowLimit}
-		if it.Channel == channels.Webhook {
-			f.max = endpointLimit
-		}
+		f = newFlow(k, it.Channel)
 		q.flows[k] = f
 	}
 	it.flow = f
@@ -120,19 +69,13 @@ func (q *fairQueue) next(l Lane) *inflight {
 	return nil
 }
 
-// done gives the place back. A webhook endpoint that is in trouble gets fewer
-// requests at once, and more again as it recovers.
+// done gives the place back.
 func (q *fairQueue) done(it *inflight, b feedback) {
 	f := it.flow
 	f.inFlight--
 	f.served++
 	if it.Channel == channels.Webhook {
-		switch {
-		case b == feedbackCongested:
-			f.max = max(f.max/2, 1)
-		case b == feedbackOK && f.max < endpointLimit:
-			f.max++
-		}
+		f.adapt(b)
 	}
 	for l := range f.parked {
 		if f.parked[l] {
@@ -167,7 +110,7 @@ func (q *fairQueue) trim() (left []*inflight) {
 			}
 		}
 		if f.inFlight == 0 && f.waiting == 0 {
-			if f.max = min(f.max*2, endpointLimit); f.max == endpointLimit {
+			if f.widen(); f.max == endpointLimit {
 				delete(q.flows, key)
 			}
 		}
