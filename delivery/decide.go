@@ -12,7 +12,7 @@ import (
 //
 //	decide_claim.go    when a row is claimed: takeovers, and what was canceled
 //	decide_before.go   before an attempt: obstacles, deadlines, gates, no room
-//	decide_attempt.go  after an attempt: Next
+//	decide_outcome.go  after an attempt: Next
 //	decide_amend.go    when it is written: Amend, by what the database knows by now
 //	decide_command.go  when somebody asks: cancellation, replay, erasure, ends of holds
 

@@ -92,7 +92,7 @@ func (pl *planner) resolve(ctx context.Context, p *plan, r *Request, s *snapshot
 	if err != nil {
 		return err
 	}
-	f := fanout{req: r, res: res, now: now}
+	f := chooser{req: r, res: res, now: now}
 	if err := f.run(); err != nil {
 		return err
 	}

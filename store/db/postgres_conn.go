@@ -33,12 +33,12 @@ type pgConn struct{ *stdlib.Conn }
 
 // ExecContext implements driver.ExecerContext.
 func (c *pgConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	return c.Conn.ExecContext(ctx, rebind(query, len(args) > 0), args)
+	return c.Conn.ExecContext(ctx, translate(query, len(args) > 0), args)
 }
 
 // QueryContext implements driver.QueryerContext.
 func (c *pgConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	return c.Conn.QueryContext(ctx, rebind(query, len(args) > 0), args)
+	return c.Conn.QueryContext(ctx, translate(query, len(args) > 0), args)
 }
 
 // CheckNamedValue makes plain values of named types, as database/sql does for

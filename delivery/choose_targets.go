@@ -33,9 +33,9 @@ type choice struct {
 	target TargetNow
 }
 
-// fanout turns what a request names into targets and skips. It reads nothing
+// chooser turns what a request names into targets and skips. It reads nothing
 // and writes nothing, so that a dry run says exactly what a send would do.
-type fanout struct {
+type chooser struct {
 	req     *Request
 	res     Resolution
 	now     time.Time
@@ -54,7 +54,7 @@ func (r *Request) wants(k channels.Kind) bool {
 	return len(r.Channels) == 0 || slices.Contains(r.Channels, k)
 }
 
-func (f *fanout) run() error {
+func (f *chooser) run() error {
 	f.seen = make(map[ids.ID]bool, len(f.res.Devices)+len(f.res.Endpoints))
 	f.users()
 	f.devices()
@@ -68,7 +68,7 @@ func (f *fanout) run() error {
 	return nil
 }
 
-func (f *fanout) users() {
+func (f *chooser) users() {
 	for i, user := range f.req.To.Users {
 		if slices.Contains(f.req.To.Users[:i], user) {
 			continue
@@ -95,7 +95,7 @@ func (f *fanout) users() {
 
 // userDevices picks one device per installation. What else the installation has
 // counts as reached: it is the same device.
-func (f *fanout) userDevices(user ids.ID, reached, retired map[channels.Kind]bool) {
+func (f *chooser) userDevices(user ids.ID, reached, retired map[channels.Kind]bool) {
 	best := map[[2]string]*devices.Device{}
 	var order []*devices.Device
 	for i := range f.res.Devices {
@@ -147,13 +147,13 @@ func better(a, b *devices.Device) bool {
 	return a.ID > b.ID
 }
 
-func (f *fanout) alive(d *devices.Device) bool {
+func (f *chooser) alive(d *devices.Device) bool {
 	return d.Status != devices.Retired && (d.ExpiresAt.IsZero() || d.ExpiresAt.After(f.now))
 }
 
 // skipUser leaves a skip for each wanted channel that does not reach the user:
 // for each that was named, or one for all when none was.
-func (f *fanout) skipUser(user string, reached, retired map[channels.Kind]bool) {
+func (f *chooser) skipUser(user string, reached, retired map[channels.Kind]bool) {
 	reason := func(k channels.Kind) SkipReason {
 		if retired[k] {
 			return SkipRetired
@@ -178,7 +178,7 @@ func (f *fanout) skipUser(user string, reached, retired map[channels.Kind]bool) 
 	}
 }
 
-func (f *fanout) devices() {
+func (f *chooser) devices() {
 	for _, id := range f.req.To.Devices {
 		i := slices.IndexFunc(f.res.Devices, func(d devices.Device) bool { return d.ID == id })
 		switch {
@@ -194,7 +194,7 @@ func (f *fanout) devices() {
 	}
 }
 
-func (f *fanout) endpoints() {
+func (f *chooser) endpoints() {
 	for _, id := range f.req.To.Endpoints {
 		i := slices.IndexFunc(f.res.Endpoints, func(e BoundEndpoint) bool { return e.ID == id })
 		if i < 0 {
@@ -225,14 +225,14 @@ func (f *fanout) endpoints() {
 }
 
 // subscribes: without a type there is nothing to subscribe to but everything.
-func (f *fanout) subscribes(e *BoundEndpoint) bool {
+func (f *chooser) subscribes(e *BoundEndpoint) bool {
 	if f.req.Type == "" {
 		return slices.Contains(e.EventTypes, "*")
 	}
 	return e.Matches(f.req.Type)
 }
 
-func (f *fanout) addDevice(d *devices.Device) {
+func (f *chooser) addDevice(d *devices.Device) {
 	if f.seen[d.ID] {
 		return
 	}
@@ -244,7 +244,7 @@ func (f *fanout) addDevice(d *devices.Device) {
 	})
 }
 
-func (f *fanout) addEndpoint(e *BoundEndpoint) {
+func (f *chooser) addEndpoint(e *BoundEndpoint) {
 	if f.seen[e.ID] {
 		return
 	}

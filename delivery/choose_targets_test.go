@@ -111,7 +111,7 @@ func TestRouting(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := fanout{req: &x.r, res: town(), now: at}
+			f := chooser{req: &x.r, res: town(), now: at}
 			require.NoError(t, f.run())
 			var got []ids.ID
 			for _, c := range f.choices {
@@ -128,7 +128,7 @@ func TestRouting(t *testing.T) {
 
 func TestAnEventThatNobodyWants(t *testing.T) {
 	t.Parallel()
-	f := fanout{req: &Request{Type: "order.paid"}, res: Resolution{}, now: at}
+	f := chooser{req: &Request{Type: "order.paid"}, res: Resolution{}, now: at}
 	require.NoError(t, f.run())
 	require.Empty(t, f.choices)
 	require.Equal(t, []Skip{{Channel: channels.Webhook, Reason: SkipNoSubscriber}}, f.skips)
@@ -139,7 +139,7 @@ func TestWhatADeliveryKnowsOfItsTarget(t *testing.T) {
 	res := town()
 	res.Endpoints[0].Status = webhooks.Paused
 	res.Devices[0].VAPIDKey, res.Devices[0].ExpiresAt, res.Devices[0].Epoch = "key", in(time.Hour), 4
-	f := fanout{req: &Request{To: To{Users: []string{"alice"}}}, res: res, now: at}
+	f := chooser{req: &Request{To: To{Users: []string{"alice"}}}, res: res, now: at}
 	require.NoError(t, f.run())
 	require.Equal(t, choice{ref: DeliveryRef{Target: 11, Channel: channels.FCM, User: "alice"}, userID: 1, target: TargetNow{Exists: true, UserID: 1, Epoch: 4,
 		Device: devices.Active, App: "default", Channel: channels.FCM, VAPIDKey: "key", Target: res.Devices[0].Target, ReadAt: at, ExpiresAt: in(time.Hour)}}, f.choices[0])
@@ -162,7 +162,7 @@ func TestLimitsOfOneNotification(t *testing.T) {
 		urgent bool
 		path   string
 	}{{MaxTargets, false, ""}, {MaxTargets + 1, false, "to"}, {MaxUrgent, true, ""}, {MaxUrgent + 1, true, "urgent"}} {
-		f := fanout{req: &Request{To: To{Users: []string{"alice"}}, Urgent: x.urgent}, res: crowd(x.n), now: at}
+		f := chooser{req: &Request{To: To{Users: []string{"alice"}}, Urgent: x.urgent}, res: crowd(x.n), now: at}
 		err := f.run()
 		if x.path == "" {
 			require.NoError(t, err)

@@ -17,11 +17,11 @@ var (
 	reordered = strings.NewReplacer("LIMIT -1 OFFSET", "LIMIT ALL OFFSET")
 )
 
-var rebound sync.Map // statement -> as PostgreSQL reads it
+var translated sync.Map // statement -> as PostgreSQL reads it
 
-// rebind puts a statement into PostgreSQL's words. numbered: it has parameters.
-func rebind(query string, numbered bool) string {
-	if v, ok := rebound.Load(query); ok {
+// translate puts a statement into PostgreSQL's words. numbered: it has parameters.
+func translate(query string, numbered bool) string {
+	if v, ok := translated.Load(query); ok {
 		return v.(string)
 	}
 	q := indexHint.ReplaceAllString(query, "")
@@ -32,7 +32,7 @@ func rebind(query string, numbered bool) string {
 		q = number(q)
 	}
 	if len(query) < 4096 { // lists of values have many lengths, and are not worth keeping
-		rebound.Store(query, q)
+		translated.Store(query, q)
 	}
 	return q
 }

@@ -1,0 +1,63 @@
+package delivery
+
+import (
+	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/tenants"
+)
+
+// ready finds what a delivery is sent with. false: it is not sent, and what becomes
+// of it instead is on its way into the database.
+func (a *attempter) ready(it *inflight) (r route, ready bool) {
+	ctx, now := a.sending, a.now()
+	instead := func(t Transition, h Hold) (route, bool) {
+		a.finisher.finish(it, Finish{Transition: t, Hold: h})
+		return route{}, false
+	}
+	putOff := func(doing string, err error) (route, bool) {
+		a.finisher.putOff(it, doing, err)
+		return route{}, false
+	}
+	switch {
+	case a.pause.current().On():
+		return instead(unspent(it.progress(), now), Hold{})
+	case it.canceled.Load():
+		return instead(cancel(it.Spent), Hold{})
+	case !it.ExpiresAt.After(now):
+		return instead(expire(it.Channel, it.Spent), Hold{})
+	}
+	if err := a.targets.refresh(ctx, it, now); err != nil {
+		return putOff("read the target", err)
+	}
+	var err error
+	if r.tenant, err = a.tenants.get(ctx, it.Tenant); err != nil {
+		return putOff("read the tenant", err)
+	}
+	if t, hold, ok := obstacle(&it.Row, &it.target, r.tenant, now); ok {
+		return instead(t, hold)
+	}
+	r.credential = r.tenant.credential(&it.target)
+	if opens := a.gates.until(gatesOf(it, r.credential), now); !opens.IsZero() {
+		return instead(waitForGate(it.progress(), opens, now, a.jitter()), Hold{})
+	}
+	if it.payload == nil {
+		payload, broken, err := a.payloads.get(ctx, it)
+		switch {
+		case broken || problem.CodeOf(err) == problem.NotFound:
+			return instead(unmappable(it.Spent), Hold{})
+		case err != nil:
+			return putOff("read the content", err)
+		}
+		it.payload = payload
+	}
+	if r.sender, err = a.openSender(it, r.credential); err != nil {
+		return putOff("open the sender", err)
+	}
+	return r, true
+}
+
+func (a *attempter) openSender(it *inflight, c *tenants.Credential) (*sender, error) {
+	if c == nil {
+		return a.senders.acquire(a.sending, it.Tenant, 0, it.Channel, 0)
+	}
+	return a.senders.acquire(a.sending, it.Tenant, c.ID, it.Channel, c.Version)
+}

@@ -1,0 +1,39 @@
+package delivery
+
+import (
+	"time"
+
+	"github.com/carillonhq/carillon/problem"
+)
+
+// HealthStore tells whether the database does its work.
+type HealthStore interface {
+	LivenessStore
+	// WriteBeat is when the writer last came round, and how much waits for it.
+	WriteBeat() (last time.Time, waiting int)
+}
+
+// stillAfter is how long a loop may be silent before the node is not ready.
+const stillAfter = 30 * time.Second
+
+// Ready tells whether this node does its work: nil, or which loop stands still.
+// An old backlog is no reason: other nodes would not be faster.
+func (e *Engine) Ready() error {
+	if e.stopped.Load() {
+		return errStopping()
+	}
+	now := e.now()
+	if !e.health.Alive() {
+		return problem.New(problem.Unavailable, "The database has not been reached for some seconds; see the log.")
+	}
+	if silent := now.Sub(e.ClaimBeat()); e.sends && silent > stillAfter {
+		return problem.New(problem.Unavailable, "The claim loop stands still for %s.", silent.Truncate(time.Second))
+	}
+	if last, waiting := e.health.WriteBeat(); waiting > 0 && now.Sub(last) > stillAfter {
+		return problem.New(problem.Unavailable, "The database takes no writes for %s.", now.Sub(last).Truncate(time.Second))
+	}
+	return nil
+}
+
+// ClaimBeat is when the claim loop last came round.
+func (e *Engine) ClaimBeat() time.Time { return e.claimer.lastBeat() }
