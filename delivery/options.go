@@ -33,7 +33,7 @@ type Options struct {
 	SendTimeout time.Duration // of one request; 30 s
 	Lease       time.Duration // of a claim; 90 s
 	Poll        time.Duration // most time between two claims; 1 s
-	MarkerAfter time.Duration // a send_at further ahead is resolved when it is due; 1 min
+	ScheduleAfter time.Duration // a send_at further ahead is resolved when it is due; 1 min
 	Beat        time.Duration // between two looks at leases and lanes; 5 s
 	Retention   Retention     // 24 h and 30 days
 	PurgeEvery  time.Duration // 1 min
@@ -55,7 +55,7 @@ func (o *Options) defaults() {
 	set(&o.SendTimeout, 30*time.Second)
 	set(&o.Lease, 90*time.Second)
 	set(&o.Poll, time.Second)
-	set(&o.MarkerAfter, time.Minute)
+	set(&o.ScheduleAfter, time.Minute)
 	set(&o.Beat, 5*time.Second)
 	set(&o.PurgeEvery, time.Minute)
 	set(&o.CountEvery, 10*time.Second)

@@ -89,7 +89,7 @@ func (*Channel) Prepare(m channels.Message) (channels.Payload, error) {
 	if o.collapseID == "" {
 		checkCollapseID("collapse_key", m.CollapseKey, &faults)
 	}
-	p.settle(m, o, aps, &faults)
+	p.chooseType(m, o, aps, &faults)
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}
@@ -171,8 +171,8 @@ func membersOf(m channels.Message, faults *problem.Fields) map[string]json.RawMe
 	return members
 }
 
-// settle chooses push type and priority and makes them agree with aps.
-func (p *payload) settle(m channels.Message, o override, aps map[string]any, faults *problem.Fields) {
+// chooseType chooses push type and priority and makes them agree with aps.
+func (p *payload) chooseType(m channels.Message, o override, aps map[string]any, faults *problem.Fields) {
 	visible := aps["alert"] != nil || aps["badge"] != nil || aps["sound"] != nil
 	if p.pushType == "" {
 		p.pushType = apns2.PushTypeAlert

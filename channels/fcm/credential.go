@@ -96,7 +96,7 @@ func (c *Channel) ParseCredential(input []byte, prior json.RawMessage) (channels
 	return channels.Credential{Settings: shown, Secret: sealed}, nil
 }
 
-// check refuses what cannot work, and settles the token endpoint.
+// check refuses what cannot work, and chooses the token endpoint.
 func (c *Channel) check(a *serviceAccount) error {
 	if a.Type != "service_account" {
 		return refuse("type", `must be "service_account"; make a key in the Firebase console under Project settings, Service accounts`)

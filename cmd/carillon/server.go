@@ -85,7 +85,7 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 		Workers: cfg.Workers, MaxBacklog: cfg.Limits.Backlog,
 		Retention:  delivery.Retention{SentPayload: cfg.Retention.Sent, DeadPayload: cfg.Retention.Dead, Rows: cfg.Retention.Rows},
 		StaleAfter: cfg.StaleAfter, OldCredentials: cfg.Retention.Credentials}
-	o.SendTimeout, o.MarkerAfter = failpoint.Duration("send_timeout", o.SendTimeout), failpoint.Duration("marker_after", o.MarkerAfter)
+	o.SendTimeout, o.ScheduleAfter = failpoint.Duration("send_timeout", o.SendTimeout), failpoint.Duration("marker_after", o.ScheduleAfter)
 	if p.tune != nil {
 		p.tune(&o)
 	}

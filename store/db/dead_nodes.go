@@ -12,10 +12,10 @@ type observation struct {
 	since       time.Time
 }
 
-// reapDead takes over what nodes had in hand that do not beat any more. They must
+// reapDeadNodes takes over what nodes had in hand that do not beat any more. They must
 // have stood still before this node's eyes as well: when the database's clock is
 // set forward, all of them look as if they were dead.
-func (n *nodes) reapDead(ctx context.Context, now time.Time) error {
+func (n *nodes) reapDeadNodes(ctx context.Context, now time.Time) error {
 	rows, err := n.pools.writes.QueryContext(ctx, "SELECT id,token,beat_at,name FROM nodes WHERE token<>0")
 	if err != nil {
 		return err

@@ -69,5 +69,5 @@ func (n *nodes) beat(ctx context.Context) error {
 		return n.register(ctx)
 	}
 	n.lastBeat.Store(&began)
-	return n.reapDead(ctx, now)
+	return n.reapDeadNodes(ctx, now)
 }

@@ -187,7 +187,7 @@ func (c *claimed) leased(o delivery.ClaimOrder) (flags int) {
 		flags = flagUnknown
 	}
 	if c.Was == delivery.Sending && c.Begun {
-		flags |= flagBegun // until the takeover is settled
+		flags |= flagBegun // until the takeover has ended
 	}
 	return flags
 }

@@ -244,7 +244,7 @@ func (s *credentialRegister) switchCredential(ctx context.Context, tenant, id id
 }
 
 // RecoverCredential implements delivery.ProbeStore. What its verdicts said of
-// devices is another question, and stays in doubt until a send settles it.
+// devices is another question, and stays in doubt until a send answers it.
 func (s *credentialRegister) RecoverCredential(ctx context.Context, tenant, id ids.ID) error {
 	_, err := s.switchCredential(ctx, tenant, id, func(t *db.Tx, now time.Time) error {
 		denied, err := t.Count("SELECT count(*) FROM holds WHERE tenant_id=? AND scope=? AND subject_id=? AND qualifier='' AND reason=? AND ending=0",

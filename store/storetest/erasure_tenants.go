@@ -77,7 +77,7 @@ func deletesAtOnce(k *kit) {
 	a, c := k.accepted(2), k.credential(channels.FCM, "")
 	e := k.endpoint()
 	hook := k.accepted(1, onWebhook, func(a *delivery.Accepted) { a.Rows[0].Target = e.ID })
-	m := k.marker(k.Clock.Now().Add(time.Minute))
+	m := k.scheduled(k.Clock.Now().Add(time.Minute))
 	key, userKey := k.key(k.tenant), k.userKey()
 	inHand := k.claim(func(o *delivery.ClaimOrder) { o.Limit = 1 })[0]
 	gone := k.tenant
@@ -110,7 +110,7 @@ func deletesAtOnce(k *kit) {
 	k.Clock.Advance(2 * time.Minute)
 	due, err := k.Store.DueScheduled(k.ctx, k.Clock.Now(), 10)
 	k.ok(err)
-	require.Empty(k, due, "%d is not unfolded", m.ID)
+	require.Empty(k, due, "%d is not resolved", m.ID)
 	list := k.claim()
 	require.Len(k, list, 1, "of %d nothing is claimed", hook.ID)
 	require.Equal(k, others.ID, list[0].Notification)

@@ -131,7 +131,7 @@ func purgesNothingUnfinished(k *kit) {
 	list := k.claim(func(o *delivery.ClaimOrder) { o.Limit = 2 })
 	k.finish(delivery.Finish{Row: list[0].Row, Hold: delivery.Hold{App: "default", Channel: channels.FCM},
 		Transition: delivery.Transition{State: delivery.Held, Reason: delivery.CredentialMissing, Hold: delivery.HoldMissing}})
-	m := k.marker(k.Clock.Now().Add(time.Hour))
+	m := k.scheduled(k.Clock.Now().Add(time.Hour))
 	k.Clock.Advance(400 * day)
 	require.Zero(k, k.purge())
 	k.content(a.ID, true)
@@ -173,7 +173,7 @@ func purgesEmptyHolds(k *kit) {
 // was scheduled far ahead is kept from when it was sent.
 func purgesScheduledLater(k *kit) {
 	at := k.Clock.Now().Add(60 * day)
-	a, empty := k.marker(at), k.marker(at)
+	a, empty := k.scheduled(at), k.scheduled(at)
 	k.Clock.Advance(60 * day)
 	a.Rows = k.notification(1).Rows
 	a.Rows[0].Notification = a.ID

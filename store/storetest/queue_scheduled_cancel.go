@@ -13,13 +13,13 @@ import (
 func commandTests() map[string]func(*kit) {
 	return map[string]func(*kit){
 		"Cancel/DropsWhatWaits":          cancelDrops,
-		"Cancel/TakesAMarkerBack":        cancelTakesMarkerBack,
+		"Cancel/TakesAMarkerBack":        cancelTakesScheduledBack,
 		"Cancel/KeepsWhatEnded":          cancelKeepsWhatEnded,
 		"Replay/IsANewRound":             replays,
 		"Replay/RefusesWhatIsNotDead":    replayRefuses,
 		"Replay/OfACanceledNotification": replayRevives,
-		"Marker/IsUnfoldedOnce":          unfoldsOnce,
-		"Marker/DueInOrder":              markersInOrder,
+		"Marker/IsUnfoldedOnce":          resolvesOnce,
+		"Marker/DueInOrder":              scheduledInOrder,
 	}
 }
 
@@ -45,14 +45,14 @@ func cancelDrops(k *kit) {
 }
 
 // marker accepts a notification for later.
-func (k *kit) marker(at time.Time) delivery.Accepted {
+func (k *kit) scheduled(at time.Time) delivery.Accepted {
 	k.Helper()
 	return k.accepted(0, func(a *delivery.Accepted) { a.Scheduled, a.SendAt, a.Type, a.AtMostOnce = true, at, "x", true })
 }
 
-func cancelTakesMarkerBack(k *kit) {
+func cancelTakesScheduledBack(k *kit) {
 	at := k.Clock.Now().Add(time.Hour)
-	a := k.marker(at)
+	a := k.scheduled(at)
 	_, err := k.Store.Cancel(k.ctx, k.tenant, a.ID, k.Clock.Now())
 	k.ok(err)
 	due, err := k.Store.DueScheduled(k.ctx, at, 10)
@@ -135,9 +135,9 @@ func replayRevives(k *kit) {
 	k.is(list[1].Row, delivery.Dropped, delivery.Canceled)
 }
 
-func unfoldsOnce(k *kit) {
+func resolvesOnce(k *kit) {
 	at := k.Clock.Now().Add(time.Hour)
-	a := k.marker(at)
+	a := k.scheduled(at)
 	view, err := k.Store.Notification(k.ctx, k.tenant, a.ID)
 	k.ok(err)
 	require.True(k, view.Scheduled)
@@ -167,9 +167,9 @@ func unfoldsOnce(k *kit) {
 	require.True(k, k.claim()[0].AtMostOnce)
 }
 
-func markersInOrder(k *kit) {
+func scheduledInOrder(k *kit) {
 	now := k.Clock.Now()
-	late, early := k.marker(now.Add(2*time.Hour)), k.marker(now.Add(time.Hour))
+	late, early := k.scheduled(now.Add(2*time.Hour)), k.scheduled(now.Add(time.Hour))
 	due, err := k.Store.DueScheduled(k.ctx, now.Add(3*time.Hour), 10)
 	k.ok(err)
 	require.Len(k, due, 2)
