@@ -25,20 +25,20 @@ type Options struct {
 
 	// Role is what this node does: "" or all, api (it accepts and sends nothing), or
 	// worker.
-	Role        string
-	Workers     int           // concurrent requests; 512
-	LaneSize    int           // most deliveries of a lane in memory; 4,000
-	MaxBacklog  int           // unfinished deliveries before accepts are refused; 1,000,000
-	UrgentRate  int           // urgent notifications of a tenant in a second; 100
-	SendTimeout time.Duration // of one request; 30 s
-	Lease       time.Duration // of a claim; 90 s
-	Poll        time.Duration // most time between two claims; 1 s
+	Role          string
+	Workers       int           // concurrent requests; 512
+	LaneSize      int           // most deliveries of a lane in memory; 4,000
+	MaxBacklog    int           // unfinished deliveries before accepts are refused; 1,000,000
+	UrgentRate    int           // urgent notifications of a tenant in a second; 100
+	SendTimeout   time.Duration // of one request; 30 s
+	Lease         time.Duration // of a claim; 90 s
+	Poll          time.Duration // most time between two claims; 1 s
 	ScheduleAfter time.Duration // a send_at further ahead is resolved when it is due; 1 min
-	Beat        time.Duration // between two looks at leases and lanes; 5 s
-	Retention   Retention     // 24 h and 30 days
-	PurgeEvery  time.Duration // 1 min
-	CountEvery  time.Duration // between two counts of the backlog; 10 s
-	ProbeEvery  time.Duration // of refused credentials; 15 min
+	Beat          time.Duration // between two looks at leases and lanes; 5 s
+	Retention     Retention     // 24 h and 30 days
+	PurgeEvery    time.Duration // 1 min
+	CountEvery    time.Duration // between two counts of the backlog; 10 s
+	ProbeEvery    time.Duration // of refused credentials; 15 min
 	// StaleAfter is after how long without a sign of life a device is retired, where
 	// the tenant does not say; 0: never.
 	StaleAfter time.Duration
