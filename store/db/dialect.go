@@ -16,6 +16,7 @@ import (
 // that have a text for each: those stand with whoever runs them, see Pick.
 type dialect interface {
 	connections
+	clock
 	transactions
 	fmt.Stringer // names the database, without a password
 	kind() string
@@ -38,6 +39,10 @@ type connections interface {
 	// copying opens a pool whose statements may take as long as they take, and says
 	// how a snapshot begins on it.
 	copying() (pool *sql.DB, snapshot string, err error)
+}
+
+// clock is the time that due rows and leases are compared with.
+type clock interface {
 	// readClock asks the database for its time; now tells it without asking, or the
 	// machine's where that is the same.
 	readClock(ctx context.Context, q Queryer) error

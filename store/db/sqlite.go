@@ -22,13 +22,13 @@ import (
 
 // sqliteFile is the database inside: one file, one writer, many readers.
 type sqliteFile struct {
-	path    string
-	peek    bool // leave it as it is
-	machine func() time.Time
+	path string
+	peek bool // leave it as it is
+	machineClock
 }
 
 func newSQLite(o Options) *sqliteFile {
-	return &sqliteFile{path: strings.TrimPrefix(o.URL, "sqlite:"), peek: o.Peek, machine: o.Machine}
+	return &sqliteFile{path: strings.TrimPrefix(o.URL, "sqlite:"), peek: o.Peek, machineClock: machineClock{o.Machine}}
 }
 
 // The pragmas, with their reasons: WAL lets readers work beside the writer;
@@ -100,10 +100,12 @@ func (f *sqliteFile) copying() (pool *sql.DB, snapshot string, err error) {
 	return pool, "BEGIN", err
 }
 
-// The clock of the file is the machine's.
-func (f *sqliteFile) readClock(context.Context, Queryer) error                   { return nil }
-func (f *sqliteFile) now() time.Time                                             { return f.machine() }
-func (f *sqliteFile) clockAhead(context.Context, Queryer) (time.Duration, error) { return 0, nil }
+// machineClock is the clock of a file: the machine's own.
+type machineClock struct{ machine func() time.Time }
+
+func (c machineClock) readClock(context.Context, Queryer) error                   { return nil }
+func (c machineClock) now() time.Time                                             { return c.machine() }
+func (c machineClock) clockAhead(context.Context, Queryer) (time.Duration, error) { return 0, nil }
 
 func (f *sqliteFile) kind() string          { return SQLite }
 func (f *sqliteFile) shared() bool          { return false }
