@@ -117,6 +117,7 @@ func (s *Server) deviceRoutes() []route {
 			example: `{"user":"u42","channel":"fcm","token":"cWz4...","os":"android"}`},
 		{method: http.MethodGet, path: "/v1/devices", access: scope, id: "listDevices", tag: tag,
 			summary: "List devices, newest first", handler: withoutBody(s.listDevices)},
+		s.restoreDevicesRoute(tag),
 		{method: http.MethodGet, path: "/v1/devices/{id}", access: scope, id: "getDevice", tag: tag,
 			summary: "Read a device", handler: withoutBody(s.getDevice)},
 		{method: http.MethodDelete, path: "/v1/devices/{id}", access: scope, id: "deleteDevice", tag: tag, status: http.StatusNoContent,
@@ -204,8 +205,9 @@ func (s *Server) listDevices(ctx context.Context, c *call, p *deviceList) (List[
 		return List[Device]{}, err
 	}
 	kind, _ := channels.ParseKind(p.Channel)
+	status, _ := devices.ParseStatus(p.Status)
 	rows, err := s.devices.Devices(ctx, c.tenant, devices.Filter{User: p.User, App: p.App, Channel: kind,
-		Status: statusNamed(p.Status), After: after.Notification, Limit: p.more()})
+		Status: status, After: after.Notification, Limit: p.more()})
 	return page(p.Paging, list, rows, placeOfDevice, showDevice), err
 }
 
@@ -228,32 +230,11 @@ func (s *Server) deleteDevice(ctx context.Context, c *call, p *devicePath) error
 
 func placeOfDevice(d devices.Device) delivery.Cursor { return byID(d.ID) }
 
-func statusName(s devices.Status) string {
-	switch s {
-	case devices.Suspect:
-		return "suspect"
-	case devices.Retired:
-		return "retired"
-	default:
-		return "active"
-	}
-}
-
-// statusNamed is 0, which selects every status, for "".
-func statusNamed(name string) devices.Status {
-	for _, s := range []devices.Status{devices.Active, devices.Suspect, devices.Retired} {
-		if statusName(s) == name {
-			return s
-		}
-	}
-	return 0
-}
-
 func showDevice(d devices.Device) Device {
 	return Device{
 		ID: d.ID.Format(ids.Device), User: d.User, App: d.App, Channel: d.Channel.String(), Kind: string(d.Target.Kind),
 		Address: d.Target.Address, Environment: string(d.Target.Environment), InstallationID: d.InstallationID, OS: d.Target.OS,
-		AppVersion: d.AppVersion, Locale: d.Locale, TimeZone: d.TimeZone, Tags: d.Tags, Status: statusName(d.Status),
+		AppVersion: d.AppVersion, Locale: d.Locale, TimeZone: d.TimeZone, Tags: d.Tags, Status: d.Status.String(),
 		Reason: d.Reason, StatusAt: timestamp(d.StatusAt), RegisteredAt: timestamp(d.Target.RegisteredAt), LastSeenAt: timestamp(d.LastSeenAt),
 		ExpiresAt: timestamp(d.ExpiresAt), CreatedAt: timestamp(d.CreatedAt), UpdatedAt: timestamp(d.UpdatedAt),
 	}

@@ -147,12 +147,13 @@ func jsonIn[T any](t testing.TB, rec *httptest.ResponseRecorder, status int) T {
 }
 
 type fakeEngine struct {
-	w      *world
-	accept func(delivery.Submission) (delivery.Answer, error)
-	ready  error
-	pause  delivery.Pause
-	order  delivery.ReplayOrder // of the last replay or count
-	exact  bool                 // what counting says of itself
+	w       *world
+	accept  func(delivery.Submission) (delivery.Answer, error)
+	ready   error
+	pause   delivery.Pause
+	order   delivery.ReplayOrder // of the last replay or count
+	restore delivery.DeviceRestoreOrder
+	exact   bool // what counting says of itself
 }
 
 var _ Engine = (*fakeEngine)(nil)
@@ -222,6 +223,19 @@ func (e *fakeEngine) ReplayAll(_ context.Context, o delivery.ReplayOrder) (deliv
 func (e *fakeEngine) CountDead(_ context.Context, o delivery.ReplayOrder) (int, bool, error) {
 	e.w.note("count dead")
 	e.order = o
+	return 7, e.exact, nil
+}
+
+func (e *fakeEngine) RestoreDevices(_ context.Context, o delivery.DeviceRestoreOrder) (delivery.Answer, error) {
+	e.w.note("restore devices")
+	e.restore = o
+	status, body, err := o.Render(e.w.jobs.aJob(jobs.Queued))
+	return delivery.Answer{Status: status, Body: body}, err
+}
+
+func (e *fakeEngine) CountRestorable(_ context.Context, o delivery.DeviceRestoreOrder) (int, bool, error) {
+	e.w.note("count restorable")
+	e.restore = o
 	return 7, e.exact, nil
 }
 

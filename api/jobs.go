@@ -46,10 +46,14 @@ type JobFilter struct {
 // cancelScope is what a key needs to cancel a job of a kind: what it needs to
 // make one.
 func cancelScope(k jobs.Kind) tenants.Scope {
-	if k == jobs.ReplayDeadLetters {
+	switch k {
+	case jobs.ReplayDeadLetters:
 		return tenants.Send
+	case jobs.RestoreDevices:
+		return tenants.Devices
+	default:
+		return tenants.Admin
 	}
-	return tenants.Admin
 }
 
 func (s *Server) jobRoutes() []route {

@@ -24,6 +24,10 @@ type Engine interface {
 	ReplayAll(ctx context.Context, o delivery.ReplayOrder) (delivery.Answer, error)
 	// CountDead counts them. exact is false where counting took too long.
 	CountDead(ctx context.Context, o delivery.ReplayOrder) (n int, exact bool, err error)
+	// RestoreDevices makes a job that makes devices active again which a filter selects,
+	// and CountRestorable counts them. exact is false where counting took too long.
+	RestoreDevices(ctx context.Context, o delivery.DeviceRestoreOrder) (delivery.Answer, error)
+	CountRestorable(ctx context.Context, o delivery.DeviceRestoreOrder) (n int, exact bool, err error)
 	// EraseUser takes a user out of use at once, and has the rest removed in the
 	// background.
 	EraseUser(ctx context.Context, tenant ids.ID, user, actor string) (delivery.Erasure, error)
@@ -39,9 +43,10 @@ type Engine interface {
 
 // Routes that take an idempotency key.
 const (
-	sendRoute   = "POST /v1/notifications"
-	batchRoute  = "POST /v1/notifications/batch"
-	replayRoute = "POST /v1/dead-letters/replay"
+	sendRoute    = "POST /v1/notifications"
+	batchRoute   = "POST /v1/notifications/batch"
+	replayRoute  = "POST /v1/dead-letters/replay"
+	restoreRoute = "POST /v1/devices/restore"
 )
 
 type notificationPath struct {

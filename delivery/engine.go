@@ -39,6 +39,7 @@ type Engine struct {
 	acceptor *acceptor
 	commands *commands
 	replayer *replayer
+	restorer *deviceRestorer
 	eraser   *eraser
 
 	// What runs in the background.
@@ -131,6 +132,18 @@ func (e *Engine) ReplayAll(ctx context.Context, o ReplayOrder) (Answer, error) {
 // took too long: there are at least so many.
 func (e *Engine) CountDead(ctx context.Context, o ReplayOrder) (n int, exact bool, err error) {
 	return e.replayer.count(ctx, o)
+}
+
+// RestoreDevices makes the job that makes devices active again which were retired,
+// or are suspect, as the order's filter selects them now.
+func (e *Engine) RestoreDevices(ctx context.Context, o DeviceRestoreOrder) (Answer, error) {
+	return e.restorer.create(ctx, o)
+}
+
+// CountRestorable counts what RestoreDevices would restore now. exact is false when
+// counting took too long: there are at least so many.
+func (e *Engine) CountRestorable(ctx context.Context, o DeviceRestoreOrder) (n int, exact bool, err error) {
+	return e.restorer.count(ctx, o)
 }
 
 // EraseUser erases a user of a tenant. When it returns, nothing more is sent to

@@ -2,8 +2,6 @@ package delivery
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/carillonhq/carillon/ids"
@@ -15,7 +13,6 @@ import (
 const (
 	DefaultReplayRate = 100  // letters in a second
 	MaxReplayRate     = 1000 // letters in a second
-	MaxReplays        = 20   // unfinished ones of a tenant: jobs have their turns, whosever they are
 	deadWindow        = 5000 // letters that are looked at together, whether the filter wants them or not
 	countTime         = 2 * time.Second
 )
@@ -23,11 +20,6 @@ const (
 // ReplayStore is what a replay of many dead letters needs.
 type ReplayStore interface {
 	WalkDead(ctx context.Context, tenant ids.ID, w DeadWalk) (DeadPage, error)
-	// CreateReplay stores a job with its audit, and the answer with the idempotency
-	// key, in one transaction. When the key is taken, nothing is stored and the
-	// stored answer comes back, or problem.IdempotencyMismatch. A tenant with
-	// MaxReplays unfinished ones is problem.Throttled.
-	CreateReplay(ctx context.Context, j jobs.Job, i *Idempotency, a Answer, expires time.Time) (stored *Answer, err error)
 	// ReplayDead is a step of a job: it replays the letters that are still as they
 	// were found, due at once, and moves the job as progress says.
 	ReplayDead(ctx context.Context, j jobs.Job, letters []Replayed, progress func(ReplayCounts) jobs.Progress) (jobs.Progress, error)
@@ -59,6 +51,7 @@ func (o *ReplayOrder) Check() error {
 type replayer struct {
 	*env
 	store    ReplayStore
+	orders   *jobOrders
 	contents ContentStore
 	tenants  *tenantCache
 	backlog  *backlog
@@ -67,40 +60,12 @@ type replayer struct {
 
 // create makes the job that replays what has died until now.
 func (x *replayer) create(ctx context.Context, o ReplayOrder) (Answer, error) {
-	if x.stopped.Load() {
-		return Answer{}, errStopping()
-	}
 	if err := o.Check(); err != nil {
 		return Answer{}, err
 	}
-	spec, err := json.Marshal(replaySpec{Filter: o.Filter, PerSecond: o.PerSecond})
-	if err != nil {
-		return Answer{}, fmt.Errorf("encode the spec of a job: %w", err)
-	}
-	id := x.ids.Next()
-	now := x.now()
-	j := jobs.Job{ID: id, Tenant: o.Tenant, Kind: jobs.ReplayDeadLetters, State: jobs.Queued, Spec: spec, Actor: o.Actor,
-		CreatedAt: now, UpdatedAt: now, LeaseUntil: now}
-	n, exact, err := x.countDead(ctx, o.Tenant, o.Filter, now)
-	if err != nil {
-		return Answer{}, err
-	}
-	if exact {
-		j.Total = n
-	}
-	a := Answer{}
-	if a.Status, a.Body, err = o.Render(j); err != nil {
-		return Answer{}, fmt.Errorf("render the answer: %w", err)
-	}
-	stored, err := x.store.CreateReplay(ctx, j, o.Idempotency, a, now.Add(idempotencyAge))
-	if err != nil {
-		return Answer{}, err
-	}
-	if stored != nil {
-		return *stored, nil
-	}
-	x.hints.wakeJobs()
-	return a, nil
+	return x.orders.create(ctx, jobOrder{tenant: o.Tenant, kind: jobs.ReplayDeadLetters, actor: o.Actor,
+		spec: replaySpec{Filter: o.Filter, PerSecond: o.PerSecond}, idempotency: o.Idempotency, render: o.Render,
+		count: func(now time.Time) (int, bool, error) { return x.countDead(ctx, o.Tenant, o.Filter, now) }})
 }
 
 // count counts what create would replay now. exact is false when counting took too

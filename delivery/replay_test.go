@@ -270,7 +270,7 @@ func TestAJobThatCannotBeReadFails(t *testing.T) {
 	for _, spec := range []string{`{"filter":{"reason":"no such reason"},"per_second":1}`, `{"filter":{"channel":"pigeon"},"per_second":1}`,
 		`{"filter":{"endpoint":"dev_0d1kq3w8r000c"},"per_second":1}`, `{}`, `[]`} {
 		j := jobs.Job{ID: g.ids.Next(), Tenant: g.tenant, Kind: jobs.ReplayDeadLetters, Spec: json.RawMessage(spec), CreatedAt: g.clock()}
-		_, err := g.store.CreateReplay(g.ctx, j, nil, delivery.Answer{}, time.Time{})
+		_, err := g.store.CreateJob(g.ctx, j, nil, delivery.Answer{}, time.Time{})
 		require.NoError(t, err)
 		now := g.when(j, "the job fails", func(j jobs.Job) bool { return j.State == jobs.Failed })
 		require.Equal(t, "The job cannot be read; make a new one.", now.Error)

@@ -28,7 +28,9 @@ type Store interface {
 
 	// Commands.
 	CommandStore
+	JobStore
 	ReplayStore
+	DeviceRestoreStore
 	ErasureStore
 
 	// Tenants, and other nodes.

@@ -58,7 +58,9 @@ func (e *Engine) wireCommands(o *Options) {
 	e.acceptor = &acceptor{env: e.env, store: o.Store, planner: e.planner, urgents: urgents, backlog: e.backlog, pause: e.pause,
 		dispatch: e.dispatch, intake: e.intake, hints: e.hints, lease: o.Lease, sends: e.sends}
 	e.commands = &commands{env: e.env, store: o.Store, tenants: e.tenants, backlog: e.backlog, hints: e.hints}
-	e.replayer = &replayer{env: e.env, store: o.Store, contents: o.Store, tenants: e.tenants, backlog: e.backlog, hints: e.hints}
+	orders := &jobOrders{env: e.env, store: o.Store, hints: e.hints}
+	e.replayer = &replayer{env: e.env, store: o.Store, orders: orders, contents: o.Store, tenants: e.tenants, backlog: e.backlog, hints: e.hints}
+	e.restorer = &deviceRestorer{env: e.env, store: o.Store, orders: orders}
 	e.eraser = &eraser{store: o.Store, inflight: e.inflight, payloads: e.payloads, targets: e.targets, hints: e.hints}
 	e.peers = &peers{env: e.env, store: o.Store, gates: e.gates, breakers: e.breakers, budgets: []*Budget{urgents},
 		doubts: e.doubts, hints: e.hints}
@@ -66,6 +68,7 @@ func (e *Engine) wireCommands(o *Options) {
 		o.Jobs.Handle(jobs.ReplayDeadLetters, e.replayer.step)
 		o.Jobs.Handle(jobs.EraseUser, o.Store.EraseStep)
 		o.Jobs.Handle(jobs.DeleteTenant, o.Store.DeleteTenantStep)
+		o.Jobs.Handle(jobs.RestoreDevices, o.Store.RestoreDevicesStep)
 	}
 }
 

@@ -4,6 +4,7 @@ package devices
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/carillonhq/carillon/channels"
@@ -26,6 +27,25 @@ const (
 	// the app registers the address again.
 	Retired Status = 3
 )
+
+var statusNames = [...]string{Active: "active", Suspect: "suspect", Retired: "retired"}
+
+func (s Status) String() string {
+	if int(s) < len(statusNames) && statusNames[s] != "" {
+		return statusNames[s]
+	}
+	return fmt.Sprintf("status(%d)", uint8(s))
+}
+
+// ParseStatus reads a status's name.
+func ParseStatus(s string) (Status, bool) {
+	for n, name := range statusNames {
+		if name == s && s != "" {
+			return Status(n), true
+		}
+	}
+	return 0, false
+}
 
 // Device is an address of a user at an app.
 type Device struct {

@@ -30,6 +30,8 @@ const (
 	// DeleteTenant removes the rows of a tenant. It is a job of the installation,
 	// since the tenant's own go with it.
 	DeleteTenant Kind = 3
+	// RestoreDevices makes devices of a tenant active again that a filter selects.
+	RestoreDevices Kind = 4
 )
 
 // kinds has a row for each kind: its name, and whether it may be canceled, which
@@ -41,6 +43,7 @@ var kinds = [...]struct {
 	ReplayDeadLetters: {"dead_letter_replay", true},
 	EraseUser:         {"user_erasure", false},
 	DeleteTenant:      {"tenant_deletion", false},
+	RestoreDevices:    {"device_restore", true},
 }
 
 func (k Kind) String() string {

@@ -27,7 +27,7 @@ func TestLapsedLeasesOfJobs(t *testing.T) {
 		return j
 	}
 	for range 2 {
-		_, err := s.CreateReplay(ctx, jobs.Job{ID: o.IDs.Next(), Kind: jobs.ReplayDeadLetters, Spec: json.RawMessage(`{}`), CreatedAt: now}, nil, delivery.Answer{}, now)
+		_, err := s.CreateJob(ctx, jobs.Job{ID: o.IDs.Next(), Kind: jobs.ReplayDeadLetters, Spec: json.RawMessage(`{}`), CreatedAt: now}, nil, delivery.Answer{}, now)
 		require.NoError(t, err)
 	}
 	leased, paused := claim(), claim()

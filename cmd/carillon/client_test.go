@@ -226,3 +226,29 @@ func TestClientFlagsAreTheSameEverywhere(t *testing.T) {
 		require.Equal(t, "acme", tenant)
 	}
 }
+
+func TestDevicesAreListedAndRestored(t *testing.T) {
+	t.Parallel()
+	k := startServer(t)
+	k.phone("alice", "alices-phone")
+	require.Contains(t, k.must("send", "--user", "alice", "--title", "Hello", "--wait", "20s"), "sent")
+	k.sim.SetFault("alices-phone", simulator.Fault{Status: 404, Reason: "UNREGISTERED"})
+	code, _, _ := k.command("send", "--user", "alice", "--title", "Hello", "--wait", "20s")
+	require.Equal(t, exitFailed, code)
+	k.sim.ClearFault("alices-phone")
+
+	retired := k.must("devices", "list", "--status", "retired", "--user", "alice", "--channel", "fcm", "--app", "default")
+	require.Regexp(t, `(?m)^dev_\w+ +alice +default +fcm +retired +fcm\.unregistered +\d{4}-`, retired)
+	require.NotContains(t, k.must("devices", "suspects"), "dev_")
+	require.Equal(t, "1 devices would be restored", k.must("devices", "restore", "--reason", "fcm.unregistered", "--dry-run"))
+	require.Equal(t, "0 devices would be restored", k.must("devices", "restore", "--status", "suspect", "--reason", "fcm.unregistered", "--dry-run"))
+	row := regexp.MustCompile(`^(job_\w+) restores 1 devices; `).FindStringSubmatch(k.must("devices", "restore", "--reason", "fcm.unregistered", "--since", "2020-01-01T00:00:00Z"))
+	require.NotNil(t, row)
+	eventually(t, func() bool { return strings.Contains(k.must("jobs", "list", "--state", "done"), row[1]) }, "the job is done")
+	require.Contains(t, k.must("devices", "list", "--status", "active"), "dev_")
+	require.Contains(t, k.must("send", "--user", "alice", "--title", "Hello", "--wait", "20s"), "sent")
+
+	code, _, errs := k.command("devices", "restore", "--status", "suspect")
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, errs, "--reason")
+}

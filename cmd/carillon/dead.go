@@ -96,7 +96,7 @@ func newReplayCommand(c *cli, f *clientFlags) *cobra.Command {
 			if cmd.Flags().Changed("per-second") {
 				in["per_second"] = perSecond
 			}
-			return c.replayMany(cmd.Context(), x, in, dry)
+			return c.orderJob(cmd.Context(), x, jobOrder{path: "/v1/dead-letters/replay", body: in, dry: dry, items: "dead letters", done: "replayed", does: "replays"})
 		},
 	}
 	flags := cmd.Flags()
@@ -119,35 +119,5 @@ func (c *cli) replayOne(ctx context.Context, x *client, id string) error {
 		return err
 	}
 	_, err := fmt.Fprintf(c.out, "%s is pending again\n", id)
-	return err
-}
-
-func (c *cli) replayMany(ctx context.Context, x *client, in map[string]any, dry bool) error {
-	const path = "/v1/dead-letters/replay"
-	if dry {
-		in["dry_run"] = true
-		var p struct {
-			Matching   int  `json:"matching"`
-			LowerBound bool `json:"lower_bound"`
-		}
-		if err := x.call(ctx, "POST", path, in, &p); err != nil {
-			return err
-		}
-		least := ""
-		if p.LowerBound {
-			least = "at least "
-		}
-		_, err := fmt.Fprintf(c.out, "%s%d dead letters would be replayed\n", least, p.Matching)
-		return err
-	}
-	var j jobAnswer
-	if err := x.call(ctx, "POST", path, in, &j); err != nil {
-		return err
-	}
-	of := ""
-	if j.Total > 0 {
-		of = fmt.Sprintf(" %d dead letters", j.Total)
-	}
-	_, err := fmt.Fprintf(c.out, "%s replays%s; `carillon jobs show %s` tells how far it is\n", j.ID, of, j.ID)
 	return err
 }

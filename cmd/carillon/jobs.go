@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -107,4 +108,42 @@ func newJobsCancelCommand(c *cli, f *clientFlags) *cobra.Command {
 			return err
 		},
 	}
+}
+
+// jobOrder is a call that makes a job, or with dry only counts what it would do.
+type jobOrder struct {
+	path       string
+	body       map[string]any
+	dry        bool
+	items      string // such as dead letters
+	done, does string // such as replayed and replays
+}
+
+func (c *cli) orderJob(ctx context.Context, x *client, o jobOrder) error {
+	if o.dry {
+		o.body["dry_run"] = true
+		var p struct {
+			Matching   int  `json:"matching"`
+			LowerBound bool `json:"lower_bound"`
+		}
+		if err := x.call(ctx, "POST", o.path, o.body, &p); err != nil {
+			return err
+		}
+		least := ""
+		if p.LowerBound {
+			least = "at least "
+		}
+		_, err := fmt.Fprintf(c.out, "%s%d %s would be %s\n", least, p.Matching, o.items, o.done)
+		return err
+	}
+	var j jobAnswer
+	if err := x.call(ctx, "POST", o.path, o.body, &j); err != nil {
+		return err
+	}
+	of := ""
+	if j.Total > 0 {
+		of = fmt.Sprintf(" %d %s", j.Total, o.items)
+	}
+	_, err := fmt.Fprintf(c.out, "%s %s%s; `carillon jobs show %s` tells how far it is\n", j.ID, o.does, of, j.ID)
+	return err
 }

@@ -18,6 +18,7 @@ type Queue struct {
 	*scheduled
 	*cancels
 	*heldRows
+	*jobOrders
 	*replays
 	*retention
 	*reads
@@ -34,7 +35,7 @@ func New(d *db.DB, r *registers.Registers) *Queue {
 	q := &Queue{
 		accepts: a, targets: t, claims: newClaims(d, t, h), finishes: &finishes{db: d, bulk: b}, scheduled: &scheduled{db: d, accepts: a},
 		cancels: &cancels{d}, heldRows: &heldRows{d}, reads: &reads{db: d, targets: t}, peers: &peers{db: d}, hints: h,
-		retention: &retention{db: d},
+		retention: &retention{db: d}, jobOrders: &jobOrders{d},
 	}
 	q.replays = &replays{db: d, registers: r, targets: t, reads: q.reads}
 	return q

@@ -103,34 +103,6 @@ func (s *replays) Replay(ctx context.Context, tenant, notification, target ids.I
 	})
 }
 
-// CreateReplay implements delivery.ReplayStore.
-func (s *replays) CreateReplay(ctx context.Context, j jobs.Job, i *delivery.Idempotency, a delivery.Answer, expires time.Time) (*delivery.Answer, error) {
-	var stored *delivery.Answer
-	now := s.db.Now()
-	err := s.db.Change(ctx, func(t *db.Tx) (err error) {
-		stored = nil
-		if i != nil {
-			b := delivery.Batch{Tenant: j.Tenant, Idempotency: i, Answer: a, ExpiresAt: expires}
-			if stored, err = reserve(t, b, now); stored != nil || err != nil {
-				return err
-			}
-		}
-		open := 0
-		if _, err := t.One("SELECT count(*) FROM jobs WHERE tenant_id=? AND kind=? AND state<3", []any{j.Tenant, j.Kind}, &open); err != nil {
-			return err
-		}
-		if open >= delivery.MaxReplays {
-			return &problem.Error{Code: problem.Throttled, RetryAfter: time.Minute,
-				Detail: fmt.Sprintf("There are %d unfinished replays already; wait until one has ended, or cancel one.", open)}
-		}
-		return registers.CreateJob(t, j, j.ID.Format(ids.Job))
-	})
-	if err == nil && stored != nil && stored.Status == mismatch {
-		return nil, errMismatch()
-	}
-	return stored, err
-}
-
 // WalkDead implements delivery.ReplayStore. The window is cut before the filter
 // is asked, so that its cost is known however little the filter wants.
 func (s *replays) WalkDead(ctx context.Context, tenant ids.ID, w delivery.DeadWalk) (delivery.DeadPage, error) {

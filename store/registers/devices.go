@@ -16,7 +16,10 @@ import (
 )
 
 // deviceRegister keeps devices.
-type deviceRegister struct{ db *db.DB }
+type deviceRegister struct {
+	db   *db.DB
+	jobs *jobRegister // whose steps are taken here
+}
 
 const DeviceColumns = `d.id,d.user_id,u.external_id,d.epoch,d.app,d.channel,d.kind,d.address,d.environment,d.keys,d.vapid_key,d.installation_id,d.os,
  d.app_version,d.locale,d.time_zone,d.tags,d.registered_at,d.last_seen_at,d.expires_at,d.status,d.reason,d.status_at,d.created_at,d.updated_at`

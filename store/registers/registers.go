@@ -33,9 +33,10 @@ type Registers struct {
 
 // New makes the registers of a database.
 func New(d *db.DB, holds Holds) *Registers {
+	j := &jobRegister{d}
 	return &Registers{
 		tenantRegister: &tenantRegister{d}, keyRegister: &keyRegister{d}, credentialRegister: &credentialRegister{d, holds},
-		deviceRegister: &deviceRegister{d}, endpointRegister: &endpointRegister{db: d, holds: holds}, jobRegister: &jobRegister{d},
+		deviceRegister: &deviceRegister{d, j}, endpointRegister: &endpointRegister{db: d, holds: holds}, jobRegister: j,
 		installation: &installation{d}, cleanup: &cleanup{d},
 	}
 }

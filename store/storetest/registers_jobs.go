@@ -42,7 +42,7 @@ func (k *kit) newJob(tenant ids.ID) jobs.Job {
 	now := k.Clock.Now()
 	j := jobs.Job{ID: k.IDs.Next(), Tenant: tenant, Kind: jobs.ReplayDeadLetters, State: jobs.Queued, Spec: spec(), Total: 3,
 		Actor: "key_test", CreatedAt: now, UpdatedAt: now, LeaseUntil: now}
-	stored, err := k.Store.CreateReplay(k.ctx, j, nil, delivery.Answer{}, time.Time{})
+	stored, err := k.Store.CreateJob(k.ctx, j, nil, delivery.Answer{}, time.Time{})
 	k.ok(err)
 	require.Nil(k, stored)
 	return j
@@ -102,7 +102,7 @@ func jobsAsGiven(k *kit) {
 	require.Equal(k, of, k.job(of), "one of the installation")
 	bad := j
 	bad.ID, bad.Spec = k.IDs.Next(), json.RawMessage(`{`)
-	_, err := k.Store.CreateReplay(k.ctx, bad, nil, delivery.Answer{}, time.Time{})
+	_, err := k.Store.CreateJob(k.ctx, bad, nil, delivery.Answer{}, time.Time{})
 	require.Error(k, err)
 	_, err = k.Store.Job(k.ctx, k.tenant, bad.ID)
 	k.code(problem.NotFound, err)
@@ -112,7 +112,7 @@ func jobsIdempotent(k *kit) {
 	now := k.Clock.Now()
 	create := func(hash byte, body string) (*delivery.Answer, error) {
 		j := jobs.Job{ID: k.IDs.Next(), Tenant: k.tenant, Kind: jobs.ReplayDeadLetters, Spec: spec(), CreatedAt: now}
-		return k.Store.CreateReplay(k.ctx, j, &delivery.Idempotency{Principal: 1, Route: "r", Key: "k", BodyHash: [32]byte{hash}},
+		return k.Store.CreateJob(k.ctx, j, &delivery.Idempotency{Principal: 1, Route: "r", Key: "k", BodyHash: [32]byte{hash}},
 			delivery.Answer{Status: 202, Body: []byte(body)}, now.Add(time.Hour))
 	}
 	stored, err := create(1, "first")
@@ -312,7 +312,7 @@ func jobsCanceled(k *kit) {
 	require.Equal(k, jobs.Done, k.job(done).State)
 
 	odd := jobs.Job{ID: k.IDs.Next(), Tenant: k.tenant, Kind: 200, Spec: spec(), CreatedAt: k.Clock.Now()}
-	_, err = k.Store.CreateReplay(k.ctx, odd, nil, delivery.Answer{}, time.Time{})
+	_, err = k.Store.CreateJob(k.ctx, odd, nil, delivery.Answer{}, time.Time{})
 	k.ok(err)
 	_, err = k.Store.CancelJob(k.ctx, k.tenant, odd.ID, "key_me")
 	k.code(problem.Conflict, err)
@@ -385,12 +385,12 @@ func jobsManyNodes(k *kit) {
 
 func jobsLimited(k *kit) {
 	var last jobs.Job
-	for range delivery.MaxReplays {
+	for range delivery.MaxOpenJobs {
 		last = k.newJob(k.tenant)
 	}
 	create := func(tenant ids.ID) error {
 		j := jobs.Job{ID: k.IDs.Next(), Tenant: tenant, Kind: jobs.ReplayDeadLetters, Spec: spec(), CreatedAt: k.Clock.Now()}
-		_, err := k.Store.CreateReplay(k.ctx, j, &delivery.Idempotency{Principal: 1, Route: "r", Key: "k"},
+		_, err := k.Store.CreateJob(k.ctx, j, &delivery.Idempotency{Principal: 1, Route: "r", Key: "k"},
 			delivery.Answer{Status: 202, Body: []byte("{}")}, k.Clock.Now().Add(time.Hour))
 		return err
 	}
@@ -401,7 +401,7 @@ func jobsLimited(k *kit) {
 	k.ok(create(k.tenant)) // and the key was not taken by the one that was refused
 	list, err := k.Store.Jobs(k.ctx, k.tenant, jobs.Query{State: jobs.Queued, Limit: 100})
 	k.ok(err)
-	require.Len(k, list, delivery.MaxReplays)
+	require.Len(k, list, delivery.MaxOpenJobs)
 }
 
 func jobsListed(k *kit) {

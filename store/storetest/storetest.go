@@ -88,7 +88,7 @@ func (c *Clock) Advance(d time.Duration) {
 func Run(t *testing.T, open func(t *testing.T) Opened) {
 	for _, group := range []map[string]func(*kit){
 		acceptTests(), claimTests(), finishTests(), holdTests(), commandTests(), purgeTests(), readTests(),
-		deviceTests(), endpointTests(), tenantTests(), credentialTests(), tenancyTests(), modelTests(), jobTests(), replayTests(),
+		deviceTests(), deviceRestoreTests(), endpointTests(), tenantTests(), credentialTests(), tenancyTests(), modelTests(), jobTests(), replayTests(),
 		erasureTests(), deletionTests(), upkeepTests(), pauseTests(), sharedTests(),
 	} {
 		for name, test := range group {
