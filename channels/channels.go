@@ -187,6 +187,10 @@ type Message struct {
 	Priority     Priority
 	CollapseKey  string
 	Override     json.RawMessage // overrides.<this channel>, or nil
+	// Accepted: it passed Prepare when it was accepted, maybe by a version with
+	// other rules. What only a rule of today refuses is then mended or left as it
+	// is, because a refusal would lose what was accepted.
+	Accepted bool
 }
 
 // ReservedKey carries the delivery's id in every push payload; callers may not

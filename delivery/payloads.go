@@ -48,7 +48,9 @@ func (p *payloads) get(ctx context.Context, it *inflight) (payload channels.Payl
 	if err := json.Unmarshal(body, &r); err != nil {
 		return nil, true, fmt.Errorf("read the stored content: %w", err)
 	}
-	payload, err = p.channels[it.Channel].Prepare(r.message(it.Notification.Format(ids.Notification), it.Notification.Time(), it.Channel))
+	m := r.message(it.Notification.Format(ids.Notification), it.Notification.Time(), it.Channel)
+	m.Accepted = true
+	payload, err = p.channels[it.Channel].Prepare(m)
 	if err != nil {
 		return nil, true, err
 	}

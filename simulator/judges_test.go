@@ -57,7 +57,7 @@ func TestWebPushGo(t *testing.T) {
 		require.NoError(t, resp.Body.Close())
 		return resp.StatusCode
 	}
-	require.Equal(t, http.StatusCreated, push(webpush.Options{Subscriber: "ops@example.com", Topic: "t", Urgency: webpush.UrgencyHigh}))
+	require.Equal(t, http.StatusCreated, push(webpush.Options{Subscriber: "ops@example.com", Topic: "news", Urgency: webpush.UrgencyHigh}))
 	require.Equal(t, plaintext, string(r.last(t, simulator.WebPush).Payload))
 	require.Equal(t, http.StatusForbidden, push(webpush.Options{Subscriber: "mailto:ops@example.com"}), "it becomes mailto:mailto:")
 	require.Equal(t, http.StatusRequestEntityTooLarge, push(webpush.Options{Subscriber: "ops@example.com", RecordSize: 8192}))

@@ -147,6 +147,9 @@ func checkPushHeaders(h http.Header, m *pushMessage, size int) (answer, bool) {
 	if detail != "" {
 		return pushError(http.StatusBadRequest, "", detail), true
 	}
+	if len(topic)%4 == 1 {
+		return appleError(http.StatusBadRequest, "BadWebPushTopic", "Topic does not decode as base64url, as Apple wants it to."), true
+	}
 	m.ttl = min(m.ttl, int64(30*24*time.Hour/time.Second))
 	return answer{}, false
 }
@@ -183,6 +186,13 @@ func checkRecord(body, vapid []byte) string {
 func pushError(status int, reason, detail string) answer {
 	body, _ := json.Marshal(map[string]any{"code": status, "errno": pushErrno(status), "error": http.StatusText(status),
 		"message": detail}) // plain values always encode
+	return answer{status: status, reason: reason, detail: detail, kind: "application/json", body: body}
+}
+
+// appleError is an error in the form of Apple's service. The simulator has one
+// kind of endpoint for all vendors, so it refuses what any of them refuses.
+func appleError(status int, reason, detail string) answer {
+	body, _ := json.Marshal(map[string]string{"reason": reason}) // a string always encodes
 	return answer{status: status, reason: reason, detail: detail, kind: "application/json", body: body}
 }
 

@@ -177,6 +177,7 @@ func TestPushRefuses(t *testing.T) {
 		"TTL with unit":    {400, p.body, []string{"TTL", "60s"}},
 		"long topic":       {400, p.body, []string{"Topic", strings.Repeat("t", 33)}},
 		"topic alphabet":   {400, p.body, []string{"Topic", "a b"}},
+		"apple's topic":    {400, p.body, []string{"Topic", "order"}},
 		"urgency":          {400, p.body, []string{"Urgency", "now"}},
 		"no encoding":      {400, p.body, []string{"Content-Encoding", "-"}},
 		"old encoding":     {400, p.body, []string{"Content-Encoding", "aesgcm"}},
@@ -192,6 +193,7 @@ func TestPushRefuses(t *testing.T) {
 		require.Equal(t, c.want, a.status, "%s: %s", name, a.body)
 		require.NotEmpty(t, p.last(t, simulator.WebPush).Detail, name)
 	}
+	require.JSONEq(t, `{"reason":"BadWebPushTopic"}`, string(p.post(t, p.sub.Endpoint, p.body, "Topic", "o").body), "in Apple's words")
 	require.Equal(t, 404, p.post(t, p.Push().URL+"/wpush/nobody", p.body).status)
 	require.Equal(t, 405, p.do(t, http.MethodGet, p.sub.Endpoint, nil, nil).status)
 	require.Zero(t, p.Report().Accepted)

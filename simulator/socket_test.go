@@ -128,8 +128,8 @@ func TestPushSocketKeepsMessages(t *testing.T) {
 	gone := func(r simulator.Report) bool { return r.Browser.Connected == 0 }
 	require.NoError(t, p.Wait(f.ctx, gone))
 	require.Equal(t, 201, p.post(t, endpoint, p.body, "TTL", "0").status, "for now or never")
-	require.Equal(t, 201, p.post(t, endpoint, p.body, "Topic", "t", "TTL", "3600").status)
-	require.Equal(t, 201, p.post(t, endpoint, nil, "Topic", "t", "TTL", "3600", "Content-Encoding", "-").status)
+	require.Equal(t, 201, p.post(t, endpoint, p.body, "Topic", "news", "TTL", "3600").status)
+	require.Equal(t, 201, p.post(t, endpoint, nil, "Topic", "news", "TTL", "3600", "Content-Encoding", "-").status)
 
 	f = dialPush(t, p.rig)
 	require.Equal(t, uaid, f.hello(t, uaid))

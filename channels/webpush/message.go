@@ -59,7 +59,7 @@ func (p *payload) plaintext(delivery string) []byte {
 // permission away from a worker that shows nothing: notification.silent is set,
 // and the worker shows one without sound.
 func (*Channel) Prepare(m channels.Message) (channels.Payload, error) {
-	own, err := parseOverride(m.Override)
+	own, err := parseOverride(m)
 	if err != nil {
 		return nil, err
 	}
@@ -216,17 +216,22 @@ func urgencyOf(p channels.Priority) webpushgo.Urgency {
 }
 
 // topicOf derives the Topic header from a collapse key: the key itself where it
-// has the form of a topic, else 32 characters of its SHA-256, so that equal
-// keys make equal topics.
+// is a topic of less than 32 characters, else 32 characters of its SHA-256.
+// Equal keys make equal topics and different keys different ones, because no key
+// stands for itself with the length of a hash.
 func topicOf(key string) string {
-	if key == "" || isTopic(key) {
+	if key == "" || isTopic(key) && len(key) < maxTopic {
 		return key
 	}
 	sum := sha256.Sum256([]byte(key))
 	return base64.RawURLEncoding.EncodeToString(sum[:])[:maxTopic]
 }
 
+// isTopic tells whether every push service takes s as a Topic. RFC 8030 asks
+// for at most 32 characters of base64url; Apple decodes them, which no text
+// whose length is 1 more than a multiple of 4 allows, and answers
+// BadWebPushTopic.
 func isTopic(s string) bool {
-	return s != "" && len(s) <= maxTopic &&
+	return s != "" && len(s) <= maxTopic && len(s)%4 != 1 &&
 		strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == ""
 }

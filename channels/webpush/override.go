@@ -8,6 +8,7 @@ import (
 
 	webpushgo "github.com/SherClockHolmes/webpush-go"
 
+	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/problem"
 )
 
@@ -19,8 +20,9 @@ type override struct {
 }
 
 // parseOverride takes what is on the list and names everything else.
-func parseOverride(raw json.RawMessage) (override, error) {
+func parseOverride(m channels.Message) (override, error) {
 	const path = "overrides.webpush"
+	raw := m.Override
 	var o override
 	if len(raw) == 0 {
 		return o, nil
@@ -43,8 +45,11 @@ func parseOverride(raw json.RawMessage) (override, error) {
 			o.urgency = webpushgo.Urgency(value.(string))
 		case "topic":
 			topic, _ := value.(string)
+			if m.Accepted {
+				topic = topicOf(topic)
+			}
 			if !isTopic(topic) {
-				faults.Add(at, "must have 1 to %d characters of A-Z, a-z, 0-9, - and _", maxTopic)
+				faults.Add(at, "must have 2 to %d characters of A-Z, a-z, 0-9, - and _, and a length other than 5, 9, 13, ... (4n+1), which Apple refuses", maxTopic)
 			}
 			o.topic = topic
 		default:
