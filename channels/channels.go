@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -133,6 +134,13 @@ type Credential struct {
 	// environment ("" for both), the VAPID public key, "" for FCM.
 	Qualifier string
 	ExpiresAt time.Time // zero: does not expire
+}
+
+// UnescapeLines puts line breaks where a PEM text has them as \n and \r\n in
+// letters, as it does when it was copied out of a JSON file or an environment
+// variable. No PEM has a backslash.
+func UnescapeLines(pem string) string {
+	return strings.NewReplacer(`\r\n`, "\n", `\n`, "\n", `\r`, "").Replace(pem)
 }
 
 // String keeps a credential out of logs, whatever verb prints it.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/mail"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -106,14 +107,24 @@ func parseVAPID(header string) (token, key string, ok bool) {
 	return token, key, token != "" && key != ""
 }
 
-// validSubject wants one address or a URL that somebody could be reached by.
+// validSubject wants one address or a URL that somebody could be reached by, at
+// a name that may resolve, as Apple does.
 func validSubject(sub string) bool {
 	if address, ok := strings.CutPrefix(sub, "mailto:"); ok {
 		parsed, err := mail.ParseAddress(address)
-		return err == nil && parsed.Address == address
+		return err == nil && parsed.Address == address && mayResolve(address[strings.LastIndexByte(address, '@')+1:])
 	}
 	u, err := url.Parse(sub)
-	return err == nil && u.Scheme == "https" && u.Host != ""
+	return err == nil && u.Scheme == "https" && mayResolve(u.Hostname())
+}
+
+// mayResolve is false for addresses, single labels, and the top-level domains
+// that are reserved or private.
+func mayResolve(domain string) bool {
+	labels := strings.Split(strings.ToLower(strings.TrimSuffix(domain, ".")), ".")
+	top := labels[len(labels)-1]
+	return len(labels) > 1 && top != "" && !onlyDigits(top) &&
+		!slices.Contains([]string{"test", "example", "invalid", "localhost", "local", "internal", "arpa", "lan", "home", "corp"}, top)
 }
 
 // ecdsaKey turns a checked point into a key for signatures.

@@ -82,7 +82,7 @@ var deviceToken = regexp.MustCompile(`^([0-9a-f]{2}){32,100}$`)
 // that is not known, and gives the token back in lower case.
 func (*Channel) CheckTarget(t channels.Target) (channels.Target, error) {
 	var faults problem.Fields
-	t.Address = strings.ToLower(t.Address)
+	t.Address = strings.ToLower(strings.TrimSpace(t.Address))
 	if t.Kind != channels.APNsToken {
 		faults.Add("kind", "must be %s for this channel", channels.APNsToken)
 	}

@@ -218,7 +218,7 @@ func TestOpenRefusesWhatCannotWork(t *testing.T) {
 func TestCheckTarget(t *testing.T) {
 	t.Parallel()
 	c := New(Options{})
-	got, err := c.CheckTarget(channels.Target{Kind: channels.APNsToken, Address: strings.ToUpper(testToken), OS: "ios"})
+	got, err := c.CheckTarget(channels.Target{Kind: channels.APNsToken, Address: " " + strings.ToUpper(testToken) + "\n", OS: "ios"})
 	require.NoError(t, err)
 	require.Equal(t, channels.Target{Kind: channels.APNsToken, Address: testToken, Environment: channels.Auto, OS: "ios"}, got)
 	for name, bad := range map[string]channels.Target{
@@ -229,7 +229,7 @@ func TestCheckTarget(t *testing.T) {
 		_, err := c.CheckTarget(bad)
 		requireFields(t, err, problem.Invalid, name)
 	}
-	for _, address := range []string{"", testToken[:62], testToken + "a", strings.Repeat("ab", 101), testToken + "\n", testToken[:63] + "g"} {
+	for _, address := range []string{"", testToken[:62], testToken + "a", strings.Repeat("ab", 101), testToken + "\n" + testToken, testToken[:63] + "g"} {
 		_, err := c.CheckTarget(channels.Target{Kind: channels.APNsToken, Address: address})
 		requireFields(t, err, problem.Invalid, "address")
 		require.NotContains(t, err.Error(), testToken[:20])

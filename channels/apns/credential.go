@@ -51,7 +51,10 @@ func (c *Channel) ParseCredential(input []byte, prior json.RawMessage) (channels
 	if err := in.settings.check(); err != nil {
 		return channels.Credential{}, err
 	}
-	secret, _, err := parseKey([]byte(in.Key))
+	if err := in.settings.checkSuffixes(); err != nil {
+		return channels.Credential{}, err
+	}
+	secret, _, err := parseKey([]byte(channels.UnescapeLines(in.Key)))
 	if err != nil {
 		return channels.Credential{}, refused("key", err.Error())
 	}
@@ -110,6 +113,22 @@ func (s *settings) check() error {
 	}
 	if !slices.Contains([]channels.Environment{"", channels.Production, channels.Sandbox}, s.Environment) {
 		faults.Add("environment", "Use production or sandbox, or leave it out for a key that works for both.")
+	}
+	return faults.Err()
+}
+
+// checkSuffixes refuses topics that end in what a push type appends: such a
+// credential could send nothing but that type. Credentials of before open with
+// theirs, so this is no part of check.
+func (s *settings) checkSuffixes() error {
+	var faults problem.Fields
+	for i, topic := range s.Topics {
+		for _, t := range pushTypes() {
+			suffix := topicSuffix(t)
+			if bundle, ends := strings.CutSuffix(topic, suffix); ends && suffix != "" {
+				faults.Add(fmt.Sprintf("topics[%d]", i), "Name the bundle id itself, %s; %s is appended for notifications that set overrides.apns.push_type to %s.", bundle, suffix, t)
+			}
+		}
 	}
 	return faults.Err()
 }

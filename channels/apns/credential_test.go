@@ -52,6 +52,37 @@ func TestParseCredentialNamesTheField(t *testing.T) {
 	}
 }
 
+// TestTopicsOfAPushTypeAreRefused: they are made from the bundle id.
+func TestTopicsOfAPushTypeAreRefused(t *testing.T) {
+	t.Parallel()
+	c := New(Options{})
+	for topic, kind := range map[string]string{
+		"com.a.voip": "voip", "com.a.complication": "complication", "com.a.pushkit.fileprovider": "fileprovider", "com.a.location-query": "location",
+		"com.a.push-type.liveactivity": "liveactivity", "com.a.voip-ptt": "pushtotalk", "com.a.push-type.controls": "controls", "com.a.push-type.widgets": "widgets",
+	} {
+		_, err := c.ParseCredential(credentialJSON(t, map[string]any{"topics": []string{"com.a", topic}}), nil)
+		requireFields(t, err, problem.Invalid, "topics[1]")
+		require.ErrorContains(t, err, "Name the bundle id itself, com.a; ")
+		require.ErrorContains(t, err, "push_type to "+kind)
+	}
+	cred, err := c.ParseCredential(credentialJSON(t, map[string]any{"topics": []string{"com.voip.a", "com.myvoip"}}), nil)
+	require.NoError(t, err)
+	cred.Settings = []byte(strings.Replace(string(cred.Settings), "com.myvoip", "com.a.voip", 1))
+	s, err := c.Open(cred)
+	require.NoError(t, err, "one that was stored before goes on")
+	s.Close()
+}
+
+func TestAKeyWithEscapedLineBreaksIsCured(t *testing.T) {
+	t.Parallel()
+	key := newKey(t)
+	for _, pasted := range []string{strings.ReplaceAll(key, "\n", `\n`), strings.ReplaceAll(key, "\n", `\r\n`)} {
+		cred, err := New(Options{}).ParseCredential(credentialJSON(t, map[string]any{"key": pasted}), nil)
+		require.NoError(t, err)
+		require.Equal(t, key, string(cred.Secret))
+	}
+}
+
 func TestAnotherTeamIsRefused(t *testing.T) {
 	t.Parallel()
 	_, err := New(Options{}).ParseCredential(credentialJSON(t, nil), json.RawMessage(`{"team_id":"AAAAAAAAAA"}`))
@@ -71,18 +102,18 @@ func TestKeysThatCannotWorkSayWhy(t *testing.T) {
 	}
 	good := newKey(t)
 	for key, why := range map[string]string{
-		encodePKCS8(t, p384):                 "P-384",
-		encodePKCS8(t, rsaKey):               "RSA",
-		encodePKCS8(t, edKey):                "kind of key",
-		block("RSA PRIVATE KEY"):             "RSA",
-		block("EC PRIVATE KEY"):              "openssl pkcs8",
-		block("ENCRYPTED PRIVATE KEY"):       "encrypted",
-		block("CERTIFICATE"):                 "without a private key",
-		block("PUBLIC KEY"):                  "no private key",
-		block("PRIVATE KEY"):                 "damaged",
-		"":                                   "not PEM",
-		strings.ReplaceAll(good, "\n", `\n`): "not PEM",
-		strings.Repeat("x", maxKeyBytes+1):   "too long",
+		encodePKCS8(t, p384):                "P-384",
+		encodePKCS8(t, rsaKey):              "RSA",
+		encodePKCS8(t, edKey):               "kind of key",
+		block("RSA PRIVATE KEY"):            "RSA",
+		block("EC PRIVATE KEY"):             "openssl pkcs8",
+		block("ENCRYPTED PRIVATE KEY"):      "encrypted",
+		block("CERTIFICATE"):                "without a private key",
+		block("PUBLIC KEY"):                 "no private key",
+		block("PRIVATE KEY"):                "damaged",
+		"":                                  "not PEM",
+		strings.ReplaceAll(good, "\n", " "): "not PEM",
+		strings.Repeat("x", maxKeyBytes+1):  "too long",
 	} {
 		_, err := New(Options{}).ParseCredential(credentialJSON(t, map[string]any{"key": key}), nil)
 		requireFields(t, err, problem.CredentialRefused, "key")

@@ -44,6 +44,14 @@ func topicSuffix(t apns2.EPushType) string {
 	return ""
 }
 
+// pushTypes are all of token authentication but mdm, whose topic is not a
+// bundle id.
+func pushTypes() []apns2.EPushType {
+	return []apns2.EPushType{apns2.PushTypeAlert, apns2.PushTypeBackground, apns2.PushTypeVOIP, apns2.PushTypeComplication,
+		apns2.PushTypeFileProvider, apns2.PushTypeLocation, apns2.PushTypeLiveActivity, apns2.PushTypePushToTalk,
+		pushTypeControls, pushTypeWidgets}
+}
+
 // override is what a message may say for APNs alone.
 type override struct {
 	// aps is merged into aps as RFC 7396 merges, one level deep and alert one
@@ -75,7 +83,7 @@ func parseOverride(raw json.RawMessage, faults *problem.Fields) override {
 		case "topic":
 			ok, wants = json.Unmarshal(value, &o.topic) == nil && isBundleID(o.topic), "must be a bundle id of the credential"
 		case "push_type":
-			ok = json.Unmarshal(value, &o.pushType) == nil && isPushType(o.pushType)
+			ok = json.Unmarshal(value, &o.pushType) == nil && slices.Contains(pushTypes(), o.pushType)
 			wants = "must be alert, background, voip, complication, fileprovider, location, liveactivity, pushtotalk, controls or widgets"
 		case "priority":
 			ok = json.Unmarshal(value, &o.priority) == nil && slices.Contains([]int{priorityNow, priorityLater, priorityIdle}, o.priority)
@@ -98,12 +106,6 @@ func parseOverride(raw json.RawMessage, faults *problem.Fields) override {
 		}
 	}
 	return o
-}
-
-// isPushType knows all push types of token authentication but mdm, whose topic
-// is not a bundle id.
-func isPushType(t apns2.EPushType) bool {
-	return t == apns2.PushTypeAlert || t == apns2.PushTypeBackground || topicSuffix(t) != ""
 }
 
 func (o override) mergeAps(aps map[string]any) {

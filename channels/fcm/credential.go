@@ -110,6 +110,7 @@ func (c *Channel) check(a *serviceAccount) error {
 	if len(a.PrivateKeyID) > 128 {
 		return refuse("private_key_id", "is longer than any key id of Google's")
 	}
+	a.PrivateKey = channels.UnescapeLines(a.PrivateKey)
 	if _, err := parseKey(a.PrivateKey); err != nil {
 		return refuse("private_key", "%s", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -35,6 +36,13 @@ func TestParseCredential(t *testing.T) {
 	s, err := c.Open(cred)
 	require.NoError(t, err)
 	s.Close()
+
+	for _, escaped := range []string{`\n`, `\r\n`} {
+		pasted := strings.ReplaceAll(keyPEM(t), "\n", escaped)
+		cured, err := c.ParseCredential(credential(t, googleTokenURI, map[string]any{"private_key": pasted}), nil)
+		require.NoError(t, err, escaped)
+		require.Equal(t, cred.Secret, cured.Secret)
+	}
 
 	// The same project again is a rotation.
 	_, err = c.ParseCredential(credential(t, googleTokenURI, map[string]any{"private_key_id": "key-2"}), cred.Settings)

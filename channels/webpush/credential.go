@@ -189,10 +189,8 @@ func checkSubject(s string) error {
 	if domain == "" || strings.ContainsAny(s, " \t\r\n") {
 		return form
 	}
-	_, err := netip.ParseAddr(strings.Trim(domain, "[]"))
-	top := domain[strings.LastIndexByte(domain, '.')+1:]
-	if err == nil || top == domain || slices.Contains([]string{"localhost", "local", "invalid"}, top) {
-		return errors.New("must name a public domain; Apple refuses localhost, .local and .invalid")
+	if _, err := netip.ParseAddr(strings.Trim(domain, "[]")); err == nil || !isPublicName(domain) {
+		return errors.New("must name a public domain, such as your own; Apple refuses addresses, single labels and names that are reserved or private, such as .test, .local, .lan and .internal")
 	}
 	return nil
 }

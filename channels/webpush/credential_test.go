@@ -123,7 +123,8 @@ func TestCredentialRefused(t *testing.T) {
 
 func TestSubject(t *testing.T) {
 	t.Parallel()
-	for _, good := range []string{"mailto:ops@example.com", "mailto:a+b@mail.example.co.uk", "https://example.com", "https://example.com/contact?x=1"} {
+	for _, good := range []string{"mailto:ops@example.com", "mailto:a+b@mail.example.co.uk", "https://example.com", "https://example.com/contact?x=1",
+		"mailto:ops@example.org", "mailto:ops@test.com", "https://internal.example.com", "mailto:ops@xn--bcher-kva.ch"} {
 		require.NoError(t, checkSubject(good), good)
 	}
 	for _, bad := range []string{
@@ -132,6 +133,8 @@ func TestSubject(t *testing.T) {
 		"mailto:ops@localhost", "mailto:ops@mac.local", "mailto:ops@example.invalid", "mailto:ops@LOCALHOST", "mailto:ops@[127.0.0.1]",
 		"http://example.com", "https://", "https:example.com", "https://localhost", "https://printer.local/x", "https://a.localhost",
 		"https://user:pw@example.com", "https://10.0.0.1", "https://[::1]/", "https://example", "https://exa mple.com",
+		"mailto:ops@a.test", "mailto:ops@push.example", "https://nas.lan", "mailto:ops@fritz.home", "mailto:a@b.HOME.ARPA", "https://x.home.arpa/c",
+		"mailto:ops@svc.cluster.internal", "mailto:ops@mail.corp", "mailto:a@x.onion", "https://wiki.intranet.", "mailto:a@host.localdomain",
 		"MAILTO:ops@example.com", "mailto:" + strings.Repeat("a", 250) + "@example.com",
 	} {
 		require.Error(t, checkSubject(bad), bad)

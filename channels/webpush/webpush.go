@@ -97,6 +97,7 @@ func (c *Channel) CheckTarget(t channels.Target) (channels.Target, error) {
 		return t, problem.AtField("address", "web push goes to a browser's subscription, not to an address of kind %q", t.Kind)
 	}
 	var faults problem.Fields
+	t.Address = strings.TrimSpace(t.Address) // else the same browser would be two devices
 	u, err := c.rules.CheckURL(t.Address)
 	switch {
 	case err != nil:

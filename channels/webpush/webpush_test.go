@@ -24,6 +24,7 @@ func TestCheckTarget(t *testing.T) {
 		"https://updates.push.services.mozilla.com/wpush/v2/x": "https://updates.push.services.mozilla.com/wpush/v2/x",
 		"https://eu.push.services.mozilla.com/wpush/v2/x":      "https://eu.push.services.mozilla.com/wpush/v2/x",
 		"https://web.push.apple.com/x":                         "https://web.push.apple.com/x",
+		" https://web.push.apple.com/x\n":                      "https://web.push.apple.com/x",
 		"https://db5p.notify.windows.com/w/?token=x%2by":       "https://db5p.notify.windows.com/w/?token=x%2by",
 	} {
 		got, err := c.CheckTarget(b.target(endpoint))
