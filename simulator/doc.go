@@ -61,6 +61,7 @@
 //	thirdparty     401 THIRD_PARTY_AUTH_ERROR    403 BadCertificate          403                  403
 //	quota          429 QUOTA_EXCEEDED            429 TooManyRequests         429                  429
 //	projectquota   429 RATE_LIMIT_EXCEEDED       429 TooManyRequests         429                  429
+//	apnstoken      400 BadDeviceToken            400 BadDeviceToken          404                  404
 //	toolarge       400 PAYLOAD_TOO_LARGE         413 PayloadTooLarge         413                  413
 //
 // APNs tokens are hexadecimal, so a fault is a code of decimal digits in front:

@@ -28,7 +28,8 @@ type Fault struct {
 	Status int
 	// Reason is the provider's name for the failure: an FCM error code, or one
 	// of INVALID_TOKEN (400 that blames the token), PAYLOAD_TOO_LARGE,
-	// UNAUTHENTICATED, PERMISSION_DENIED and RATE_LIMIT_EXCEEDED; an APNs reason;
+	// UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMIT_EXCEEDED and PROJECT_QUOTA,
+	// or an APNs reason, which FCM passes on as ApnsError; an APNs reason;
 	// VAPID_MISMATCH for web push. Empty: the usual one of the status.
 	Reason string
 	// RetryAfter becomes the header, in whole seconds. 0: no header.
@@ -68,6 +69,7 @@ func faultWords() []word {
 		{"thirdparty", code{401, "THIRD_PARTY_AUTH_ERROR"}, code{403, "BadCertificate"}, code{403, ""}, code{403, ""}},
 		{"quota", code{429, "QUOTA_EXCEEDED"}, code{429, "TooManyRequests"}, code{429, ""}, code{429, ""}},
 		{"projectquota", code{429, "RATE_LIMIT_EXCEEDED"}, code{429, "TooManyRequests"}, code{429, ""}, code{429, ""}},
+		{"apnstoken", code{400, "BadDeviceToken"}, code{400, "BadDeviceToken"}, code{404, ""}, code{404, ""}},
 		{"toolarge", code{400, payloadTooLarge}, code{413, "PayloadTooLarge"}, code{413, ""}, code{413, ""}},
 	}
 }

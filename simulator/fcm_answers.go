@@ -10,6 +10,7 @@ import (
 const (
 	invalidToken    = "INVALID_TOKEN"     // INVALID_ARGUMENT that blames message.token
 	payloadTooLarge = "PAYLOAD_TOO_LARGE" // INVALID_ARGUMENT without any details
+	projectQuota    = "PROJECT_QUOTA"     // QUOTA_EXCEEDED whose QuotaFailure names the project
 )
 
 const (
@@ -107,6 +108,13 @@ func refuseFCM(f Fault) answer {
 	case "QUOTA_EXCEEDED":
 		return googleError(f.Status, reason, "Message rate quota exceeded.", "RESOURCE_EXHAUSTED", fcmError(reason),
 			`{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"subject":"token:simulated","description":"Device message rate exceeded"}]}`)
+	case projectQuota:
+		details := []string{fcmError("QUOTA_EXCEEDED"),
+			`{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"subject":"project:simulated","description":"Project message rate exceeded"}]}`}
+		if f.RetryAfter > 0 {
+			details = append(details, `{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"`+strconv.Itoa(int(f.RetryAfter.Seconds()))+`s"}`)
+		}
+		return googleError(f.Status, reason, "Message rate quota exceeded.", "RESOURCE_EXHAUSTED", details...)
 	case "RATE_LIMIT_EXCEEDED":
 		return googleError(f.Status, reason, "Quota exceeded for quota metric 'Send requests' and limit 'Send requests per minute' of "+
 			"service 'fcm.googleapis.com' for consumer 'project_number:1'.", "RESOURCE_EXHAUSTED",
@@ -120,6 +128,10 @@ func refuseFCM(f Fault) answer {
 		return googleError(f.Status, reason, "The service is currently unavailable.", reason, fcmError(reason))
 	case "":
 		return answer{status: f.Status, kind: "text/html; charset=UTF-8", body: []byte(htmlGateway)}
+	}
+	if reasonNumber(reason) > 0 { // Apple's, behind FCM
+		return googleError(f.Status, reason, "Request contains an invalid argument.", "INVALID_ARGUMENT", fcmError("INVALID_ARGUMENT"),
+			`{"@type":"type.googleapis.com/google.firebase.fcm.v1.ApnsError","statusCode":`+strconv.Itoa(apnsReasons()[reasonNumber(reason)].status)+`,"reason":"`+reason+`"}`)
 	}
 	return googleError(f.Status, reason, "Error "+reason+".", reason, fcmError(reason))
 }

@@ -1,8 +1,8 @@
 package fcm
 
 import (
-	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -33,23 +33,42 @@ type answer struct {
 	body    []byte
 	cut     bool // the body ended early
 	renewed channels.Renewal
-	wait    time.Time // Retry-After, read by classify
+	wait    time.Time // Retry-After or RetryInfo, read by classify
 }
 
 // failure is the error of Google's APIs (google.rpc.Status), as far as it counts.
 type failure struct {
 	Error struct {
-		Message string `json:"message"`
-		Status  string `json:"status"`
-		Details []struct {
-			Type            string `json:"@type"`
-			ErrorCode       string `json:"errorCode"`
-			Reason          string `json:"reason"`
-			FieldViolations []struct {
-				Field string `json:"field"`
-			} `json:"fieldViolations"`
-		} `json:"details"`
+		Message string   `json:"message"`
+		Status  string   `json:"status"`
+		Details []detail `json:"details"`
 	} `json:"error"`
+}
+
+// detail is one of several kinds, which its type tells apart.
+type detail struct {
+	Type            string `json:"@type"`
+	ErrorCode       string `json:"errorCode"`  // of FcmError
+	Reason          string `json:"reason"`     // of ErrorInfo and of ApnsError
+	StatusCode      int    `json:"statusCode"` // of ApnsError
+	FieldViolations []struct {
+		Field string `json:"field"`
+	} `json:"fieldViolations"` // of BadRequest
+	Violations []quotaViolation `json:"violations"` // of QuotaFailure
+	RetryDelay string           `json:"retryDelay"` // of RetryInfo: "3.5s"
+}
+
+func (d detail) is(name string) bool { return strings.HasSuffix(d.Type, "/"+name) || d.Type == name }
+
+// readFailure takes what can be read of a body: one member of another type than
+// expected does not hide the others.
+func readFailure(a answer) failure {
+	var f failure
+	var wrongType *json.UnmarshalTypeError
+	if err := json.Unmarshal(a.body, &f); a.cut || err != nil && !errors.As(err, &wrongType) {
+		return failure{}
+	}
+	return f
 }
 
 // classify gives the verdict on an answer. What counts is the FcmError in the
@@ -59,11 +78,8 @@ func classify(a answer, now time.Time) channels.Result {
 	if a.status >= 200 && a.status < 300 {
 		return accepted(a)
 	}
-	var f failure
-	if a.cut || json.Unmarshal(a.body, &f) != nil {
-		f = failure{}
-	}
-	a.wait = channels.RetryAfter(a.header, now)
+	f := readFailure(a)
+	a.wait = f.waitUntil(channels.RetryAfter(a.header, now), now)
 	r := verdict(a, f, f.reason(a.status))
 	r.Status = a.status
 	if r.Outcome == channels.Throttled || r.Outcome == channels.Retry && r.Renew == channels.RenewNothing {
@@ -94,7 +110,7 @@ func validID(s string) bool {
 // reason is the one word that decides: FcmError's code where there is one.
 func (f failure) reason(status int) string {
 	for _, d := range f.Error.Details {
-		if strings.HasSuffix(d.Type, "google.firebase.fcm.v1.FcmError") && d.ErrorCode != "" && d.ErrorCode != "UNSPECIFIED_ERROR" {
+		if d.is("google.firebase.fcm.v1.FcmError") && d.ErrorCode != "" && d.ErrorCode != "UNSPECIFIED_ERROR" {
 			return d.ErrorCode
 		}
 	}
@@ -121,7 +137,8 @@ func (f failure) reason(status int) string {
 	return ""
 }
 
-// verdict is the table: one row per reason.
+// verdict is the table: one row per reason. What Apple said behind FCM goes
+// before the general codes, under which FCM passes it on.
 func verdict(a answer, f failure, reason string) channels.Result {
 	switch reason {
 	case "UNREGISTERED":
@@ -130,10 +147,12 @@ func verdict(a answer, f failure, reason string) channels.Result {
 		// A service account of the wrong project would get this for every device.
 		return channels.Result{Outcome: channels.Gone, Doubtful: true, Code: "fcm.sender_mismatch", Detail: "The token belongs to another Firebase project."}
 	case "THIRD_PARTY_AUTH_ERROR", "APNS_AUTH_ERROR":
-		// Never Denied: only Apple and web devices behind FCM are affected, and
-		// a hold on the credential would stop Android as well.
-		return channels.Result{Outcome: channels.Rejected, Code: codeThirdParty,
-			Detail: "Apple or the web push service refused the key that is stored in the Firebase project; renew it in the Firebase console under Cloud Messaging."}
+		return thirdPartyAuth()
+	}
+	if r, known := f.apnsError(); known {
+		return r
+	}
+	switch reason {
 	case "INVALID_ARGUMENT":
 		return invalidArgument(a, f)
 	case "QUOTA_EXCEEDED", "RESOURCE_EXHAUSTED":
@@ -201,23 +220,6 @@ func unauthenticated(a answer) channels.Result {
 		return denied(codeTokenRefused, "Google refuses a fresh access token of the service account.")
 	}
 	return channels.Result{Outcome: channels.Retry, Code: codeTokenRefused, Renew: channels.RenewToken, Detail: "Google refused the access token; a fresh one is fetched."}
-}
-
-// throttled tells the project's quota, for which everything has to wait, from
-// the limit of one device.
-func throttled(a answer, f failure) channels.Result {
-	r := channels.Result{Outcome: channels.Throttled, Code: "fcm.device_quota", Detail: "Too many messages to this device."}
-	project := bytes.Contains(a.body, []byte("send_requests")) || bytes.Contains(a.body, []byte("SendsPerMinutePerProject"))
-	for _, d := range f.Error.Details {
-		project = project || d.Reason == "RATE_LIMIT_EXCEEDED"
-	}
-	if project {
-		r.Scope, r.Code, r.Detail = channels.ScopeCredential, "fcm.project_quota", "The project's quota of messages per minute is used up."
-	}
-	if a.wait.IsZero() {
-		r.Floor = floorQuota
-	}
-	return r
 }
 
 // unread is for 400, 403 and 404 whose body did not arrive: it would have told a

@@ -3,6 +3,7 @@ package fcm
 import (
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"testing"
 	"time"
 
@@ -97,6 +98,20 @@ func answers() []channeltest.Case {
 		{Name: "429 FCM quota with a wait", Status: 429, Header: retryAfter("90"), Body: failed("RESOURCE_EXHAUSTED", "x", fcmFailure("QUOTA_EXCEEDED")), Want: deviceQuota, After: 90 * time.Second},
 		{Name: "429 project quota", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "Quota exceeded", errorInfo), Want: floor(projectQuota, time.Minute)},
 		{Name: "429 project quota with a wait", Status: 429, Header: retryAfter("30"), Body: failed("RESOURCE_EXHAUSTED", "Quota exceeded", errorInfo), Want: projectQuota, After: 30 * time.Second},
+		{Name: "429 project quota of FCM", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "x", fcmFailure("QUOTA_EXCEEDED"), quotaFailure("project:my-project-1")), Want: floor(projectQuota, time.Minute)},
+		{Name: "429 project by number, among others", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "x", quotaFailure("token:x", "project_number:1"), fcmFailure("QUOTA_EXCEEDED")), Want: floor(projectQuota, time.Minute)},
+		{Name: "429 project by the id of the quota", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "x", fcmFailure("QUOTA_EXCEEDED"),
+			`{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"SendsPerMinutePerProject"}]}`), Want: floor(projectQuota, time.Minute)},
+		{Name: "429 device quota that speaks of send_requests", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "send_requests SendsPerMinutePerProject",
+			fcmFailure("QUOTA_EXCEEDED"), quotaFailure("token:abc")), Want: floor(deviceQuota, time.Minute)},
+		{Name: "429 without FcmError and subject", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "other words"), Want: floor(projectQuota, time.Minute)},
+		{Name: "429 RetryInfo", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "x", fcmFailure("QUOTA_EXCEEDED"), quotaFailure("project:p"), retryInfo("45s")), Want: projectQuota, After: 45 * time.Second},
+		{Name: "429 RetryInfo after Retry-After", Status: 429, Header: retryAfter("30"), Body: failed("RESOURCE_EXHAUSTED", "x", fcmFailure("QUOTA_EXCEEDED"), retryInfo("120.000s")), Want: deviceQuota, After: 2 * time.Minute},
+		{Name: "429 RetryInfo before Retry-After", Status: 429, Header: retryAfter("90"), Body: failed("RESOURCE_EXHAUSTED", "x", retryInfo("1s"), fcmFailure("QUOTA_EXCEEDED")), Want: deviceQuota, After: 90 * time.Second},
+		{Name: "429 RetryInfo beyond all bounds", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "x", fcmFailure("QUOTA_EXCEEDED"), retryInfo("999999999s")), Want: deviceQuota, After: channels.MaxRetryAfter},
+		{Name: "429 unreadable RetryInfo", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "x", fcmFailure("QUOTA_EXCEEDED"), retryInfo("-5s"), retryInfo("soon")), Want: floor(deviceQuota, time.Minute)},
+		{Name: "503 RetryInfo", Status: 503, Body: failed("UNAVAILABLE", "x", fcmFailure("UNAVAILABLE"), retryInfo("20s")), Want: overloaded, After: 20 * time.Second},
+		{Name: "429 with a member of another type", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "x", `{"@type":5,"violations":"none"}`, fcmFailure("QUOTA_EXCEEDED"), quotaFailure("project:p")), Want: floor(projectQuota, time.Minute)},
 		{Name: "429 not JSON", Status: 429, Body: "slow down", Want: floor(deviceQuota, time.Minute)},
 		{Name: "500", Status: 500, Body: failed("INTERNAL", "Internal error encountered.", fcmFailure("INTERNAL")), Want: internal},
 		{Name: "502", Status: 502, Header: http.Header{"Content-Type": {"text/html"}}, Body: "<html>Please try again in 30 seconds", Want: badGateway},
@@ -111,6 +126,51 @@ func answers() []channeltest.Case {
 		{Name: "302", Status: 302, Header: http.Header{"Location": {"https://example.invalid/"}}, Want: channels.Result{Outcome: channels.Rejected, Code: "fcm.redirect"}},
 		{Name: "600", Status: 600, Want: channels.Result{Outcome: channels.Retry, Code: "fcm.unexpected_status", Floor: 10 * time.Second, MaxTries: 3}},
 	}
+}
+
+// appleAnswers are those that FCM passes on from Apple.
+func appleAnswers() []channeltest.Case {
+	doubtful := func(code string) channels.Result {
+		return channels.Result{Outcome: channels.Gone, Doubtful: true, Code: "fcm.apns_" + code}
+	}
+	refused := channels.Result{Outcome: channels.Rejected, Code: "fcm.apns_refused"}
+	down := channels.Result{Outcome: channels.Retry, Code: "fcm.apns_unavailable", Floor: 10 * time.Second}
+	var cases []channeltest.Case
+	for reason, want := range map[string]channels.Result{
+		"BadDeviceToken": doubtful("bad_device_token"), "DeviceTokenNotForTopic": doubtful("device_token_not_for_topic"),
+		"Unregistered": doubtful("unregistered"), "ExpiredToken": doubtful("expired_token"), "TooManyRequests": floor(deviceQuota, time.Minute),
+		"ServiceUnavailable": down, "Shutdown": down, "TooManyProviderTokenUpdates": down,
+		"TopicDisallowed": thirdParty, "InvalidProviderToken": thirdParty, "BadEnvironmentKeyInToken": thirdParty,
+		"PayloadTooLarge": refused, "BadPriority": refused, "NobodyKnowsThis": invalid,
+	} {
+		cases = append(cases, channeltest.Case{Name: "400 Apple " + reason, Status: 400, Want: want,
+			Body: failed("INVALID_ARGUMENT", "Request contains an invalid argument.", fcmFailure("INVALID_ARGUMENT"), apnsFailure(400, reason))})
+	}
+	return append(cases,
+		channeltest.Case{Name: "400 Apple, without FcmError", Status: 400, Body: failed("INVALID_ARGUMENT", "x", apnsFailure(400, "BadDeviceToken")), Want: doubtful("bad_device_token")},
+		channeltest.Case{Name: "400 Apple 410 of a new kind", Status: 400, Body: failed("INVALID_ARGUMENT", "x", apnsFailure(410, "Retired"), fcmFailure("INVALID_ARGUMENT")), Want: doubtful("gone")},
+		channeltest.Case{Name: "404 Apple", Status: 404, Body: failed("NOT_FOUND", "x", fcmFailure("UNREGISTERED"), apnsFailure(410, "Unregistered")), Want: gone},
+		channeltest.Case{Name: "401 Apple", Status: 401, Body: failed("UNAUTHENTICATED", "x", fcmFailure("THIRD_PARTY_AUTH_ERROR"), apnsFailure(403, "Unheard")), Want: thirdParty},
+	)
+}
+
+func quotaFailure(subjects ...string) string {
+	b := `{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[`
+	for i, s := range subjects {
+		if i > 0 {
+			b += ","
+		}
+		b += `{"subject":"` + s + `","description":"Message rate exceeded"}`
+	}
+	return b + "]}"
+}
+
+func retryInfo(delay string) string {
+	return `{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"` + delay + `"}`
+}
+
+func apnsFailure(status int, reason string) string {
+	return `{"@type":"type.googleapis.com/google.firebase.fcm.v1.ApnsError","statusCode":` + strconv.Itoa(status) + `,"reason":"` + reason + `"}`
 }
 
 func probes() []channeltest.Case {
@@ -139,7 +199,7 @@ func TestContract(t *testing.T) {
 			Data: json.RawMessage(`{"word":"secret value <&>","number":12345678901234567890,"list":[1, 2]}`), URL: "https://example.com/secret"},
 		OK: channeltest.Case{Status: 200, Body: `{"name":"projects/my-project-1/messages/0:1"}`,
 			Want: channels.Result{Outcome: channels.Accepted, Code: "fcm.accepted", ProviderID: "projects/my-project-1/messages/0:1"}},
-		Cases:  answers(),
+		Cases:  append(answers(), appleAnswers()...),
 		Probes: probes(),
 		Payload: func(t testing.TB, r channeltest.Request) json.RawMessage {
 			b, err := withoutAttempt(r.Body)
@@ -197,7 +257,7 @@ func TestClassifyToken(t *testing.T) {
 }
 
 func FuzzClassify(f *testing.F) {
-	for _, c := range answers() {
+	for _, c := range append(answers(), appleAnswers()...) {
 		f.Add(c.Status, []byte(c.Body), c.Header.Get("Retry-After"), false)
 	}
 	f.Add(403, []byte(`{"error":{"details":[{"@type":"google.firebase.fcm.v1.FcmError","errorCode":"UNREG`), "-5", true)
