@@ -40,7 +40,7 @@ type Content struct {
 	Badge       *int                              `json:"badge,omitempty" minimum:"0"`
 	Sound       string                            `json:"sound,omitempty"`
 	Silent      bool                              `json:"silent,omitzero" doc:"Wakes the app, shows nothing"`
-	Priority    channels.Priority                 `json:"priority,omitempty" enum:"high,normal,low" doc:"What the provider is told; high where absent, normal for silent ones"`
+	Priority    channels.Priority                 `json:"priority,omitempty" enum:"high,normal,low" doc:"What the provider is told. Absent: high where something is shown, normal for silent and data-only ones"`
 	Urgent      bool                              `json:"urgent,omitzero" doc:"Goes before everything else; at most 10 targets"`
 	TTL         *int64                            `json:"ttl,omitempty" minimum:"0" doc:"Seconds until it is worthless, queue and retries included"`
 	CollapseKey string                            `json:"collapse_key,omitempty" doc:"A newer notification with the same key takes the place of this one on the device"`

@@ -191,8 +191,8 @@ type Message struct {
 	Data         json.RawMessage // a JSON object, or nil
 	Badge        *int
 	Sound        string
-	Silent       bool // wakes the app, shows nothing
-	Priority     Priority
+	Silent       bool     // wakes the app, shows nothing
+	Priority     Priority // "": high where something is shown, else normal
 	CollapseKey  string
 	Override     json.RawMessage // overrides.<this channel>, or nil
 	// Accepted: it passed Prepare when it was accepted, maybe by a version with

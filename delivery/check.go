@@ -139,18 +139,16 @@ func (r *Request) checkTiming(f *problem.Fields, now time.Time) {
 	}
 }
 
-// message is the request as a channel sees it.
+// message is the request as a channel sees it. Without a priority a channel
+// decides by whether it shows something; what is silent shows nothing.
 func (r *Request) message(notification string, created time.Time, k channels.Kind) channels.Message {
 	m := channels.Message{
 		Notification: notification, Type: r.Type, CreatedAt: created, Title: r.Title, Body: r.Body, Image: r.Image, URL: r.URL,
 		Data: r.Data, Badge: r.Badge, Sound: r.Sound, Silent: r.Silent, Priority: r.Priority, CollapseKey: r.CollapseKey,
 		Override: r.Overrides[k],
 	}
-	if m.Priority == "" {
-		m.Priority = channels.High
-		if r.Silent {
-			m.Priority = channels.Normal
-		}
+	if m.Priority == "" && r.Silent {
+		m.Priority = channels.Normal
 	}
 	return m
 }

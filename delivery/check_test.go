@@ -114,10 +114,12 @@ func TestTheMessageOfARequest(t *testing.T) {
 	r := Request{Type: "t", Title: "a", Body: "b", Image: "i", URL: "u", Data: []byte(`{}`), Badge: number(1), Sound: "s", CollapseKey: "c",
 		Overrides: map[channels.Kind]json.RawMessage{channels.FCM: []byte(`{"x":1}`)}}
 	want := channels.Message{Notification: "ntf", Type: "t", CreatedAt: at, Title: "a", Body: "b", Image: "i", URL: "u", Data: r.Data, Badge: r.Badge,
-		Sound: "s", CollapseKey: "c", Priority: channels.High}
+		Sound: "s", CollapseKey: "c"}
 	require.Equal(t, want, r.message("ntf", at, channels.APNs))
 	want.Override = r.Overrides[channels.FCM]
 	require.Equal(t, want, r.message("ntf", at, channels.FCM))
+	require.Empty(t, (&Request{Data: []byte(`{}`)}).message("", at, channels.FCM).Priority, "the channel knows whether something is shown")
+	require.Equal(t, channels.Low, (&Request{Priority: channels.Low}).message("", at, channels.FCM).Priority)
 	require.Equal(t, channels.Normal, (&Request{Silent: true}).message("", at, channels.FCM).Priority)
 	require.Equal(t, channels.High, (&Request{Silent: true, Priority: channels.High}).message("", at, channels.FCM).Priority)
 }

@@ -40,7 +40,7 @@ type Request struct {
 	Badge       *int                              `json:"badge,omitempty"`
 	Sound       string                            `json:"sound,omitempty"`
 	Silent      bool                              `json:"silent,omitempty"`
-	Priority    channels.Priority                 `json:"priority,omitempty"` // empty: high, silent: normal
+	Priority    channels.Priority                 `json:"priority,omitempty"` // empty: high where something is shown, else normal
 	Urgent      bool                              `json:"urgent,omitempty"`
 	TTL         *int64                            `json:"ttl,omitempty"` // seconds
 	CollapseKey string                            `json:"collapse_key,omitempty"`

@@ -39,7 +39,7 @@ var _ channels.Payload = (*payload)(nil)
 //	notification   title, body, image; absent from a silent message
 //	data           data, every value a string (others become their JSON text),
 //	               with url under "url" unless data has one, and the delivery's id
-//	android        priority (high unless nothing is shown), collapse_key, ttl;
+//	android        priority (high where something is shown, else normal), collapse_key, ttl;
 //	               notification.tag, sound and notification_count where shown
 //	apns           for iOS behind FCM: priority 10, or 5 where nothing is shown,
 //	               with aps.badge, aps.sound, aps.content-available; collapse id, expiration
@@ -56,8 +56,7 @@ func (*Channel) Prepare(m channels.Message) (channels.Payload, error) {
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}
-	_, shows := own["notification"].(map[string]any)
-	sections, err := sectionsOf(render(m, data, shows || !m.Silent && m.Title+m.Body != ""), own)
+	sections, err := sectionsOf(render(m, data, shownBy(m, own)), own)
 	if err != nil {
 		return nil, err
 	}
@@ -72,21 +71,50 @@ func (*Channel) Prepare(m channels.Message) (channels.Payload, error) {
 	return p, nil
 }
 
+// shown says where a message shows something: everywhere, or by the override's
+// part for one platform alone.
+type shown struct{ all, android, ios, web bool }
+
+func shownBy(m channels.Message, own map[string]any) shown {
+	has := func(path ...string) bool {
+		part := own
+		for _, name := range path[:len(path)-1] {
+			part, _ = part[name].(map[string]any)
+		}
+		return part[path[len(path)-1]] != nil
+	}
+	_, shows := own["notification"].(map[string]any)
+	all := shows || !m.Silent && m.Title+m.Body != ""
+	aps := []string{"apns", "payload", "aps"}
+	return shown{
+		all:     all,
+		android: all || has("android", "notification"),
+		ios:     all || has(append(aps, "alert")...) || has(append(aps, "badge")...) || has(append(aps, "sound")...),
+		web:     all || has("webpush", "notification"),
+	}
+}
+
 // render builds the message with the types of Google's SDK, without what
 // differs between deliveries.
-func render(m channels.Message, data map[string]string, shown bool) *messaging.Message {
-	urgent := m.Priority == channels.High || m.Priority == "" && shown
+func render(m channels.Message, data map[string]string, s shown) *messaging.Message {
+	urgent := func(here bool) bool { return m.Priority == channels.High || m.Priority == "" && here }
 	msg := &messaging.Message{
 		Data:    data,
 		Android: &messaging.AndroidConfig{Priority: "normal", CollapseKey: m.CollapseKey},
 		APNS: &messaging.APNSConfig{
 			Headers: map[string]string{"apns-priority": apnsLater, "apns-push-type": "background"},
-			Payload: &messaging.APNSPayload{Aps: &messaging.Aps{ContentAvailable: !shown}},
+			Payload: &messaging.APNSPayload{Aps: &messaging.Aps{ContentAvailable: !s.all}},
 		},
-		Webpush: &messaging.WebpushConfig{Headers: map[string]string{"Urgency": urgency(m.Priority, urgent)}},
+		Webpush: &messaging.WebpushConfig{Headers: map[string]string{"Urgency": urgency(m.Priority, urgent(s.web))}},
 	}
-	if urgent {
+	if urgent(s.android) {
 		msg.Android.Priority = "high"
+	}
+	if s.ios {
+		msg.APNS.Headers["apns-push-type"] = "alert"
+		if urgent(true) {
+			msg.APNS.Headers["apns-priority"] = apnsNow
+		}
 	}
 	if m.CollapseKey != "" && len(m.CollapseKey) <= maxCollapse {
 		msg.APNS.Headers["apns-collapse-id"] = m.CollapseKey
@@ -94,17 +122,13 @@ func render(m channels.Message, data map[string]string, shown bool) *messaging.M
 	if isHTTPS(m.URL) {
 		msg.Webpush.FCMOptions = &messaging.WebpushFCMOptions{Link: m.URL}
 	}
-	if !shown {
+	if !s.all {
 		return msg
 	}
 	if !m.Silent {
 		msg.Notification = &messaging.Notification{Title: m.Title, Body: m.Body, ImageURL: m.Image}
 	}
 	msg.Android.Notification = &messaging.AndroidNotification{Tag: m.CollapseKey, Sound: m.Sound, NotificationCount: m.Badge}
-	msg.APNS.Headers["apns-push-type"] = "alert"
-	if urgent {
-		msg.APNS.Headers["apns-priority"] = apnsNow
-	}
 	msg.APNS.Payload.Aps.Badge, msg.APNS.Payload.Aps.Sound = m.Badge, m.Sound
 	msg.APNS.Payload.Aps.MutableContent = m.Image != ""
 	return msg

@@ -48,6 +48,40 @@ func TestPrepareSilent(t *testing.T) {
 	require.NotContains(t, long, "apns-collapse-id")
 }
 
+// TestPriority: data alone do not wake a phone at once, unless the caller says so.
+func TestPriority(t *testing.T) {
+	t.Parallel()
+	data := json.RawMessage(`{"a":1}`)
+	over := func(s string) channels.Message { return channels.Message{Data: data, Override: json.RawMessage(s)} }
+	for name, c := range map[string]struct {
+		m    channels.Message
+		want string // Android, APNs with its push type, web
+	}{
+		"shown":                   {channels.Message{Title: "x"}, "high 10 alert high"},
+		"shown, normal":           {channels.Message{Title: "x", Priority: channels.Normal}, "normal 5 alert normal"},
+		"data":                    {channels.Message{Data: data}, "normal 5 background normal"},
+		"data, high":              {channels.Message{Data: data, Priority: channels.High}, "high 5 background high"},
+		"data, low":               {channels.Message{Data: data, Priority: channels.Low}, "normal 5 background low"},
+		"silent":                  {channels.Message{Silent: true, Priority: channels.Normal}, "normal 5 background normal"},
+		"shown by override":       {over(`{"notification":{"title":"x"}}`), "high 10 alert high"},
+		"shown on Android":        {over(`{"android":{"notification":{"title":"x"}}}`), "high 5 background normal"},
+		"shown on iOS":            {over(`{"apns":{"payload":{"aps":{"alert":"x"}}}}`), "normal 10 alert normal"},
+		"shown in browsers":       {over(`{"webpush":{"notification":{"title":"x"}}}`), "normal 5 background high"},
+		"the override's priority": {over(`{"android":{"priority":"high"},"webpush":{"headers":{"Urgency":"very-low"}}}`), "high 5 background very-low"},
+	} {
+		var got struct {
+			Message struct {
+				Android struct{ Priority string }
+				APNs    struct{ Headers map[string]string }
+				Webpush struct{ Headers map[string]string }
+			}
+		}
+		require.NoError(t, json.Unmarshal(prepare(t, c.m).Preview(testDelivery), &got))
+		m := got.Message
+		require.Equal(t, c.want, strings.Join([]string{m.Android.Priority, m.APNs.Headers["apns-priority"], m.APNs.Headers["apns-push-type"], m.Webpush.Headers["Urgency"]}, " "), name)
+	}
+}
+
 func TestPrepareOverride(t *testing.T) {
 	t.Parallel()
 	m := channels.Message{Title: "Hi", CollapseKey: "k", Override: json.RawMessage(`{

@@ -87,7 +87,7 @@ func TestSameRequestAsTheSDK(t *testing.T) {
 
 		data := dataOf(m, nil)
 		data[channels.ReservedKey] = testDelivery
-		msg := render(m, data, !m.Silent && m.Title+m.Body != "")
+		msg := render(m, data, shownBy(m, nil))
 		msg.Token = testToken
 		hour := time.Hour
 		msg.Android.TTL = &hour
@@ -174,7 +174,7 @@ func BenchmarkSend(b *testing.B) {
 		data[channels.ReservedKey] = testDelivery
 		hour := time.Hour
 		parallel(b, func() bool {
-			msg := render(m, maps.Clone(data), true)
+			msg := render(m, maps.Clone(data), shownBy(m, nil))
 			msg.Token, msg.Android.TTL = testToken, &hour
 			return sdkSend(c, msg) == nil
 		})

@@ -71,7 +71,7 @@ func (*Channel) Prepare(m channels.Message) (channels.Payload, error) {
 	if err := checkTogether(n); err != nil {
 		return nil, err
 	}
-	p := &payload{topic: topicOf(m.CollapseKey), urgency: urgencyOf(m.Priority)}
+	p := &payload{topic: topicOf(m.CollapseKey), urgency: urgencyOf(m.Priority, shows(n))}
 	if own.topic != "" {
 		p.topic = own.topic
 	}
@@ -204,12 +204,19 @@ func encode(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// urgencyOf is the Urgency header (RFC 8030 section 5.3) for a priority.
-func urgencyOf(p channels.Priority) webpushgo.Urgency {
-	switch p {
-	case channels.High:
+// shows tells whether a notification has something to read.
+func shows(n map[string]any) bool {
+	return (n["title"] != nil || n["body"] != nil) && n["silent"] != true
+}
+
+// urgencyOf is the Urgency header (RFC 8030 section 5.3) for a priority. A
+// browser on battery may keep what is below high for later, so data alone do not
+// wake it.
+func urgencyOf(p channels.Priority, shown bool) webpushgo.Urgency {
+	switch {
+	case p == channels.High, p == "" && shown:
 		return webpushgo.UrgencyHigh
-	case channels.Low:
+	case p == channels.Low:
 		return webpushgo.UrgencyLow
 	}
 	return webpushgo.UrgencyNormal

@@ -59,6 +59,19 @@ func TestPlainForm(t *testing.T) {
 	require.Empty(t, bare.topic)
 }
 
+func TestUrgency(t *testing.T) {
+	t.Parallel()
+	for want, all := range map[string][]channels.Message{
+		"high":   {{Title: "Hi"}, {Body: "x"}, {Data: json.RawMessage(`{"a":1}`), Priority: channels.High}, {Silent: true, Priority: channels.High}},
+		"normal": {{}, {Data: json.RawMessage(`{"a":1}`)}, {Data: json.RawMessage(`{"a":1}`), URL: "https://example.com"}, {Silent: true, Title: "Hi"}, {Title: "Hi", Priority: channels.Normal}},
+		"low":    {{Title: "Hi", Priority: channels.Low}, {Priority: channels.Low}},
+	} {
+		for _, m := range all {
+			require.EqualValues(t, want, prepare(t, m).(*payload).urgency, "%+v", m)
+		}
+	}
+}
+
 func TestOverride(t *testing.T) {
 	t.Parallel()
 	p := prepare(t, channels.Message{

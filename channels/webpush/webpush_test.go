@@ -146,7 +146,7 @@ func TestVendorHeaders(t *testing.T) {
 		setHeaders(req, msg, c.remain)
 		require.Equal(t, c.ttl, req.Header.Get("TTL"), c.host)
 		require.Equal(t, c.cache, req.Header.Get("X-WNS-Cache-Policy"), c.host)
-		require.Equal(t, "normal", req.Header.Get("Urgency"))
+		require.Equal(t, "high", req.Header.Get("Urgency"))
 		require.Empty(t, req.Header.Values("Topic"))
 	}
 }
