@@ -191,6 +191,7 @@ func checkPayload(pushType string, payload []byte) (answer, bool) {
 			Event       json.RawMessage `json:"event"`
 			Timestamp   json.RawMessage `json:"timestamp"`
 			State       json.RawMessage `json:"content-state"`
+			Changed     json.RawMessage `json:"content-changed"`
 			Interaction string          `json:"interruption-level"`
 		} `json:"aps"`
 	}
@@ -205,6 +206,8 @@ func checkPayload(pushType string, payload []byte) (answer, bool) {
 		return bad("InvalidPushType", "A background push has aps.content-available 1 and no alert, badge or sound.")
 	case pushType == "liveactivity" && (p.APS == nil || p.APS.Event == nil || p.APS.Timestamp == nil || p.APS.State == nil):
 		return bad("InvalidPushType", "A live activity push has aps.event, timestamp and content-state.")
+	case pushType == "widgets" && (p.APS == nil || string(p.APS.Changed) != "true"):
+		return bad("InvalidPushType", "A widget push has aps.content-changed true.")
 	case p.APS != nil && !slices.Contains([]string{"", "passive", "active", "time-sensitive", "critical"}, p.APS.Interaction):
 		return bad("InvalidPushType", "aps.interruption-level is unknown.")
 	}

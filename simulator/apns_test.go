@@ -136,6 +136,7 @@ func TestAPNsRefuses(t *testing.T) {
 		{"400 InvalidPushType", nil, `{"aps":{"alert":"x","interruption-level":"loud"}}`},
 		{"400 InvalidPushType", h("apns-push-type", "background", "apns-priority", "5"), alert},
 		{"400 InvalidPushType", h("apns-push-type", "background", "apns-priority", "5"), `{"aps":{"content-available":true}}`},
+		{"400 InvalidPushType", h("apns-push-type", "widgets", "apns-topic", topic+".push-type.widgets"), `{"aps":{}}`},
 		{"400 InvalidPushType", h("apns-push-type", "liveactivity", "apns-topic", topic+".push-type.liveactivity"), alert},
 		{"413 PayloadTooLarge", nil, `{"aps":{"alert":"` + strings.Repeat("x", 4096-len(alert)+3) + `"}}`},
 		{"413 PayloadTooLarge", h("apns-push-type", "voip", "apns-topic", topic+".voip"), `{"k":"` + strings.Repeat("x", 5120) + `"}`},

@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"slices"
@@ -143,6 +144,24 @@ func (m *fcmMessage) checkAPNs() (field, what string) {
 	}
 	if aps, ok := m.APNs.Payload["aps"]; ok && (len(aps) == 0 || aps[0] != '{') {
 		return "message.apns.payload.aps", "It must be an object."
+	}
+	return m.APNs.checkLiveActivity()
+}
+
+// checkLiveActivity finds what Apple would refuse of one.
+func (a *fcmAPNs) checkLiveActivity() (field, what string) {
+	if a.LiveActivityToken == "" {
+		return "", ""
+	}
+	var aps map[string]json.RawMessage
+	if !isDeviceToken(strings.ToLower(a.LiveActivityToken)) {
+		return "message.apns.live_activity_token", "It is not a token of Apple's."
+	}
+	_ = json.Unmarshal(a.Payload["aps"], &aps) // absent: no member is there
+	for _, name := range []string{"event", "timestamp", "content-state"} {
+		if aps[name] == nil {
+			return "message.apns.payload.aps." + name, "It is required for a live activity."
+		}
 	}
 	return "", ""
 }

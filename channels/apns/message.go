@@ -76,7 +76,7 @@ func (p *payload) topicFor(standard string) string {
 // high is priority 10, which is also the default, normal 5 and low 1.
 func (*Channel) Prepare(m channels.Message) (channels.Payload, error) {
 	var faults problem.Fields
-	o := parseOverride(m.Override, &faults)
+	o := parseOverride(m, &faults)
 	aps := apsOf(m, &faults)
 	o.mergeAps(aps)
 	members := membersOf(m, &faults)
@@ -193,6 +193,11 @@ func (p *payload) chooseType(m channels.Message, o override, aps map[string]any,
 	default:
 		p.priority = priorityNow
 	}
+	p.checkType(m, aps, visible, faults)
+}
+
+// checkType refuses an aps that the push type does not allow.
+func (p *payload) checkType(m channels.Message, aps map[string]any, visible bool, faults *problem.Fields) {
 	switch p.pushType {
 	case apns2.PushTypeAlert:
 		if !visible {
@@ -214,6 +219,16 @@ func (p *payload) chooseType(m channels.Message, o override, aps map[string]any,
 		if p.priority == priorityIdle {
 			faults.Add(overridePath+".priority", "must be 5 or 10 for a live activity")
 		}
+	case pushTypeWidgets:
+		if m.Accepted { // maybe by a version that did not know of it
+			aps["content-changed"] = true
+		}
+		if aps["content-changed"] != true {
+			faults.Add(overridePath+".aps.content-changed", "must be true for a widget push: it is what makes the widget load its content")
+		}
+	}
+	if aps["content-changed"] != nil && p.pushType != pushTypeWidgets {
+		faults.Add(overridePath+".aps.content-changed", "is for widgets only; set push_type to widgets")
 	}
 }
 

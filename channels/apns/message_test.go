@@ -54,6 +54,20 @@ func TestPrepare(t *testing.T) {
 			override: `{"push_type":"liveactivity","aps":{"event":"update","timestamp":1700000000,"content-state":{"s":1}}}`,
 			body:     `"aps":{"content-state":{"s":1},"event":"update","timestamp":1700000000}`, headers: "liveactivity 5 t.push-type.liveactivity ",
 		},
+		"widgets": {
+			override: `{"push_type":"widgets","aps":{"content-changed":true}}`,
+			body:     `"aps":{"content-changed":true}`, headers: "widgets 10 t.push-type.widgets ",
+		},
+		"widgets, accepted before": {
+			m: channels.Message{Accepted: true}, override: `{"push_type":"widgets"}`,
+			body: `"aps":{"content-changed":true}`, headers: "widgets 10 t.push-type.widgets ",
+		},
+		"live activity with an alert": {
+			override: `{"push_type":"liveactivity","aps":{"event":"update","timestamp":1,"content-state":{},
+				"alert":{"title":{"loc-key":"T","loc-args":["a"]},"body":"B","sound":"hero.caf"}}}`,
+			body:    `"aps":{"alert":{"body":"B","sound":"hero.caf","title":{"loc-args":["a"],"loc-key":"T"}},"content-state":{},"event":"update","timestamp":1}`,
+			headers: "liveactivity 10 t.push-type.liveactivity ",
+		},
 	} {
 		if c.override != "" {
 			c.m.Override = json.RawMessage(c.override)
@@ -110,10 +124,19 @@ func TestPrepareNamesTheMember(t *testing.T) {
 		`{"custom":null}`:                                   ".custom",
 		`{"custom":{"carillon":1}}`:                         ".custom.carillon",
 		`{"push_type":"liveactivity","aps":{"event":"end","timestamp":1,"content-state":{}},"priority":1}`: ".priority",
-		`{"push_type":"liveactivity","aps":{"event":"end","timestamp":1}}`:                                 ".aps.content-state",
+		`{"push_type":"widgets"}`:                                ".aps.content-changed",
+		`{"push_type":"widgets","aps":{"content-changed":null}}`: ".aps.content-changed",
+		`{"aps":{"content-changed":true}}`:                       ".aps.content-changed",
+		`{"aps":{"alert":{"sound":"s"}}}`:                        ".aps.alert.sound",
+		`{"push_type":"liveactivity","aps":{"event":"end","timestamp":1,"content-state":{},"alert":{"title":{"key":"x"}}}}`: ".aps.alert.title.key",
+		`{"push_type":"liveactivity","aps":{"event":"end","timestamp":1}}`:                                                  ".aps.content-state",
 	} {
 		_, err := New(Options{}).Prepare(channels.Message{Title: "T", Override: json.RawMessage(override)})
 		requireFields(t, err, problem.Invalid, "overrides.apns"+path)
+	}
+	for _, changed := range []string{"1", "false", `"true"`} {
+		_, err := New(Options{}).Prepare(channels.Message{Override: json.RawMessage(`{"push_type":"widgets","aps":{"content-changed":` + changed + `}}`)})
+		require.ErrorContains(t, err, "content-changed")
 	}
 	_, err := New(Options{}).Prepare(channels.Message{Silent: true, Override: json.RawMessage(`{"priority":10}`)})
 	requireFields(t, err, problem.Invalid, "overrides.apns.priority")

@@ -64,8 +64,10 @@ type override struct {
 	custom     map[string]json.RawMessage // beside aps; replaces members of data
 }
 
-func parseOverride(raw json.RawMessage, faults *problem.Fields) override {
+// parseOverride reads Message.Override and records what it may not hold.
+func parseOverride(m channels.Message, faults *problem.Fields) override {
 	var o override
+	raw := m.Override
 	if len(raw) == 0 {
 		return o
 	}
@@ -74,12 +76,16 @@ func parseOverride(raw json.RawMessage, faults *problem.Fields) override {
 		faults.Add(overridePath, "must be a JSON object")
 		return o
 	}
+	list := closedLists{
+		off:  m.Accepted,
+		live: string(members["push_type"]) == `"`+string(apns2.PushTypeLiveActivity)+`"`,
+	}
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		value, path := members[name], overridePath+"."+name
 		ok, wants := true, ""
 		switch name {
 		case "aps":
-			o.aps = parseAps(value, path, faults)
+			o.aps = list.parseAps(value, path, faults)
 		case "topic":
 			ok, wants = json.Unmarshal(value, &o.topic) == nil && isBundleID(o.topic), "must be a bundle id of the credential"
 		case "push_type":
@@ -129,7 +135,13 @@ func merge(to, from map[string]any, deep string) {
 	}
 }
 
-func parseAps(raw json.RawMessage, path string, faults *problem.Fields) map[string]any {
+// closedLists are Apple's members as far as we know them.
+type closedLists struct {
+	off  bool // what is not on them passes
+	live bool // a Live Activity, whose alert has more forms
+}
+
+func (l closedLists) parseAps(raw json.RawMessage, path string, faults *problem.Fields) map[string]any {
 	aps := object(raw)
 	if aps == nil {
 		faults.Add(path, "must be a JSON object")
@@ -137,29 +149,49 @@ func parseAps(raw json.RawMessage, path string, faults *problem.Fields) map[stri
 	}
 	for _, name := range slices.Sorted(maps.Keys(aps)) {
 		value := aps[name]
-		if value == nil && known(name) {
+		if value == nil && (l.off || known(name)) {
 			continue // removes
 		}
-		if wants := apsFault(name, value); wants != "" {
+		if wants := apsFault(name, value); wants != "" && !(l.off && l.mayBeNew(name, value)) {
 			faults.Add(path+"."+name, "%s", wants)
 		}
-		var inner []string
-		switch name {
+		switch members, _ := value.(map[string]any); name {
 		case "alert":
-			inner = alertKeys()
+			l.parseAlert(members, path+".alert", faults)
 		case "sound":
-			inner = []string{"critical", "name", "volume"}
-		default:
-			continue
-		}
-		members, _ := value.(map[string]any)
-		for _, m := range slices.Sorted(maps.Keys(members)) {
-			if !slices.Contains(inner, m) {
-				faults.Add(path+"."+name+"."+m, "is not a member that Apple documents; %s are", strings.Join(inner, ", "))
-			}
+			l.check(members, []string{"critical", "name", "volume"}, path+".sound", faults)
 		}
 	}
 	return aps
+}
+
+// mayBeNew: a member, or a word of a list of words, that Apple added since.
+func (closedLists) mayBeNew(name string, value any) bool {
+	_, word := value.(string)
+	return !known(name) || word && name == "interruption-level"
+}
+
+// parseAlert: the alert of a Live Activity may have a sound, and a title and
+// body that are objects ("Starting and updating Live Activities with ActivityKit
+// push notifications").
+func (l closedLists) parseAlert(members map[string]any, path string, faults *problem.Fields) {
+	keys := alertKeys()
+	if l.live {
+		keys = append(keys, "sound")
+		for _, text := range []string{"title", "body"} {
+			inner, _ := members[text].(map[string]any)
+			l.check(inner, []string{"loc-key", "loc-args"}, path+"."+text, faults)
+		}
+	}
+	l.check(members, keys, path, faults)
+}
+
+func (l closedLists) check(members map[string]any, known []string, path string, faults *problem.Fields) {
+	for _, m := range slices.Sorted(maps.Keys(members)) {
+		if !l.off && !slices.Contains(known, m) {
+			faults.Add(path+"."+m, "is not a member that Apple documents; %s are", strings.Join(known, ", "))
+		}
+	}
 }
 
 func alertKeys() []string {
@@ -190,6 +222,8 @@ func apsFault(name string, v any) string {
 		ok, wants = isNumber && err == nil && n >= 0, "must be a whole number that is not negative"
 	case "content-available", "mutable-content", "input-push-token":
 		ok, wants = isOne(v) || number == "0", "must be 1 or 0"
+	case "content-changed":
+		ok, wants = v == true, "must be true"
 	case "relevance-score":
 		ok, wants = isNumber, "must be a number"
 	case "interruption-level":

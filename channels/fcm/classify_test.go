@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -209,14 +210,15 @@ func TestContract(t *testing.T) {
 		Secrets: []string{"secret title", "secret body", "secret value", "ya29.token", "PRIVATE KEY", testToken},
 		Overrides: map[string]string{
 			`{"token":"x"}`: "token", `{"data":{}}`: "data", `{"android":{"ttl":"3s"}}`: "android.ttl",
-			`{"android":{"notification":{"foo":1}}}`:        "android.notification.foo",
-			`{"android":{"data":{"a":"b"}}}`:                "android.data",
-			`{"android":{"priority":"urgent"}}`:             "android.priority",
-			`{"android":[]}`:                                "android",
-			`{"apns":{"headers":{"apns-expiration":"0"}}}`:  "apns.headers.apns-expiration",
-			`{"apns":{"headers":{"apns-topic":"x"}}}`:       "apns.headers.apns-topic",
-			`{"apns":{"payload":{"carillon":"x"}}}`:         "apns.payload.carillon",
-			`{"apns":{"live_activity_token":"x"}}`:          "apns.live_activity_token",
+			`{"android":{"notification":{"foo":1}}}`:       "android.notification.foo",
+			`{"android":{"data":{"a":"b"}}}`:               "android.data",
+			`{"android":{"priority":"urgent"}}`:            "android.priority",
+			`{"android":[]}`:                               "android",
+			`{"apns":{"headers":{"apns-expiration":"0"}}}`: "apns.headers.apns-expiration",
+			`{"apns":{"headers":{"apns-topic":"x"}}}`:      "apns.headers.apns-topic",
+			`{"apns":{"payload":{"carillon":"x"}}}`:        "apns.payload.carillon",
+			`{"apns":{"live_activity_token":"x"}}`:         "apns.live_activity_token",
+			`{"apns":{"live_activity_token":"` + strings.Repeat("ab", 40) + `","payload":{"aps":{"event":"end","timestamp":1}}}}`: "apns.payload.aps.content-state",
 			`{"webpush":{"headers":{"TTL":"5"}}}`:           "webpush.headers.TTL",
 			`{"webpush":{"fcm_options":{"link":"http:a"}}}`: "webpush.fcm_options.link",
 			`{"fcm_options":{"analytics_label":"a b"}}`:     "fcm_options.analytics_label",

@@ -73,7 +73,10 @@ func (*Channel) Prepare(m channels.Message) (channels.Payload, error) {
 
 // shown says where a message shows something: everywhere, or by the override's
 // part for one platform alone.
-type shown struct{ all, android, ios, web bool }
+type shown struct {
+	all, android, ios, web bool
+	live                   bool // on iOS a Live Activity and nothing else
+}
 
 func shownBy(m channels.Message, own map[string]any) shown {
 	has := func(path ...string) bool {
@@ -88,6 +91,7 @@ func shownBy(m channels.Message, own map[string]any) shown {
 	aps := []string{"apns", "payload", "aps"}
 	return shown{
 		all:     all,
+		live:    has("apns", liveActivity),
 		android: all || has("android", "notification"),
 		ios:     all || has(append(aps, "alert")...) || has(append(aps, "badge")...) || has(append(aps, "sound")...),
 		web:     all || has("webpush", "notification"),
@@ -110,7 +114,14 @@ func render(m channels.Message, data map[string]string, s shown) *messaging.Mess
 	if urgent(s.android) {
 		msg.Android.Priority = "high"
 	}
-	if s.ios {
+	switch {
+	case s.live: // FCM chooses the push type; content-available is for apps
+		delete(msg.APNS.Headers, "apns-push-type")
+		msg.APNS.Payload.Aps.ContentAvailable = false
+		if urgent(true) {
+			msg.APNS.Headers["apns-priority"] = apnsNow
+		}
+	case s.ios:
 		msg.APNS.Headers["apns-push-type"] = "alert"
 		if urgent(true) {
 			msg.APNS.Headers["apns-priority"] = apnsNow
@@ -129,6 +140,9 @@ func render(m channels.Message, data map[string]string, s shown) *messaging.Mess
 		msg.Notification = &messaging.Notification{Title: m.Title, Body: m.Body, ImageURL: m.Image}
 	}
 	msg.Android.Notification = &messaging.AndroidNotification{Tag: m.CollapseKey, Sound: m.Sound, NotificationCount: m.Badge}
+	if s.live {
+		return msg
+	}
 	msg.APNS.Payload.Aps.Badge, msg.APNS.Payload.Aps.Sound = m.Badge, m.Sound
 	msg.APNS.Payload.Aps.MutableContent = m.Image != ""
 	return msg

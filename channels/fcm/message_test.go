@@ -104,6 +104,20 @@ func TestPrepareOverride(t *testing.T) {
 	require.True(t, json.Valid(bare.(*payload).body(channels.Target{}, channels.Life{}, time.Now())))
 }
 
+// TestLiveActivity: as in "Get started with Live Activity" of Firebase.
+func TestLiveActivity(t *testing.T) {
+	t.Parallel()
+	token := strings.Repeat("ab", 80)
+	const payload = `{"aps":{"timestamp":1,"event":"update","content-state":{"demo":1},"alert":{"title":"t","body":"b","sound":"s.caf"}}}`
+	m := channels.Message{Data: json.RawMessage(`{"a":1}`), CollapseKey: "k",
+		Override: json.RawMessage(`{"apns":{"live_activity_token":"` + token + `","headers":{"apns-priority":"5"},"payload":` + payload + `}}`)}
+	require.JSONEq(t, `{"message":{"data":{"carillon":"`+testDelivery+`","a":"1"},"android":{"priority":"normal","collapse_key":"k"},
+		"apns":{"live_activity_token":"`+token+`","headers":{"apns-priority":"5","apns-collapse-id":"k"},"payload":`+payload+`},
+		"webpush":{"headers":{"Urgency":"normal"}}}}`, string(prepare(t, m).Preview(testDelivery)))
+	m.Override = json.RawMessage(strings.Replace(string(m.Override), `"headers":{"apns-priority":"5"},`, "", 1))
+	require.Contains(t, string(prepare(t, m).Preview(testDelivery)), `"apns-priority":"10"`)
+}
+
 func TestPrepareRefuses(t *testing.T) {
 	t.Parallel()
 	for path, m := range map[string]channels.Message{

@@ -31,6 +31,7 @@ func (r rule) sentence() string {
 var (
 	analyticsLabel = regexp.MustCompile(`^[a-zA-Z0-9\-_.~%]{1,50}$`)
 	color          = regexp.MustCompile(`^#[0-9a-fA-F]{6}$`)
+	hexToken       = regexp.MustCompile(`^([0-9a-fA-F]{2}){32,200}$`)
 	duration       = regexp.MustCompile(`^[0-9]{1,9}(\.[0-9]{1,9})?s$`)
 )
 
@@ -84,6 +85,7 @@ func allowed() map[string]rule {
 			"headers": {members: map[string]rule{"apns-expiration": life, "apns-priority": oneOf("10", "5", "1"),
 				"apns-push-type": text, "apns-collapse-id": text}},
 			"payload": object, "fcm_options": with(label, "image", link),
+			"live_activity_token": matches(hexToken, "must be the push token or push-to-start token of the Live Activity, in hexadecimal"),
 		}},
 		"webpush": {members: map[string]rule{
 			"headers": {members: map[string]rule{"TTL": life, "Urgency": oneOf("very-low", "low", "normal", "high"), "Topic": text}},
@@ -130,8 +132,25 @@ func parseOverride(raw json.RawMessage, faults *problem.Fields) map[string]any {
 		if body, ok := apns["payload"].(map[string]any); ok && body[channels.ReservedKey] != nil {
 			faults.Add(overridePath+".apns.payload."+channels.ReservedKey, "is reserved; choose another name")
 		}
+		if apns[liveActivity] != nil {
+			checkLiveActivity(apns, faults)
+		}
 	}
 	return own
+}
+
+// liveActivity is the member that makes a message one for a Live Activity.
+const liveActivity = "live_activity_token"
+
+// checkLiveActivity wants what Apple wants of one.
+func checkLiveActivity(apns map[string]any, faults *problem.Fields) {
+	body, _ := apns["payload"].(map[string]any)
+	aps, _ := body["aps"].(map[string]any)
+	for _, name := range []string{"event", "timestamp", "content-state"} {
+		if aps[name] == nil {
+			faults.Add(overridePath+".apns.payload.aps."+name, "is required with "+liveActivity)
+		}
+	}
 }
 
 func checkMembers(own map[string]any, rules map[string]rule, path string, faults *problem.Fields) {
