@@ -48,12 +48,15 @@ type Content struct {
 	Sensitive   bool                              `json:"sensitive,omitzero" doc:"Content is never shown again, and erased when all deliveries are final"`
 	OnAmbiguous delivery.OnAmbiguous              `json:"on_ambiguous,omitempty" enum:"retry,stop" doc:"After an attempt without an answer: retry (at least once) or stop (at most once)"`
 	Overrides   map[channels.Kind]json.RawMessage `json:"overrides,omitempty" doc:"By channel: the provider's own fields"`
+
+	OverrideValidation map[channels.Kind]channels.Validation `json:"override_validation,omitempty" doc:"By channel (fcm, apns, webpush): strict, the default, refuses members of its override that Carillon does not know; lenient passes them to the provider"`
 }
 
 // TransformSchema says what the Go types cannot: these are objects.
 func (Content) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	s.Properties["data"].Type = huma.TypeObject
 	s.Properties["overrides"].AdditionalProperties = &huma.Schema{Type: huma.TypeObject}
+	s.Properties["override_validation"].AdditionalProperties = &huma.Schema{Type: huma.TypeString, Enum: []any{"strict", "lenient"}}
 	return s
 }
 
@@ -74,6 +77,7 @@ func (n *Content) request() (delivery.Request, error) {
 		Channels: n.Channels, Type: n.Type, Title: n.Title, Body: n.Body, Image: n.Image, URL: n.URL, Data: n.Data, Badge: n.Badge,
 		Sound: n.Sound, Silent: n.Silent, Priority: n.Priority, Urgent: n.Urgent, TTL: n.TTL, CollapseKey: n.CollapseKey,
 		SendAt: n.SendAt, Sensitive: n.Sensitive, OnAmbiguous: n.OnAmbiguous, Overrides: n.Overrides,
+		OverrideValidation: n.OverrideValidation,
 	}
 	if string(r.Data) == "null" {
 		r.Data = nil

@@ -25,6 +25,7 @@ func contentOf(raw json.RawMessage) (*Content, error) {
 		Channels: r.Channels, Type: r.Type, Title: r.Title, Body: r.Body, Image: r.Image, URL: r.URL, Data: r.Data, Badge: r.Badge,
 		Sound: r.Sound, Silent: r.Silent, Priority: r.Priority, Urgent: r.Urgent, TTL: r.TTL, CollapseKey: r.CollapseKey,
 		SendAt: timestamp(r.SendAt), Sensitive: r.Sensitive, OnAmbiguous: r.OnAmbiguous, Overrides: r.Overrides,
+		OverrideValidation: r.OverrideValidation,
 	}, nil
 }
 

@@ -24,7 +24,7 @@ func send(body string) request {
 const everything = `{"to":{"users":["u1"],"devices":["dev_0000000012345"],"endpoints":["whe_0000000012346"]},"channels":["fcm","webhook"],
 	"type":"order.shipped","title":"t","body":"b","image":"https://example.com/i.png","url":"https://example.com/","data":{"k":"v"},"badge":0,
 	"sound":"default","priority":"normal","urgent":true,"ttl":60,"collapse_key":"c","send_at":"2026-03-05T00:00:00Z",
-	"on_ambiguous":"stop","overrides":{"fcm":{"android":{"ttl":"5s"}}}}`
+	"on_ambiguous":"stop","overrides":{"fcm":{"android":{"ttl":"5s"}}},"override_validation":{"fcm":"lenient","apns":"strict"}}`
 
 func TestSendPassesEverythingOn(t *testing.T) {
 	t.Parallel()
@@ -42,6 +42,7 @@ func TestSendPassesEverythingOn(t *testing.T) {
 	require.Equal(t, int64(60), *r.TTL)
 	require.Equal(t, delivery.OnAmbiguousStop, r.OnAmbiguous)
 	require.JSONEq(t, `{"android":{"ttl":"5s"}}`, string(r.Overrides[channels.FCM]))
+	require.Equal(t, map[channels.Kind]channels.Validation{channels.FCM: channels.Lenient, channels.APNs: channels.Strict}, r.OverrideValidation)
 	require.Equal(t, time.Date(2026, 3, 5, 0, 0, 0, 0, time.UTC), r.SendAt)
 
 	require.Equal(t, Accepted{ID: theNotification.Format(ids.Notification),

@@ -179,6 +179,16 @@ const (
 	Low    Priority = "low"
 )
 
+// Validation says how an override is checked.
+type Validation string
+
+// The kinds of validation. With Lenient, members that Carillon does not know
+// pass to the provider, whose lists grow faster than ours.
+const (
+	Strict  Validation = "strict" // also where none was given
+	Lenient Validation = "lenient"
+)
+
 // Message is the content of a notification, the same for every target.
 type Message struct {
 	Notification string // ntf_ id
@@ -195,11 +205,16 @@ type Message struct {
 	Priority     Priority // "": high where something is shown, else normal
 	CollapseKey  string
 	Override     json.RawMessage // overrides.<this channel>, or nil
+	Validation   Validation      // of Override; "" is Strict
 	// Accepted: it passed Prepare when it was accepted, maybe by a version with
 	// other rules. What only a rule of today refuses is then mended or left as it
 	// is, because a refusal would lose what was accepted.
 	Accepted bool
 }
+
+// Lenient tells whether unknown members of Override pass. Those of an accepted
+// message have passed already.
+func (m Message) Lenient() bool { return m.Validation == Lenient || m.Accepted }
 
 // ReservedKey carries the delivery's id in every push payload; callers may not
 // use it in data.

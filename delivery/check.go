@@ -101,6 +101,15 @@ func (r *Request) checkContent(f *problem.Fields) {
 			f.Add("overrides."+k.String(), "must be a JSON object")
 		}
 	}
+	for _, k := range channels.Kinds() {
+		v, given := r.OverrideValidation[k]
+		switch path := "override_validation." + k.String(); {
+		case given && k == channels.Webhook:
+			f.Add(path, "a webhook's override has no members of a provider; leave it out")
+		case given && v != channels.Strict && v != channels.Lenient:
+			f.Add(path, "must be strict or lenient")
+		}
+	}
 }
 
 // checkURL: images are fetched by phones and browsers, which want https; what a
@@ -145,7 +154,7 @@ func (r *Request) message(notification string, created time.Time, k channels.Kin
 	m := channels.Message{
 		Notification: notification, Type: r.Type, CreatedAt: created, Title: r.Title, Body: r.Body, Image: r.Image, URL: r.URL,
 		Data: r.Data, Badge: r.Badge, Sound: r.Sound, Silent: r.Silent, Priority: r.Priority, CollapseKey: r.CollapseKey,
-		Override: r.Overrides[k],
+		Override: r.Overrides[k], Validation: r.OverrideValidation[k],
 	}
 	if m.Priority == "" && r.Silent {
 		m.Priority = channels.Normal

@@ -35,6 +35,9 @@ func TestGoodRequestsPass(t *testing.T) {
 		"an override alone": func(r *Request) {
 			r.Title, r.Overrides = "", map[channels.Kind]json.RawMessage{channels.FCM: []byte(`{}`)}
 		},
+		"lenient": func(r *Request) {
+			r.OverrideValidation = map[channels.Kind]channels.Validation{channels.FCM: channels.Lenient, channels.APNs: channels.Strict}
+		},
 		"links":             func(r *Request) { r.Image, r.URL = "https://a.example/x.png", "myapp://open/42" },
 		"badges":            func(r *Request) { r.Badge = number(0) },
 		"the largest badge": func(r *Request) { r.Badge = number(maxBadge) },
@@ -85,12 +88,18 @@ func TestEveryBadMemberIsNamed(t *testing.T) {
 		"data that is null":     {func(r *Request) { r.Data = []byte(`null`) }, []string{"data"}},
 		"reserved data":         {func(r *Request) { r.Data = []byte(`{"carillon":"x"}`) }, []string{"data.carillon"}},
 		"an override as text":   {func(r *Request) { r.Overrides = map[channels.Kind]json.RawMessage{channels.APNs: []byte(`"x"`)} }, []string{"overrides.apns"}},
-		"a negative ttl":        {func(r *Request) { r.TTL = number(int64(-1)) }, []string{"ttl"}},
-		"a long ttl":            {func(r *Request) { r.TTL = number(int64(30*86400 + 1)) }, []string{"ttl"}},
-		"the past":              {func(r *Request) { r.SendAt = at.Add(-time.Minute - 1) }, []string{"send_at"}},
-		"the far future":        {func(r *Request) { r.SendAt = at.Add(90*24*time.Hour + 1) }, []string{"send_at"}},
-		"another priority":      {func(r *Request) { r.Priority = "urgent" }, []string{"priority"}},
-		"another choice":        {func(r *Request) { r.OnAmbiguous = "pray" }, []string{"on_ambiguous"}},
+		"validation of a webhook": {func(r *Request) {
+			r.OverrideValidation = map[channels.Kind]channels.Validation{channels.Webhook: channels.Lenient}
+		}, []string{"override_validation.webhook"}},
+		"another validation": {func(r *Request) {
+			r.OverrideValidation = map[channels.Kind]channels.Validation{channels.APNs: "none", channels.FCM: ""}
+		}, []string{"override_validation.fcm", "override_validation.apns"}},
+		"a negative ttl":   {func(r *Request) { r.TTL = number(int64(-1)) }, []string{"ttl"}},
+		"a long ttl":       {func(r *Request) { r.TTL = number(int64(30*86400 + 1)) }, []string{"ttl"}},
+		"the past":         {func(r *Request) { r.SendAt = at.Add(-time.Minute - 1) }, []string{"send_at"}},
+		"the far future":   {func(r *Request) { r.SendAt = at.Add(90*24*time.Hour + 1) }, []string{"send_at"}},
+		"another priority": {func(r *Request) { r.Priority = "urgent" }, []string{"priority"}},
+		"another choice":   {func(r *Request) { r.OnAmbiguous = "pray" }, []string{"on_ambiguous"}},
 		"all at once": {func(r *Request) {
 			r.To.Users, r.Type, r.Badge, r.TTL, r.Priority = []string{""}, "?", number(-1), number(int64(-1)), "x"
 		}, []string{"to.users[0]", "type", "badge", "ttl", "priority"}},
@@ -117,6 +126,8 @@ func TestTheMessageOfARequest(t *testing.T) {
 		Sound: "s", CollapseKey: "c"}
 	require.Equal(t, want, r.message("ntf", at, channels.APNs))
 	want.Override = r.Overrides[channels.FCM]
+	r.OverrideValidation = map[channels.Kind]channels.Validation{channels.FCM: channels.Lenient}
+	want.Validation = channels.Lenient
 	require.Equal(t, want, r.message("ntf", at, channels.FCM))
 	require.Empty(t, (&Request{Data: []byte(`{}`)}).message("", at, channels.FCM).Priority, "the channel knows whether something is shown")
 	require.Equal(t, channels.Low, (&Request{Priority: channels.Low}).message("", at, channels.FCM).Priority)

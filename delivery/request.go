@@ -48,6 +48,9 @@ type Request struct {
 	Sensitive   bool                              `json:"sensitive,omitempty"`
 	OnAmbiguous OnAmbiguous                       `json:"on_ambiguous,omitempty"`
 	Overrides   map[channels.Kind]json.RawMessage `json:"overrides,omitempty"`
+	// OverrideValidation says by channel how its override is checked: strict
+	// where nothing is said, which is the case of all content of before.
+	OverrideValidation map[channels.Kind]channels.Validation `json:"override_validation,omitempty"`
 }
 
 // OnAmbiguous says what follows an attempt that was written and not answered.

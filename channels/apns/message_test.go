@@ -144,6 +144,39 @@ func TestPrepareNamesTheMember(t *testing.T) {
 	requireFields(t, err, problem.Invalid, "overrides.apns.push_type")
 }
 
+// TestLenient: what Apple adds passes; what routes and what is ours does not.
+func TestLenient(t *testing.T) {
+	t.Parallel()
+	c := New(Options{})
+	lenient := func(override string) channels.Message {
+		return channels.Message{Title: "T", Validation: channels.Lenient, Override: json.RawMessage(override)}
+	}
+	const news = `{"aps":{"haptics":{"n":1},"alert":{"colour":"red"},"sound":{"loud":1},"interruption-level":"gentle","gone":null}}`
+	p, err := c.Prepare(lenient(news))
+	require.NoError(t, err)
+	require.JSONEq(t, `{"carillon":"`+testDelivery+`","aps":{"haptics":{"n":1},"alert":{"title":"T","colour":"red"},"sound":{"loud":1},"interruption-level":"gentle"}}`,
+		string(p.Preview(testDelivery)))
+	for _, how := range []channels.Validation{"", channels.Strict} {
+		strict := lenient(news)
+		strict.Validation = how
+		_, err = c.Prepare(strict)
+		requireFields(t, err, problem.Invalid, "overrides.apns.aps.alert.colour", "overrides.apns.aps.gone", "overrides.apns.aps.haptics",
+			"overrides.apns.aps.interruption-level", "overrides.apns.aps.sound.loud")
+	}
+	for override, path := range map[string]string{
+		`{"apns-topic":"x"}`: ".apns-topic", `{"apns-id":"x"}`: ".apns-id", `{"headers":{}}`: ".headers", `{"token":"x"}`: ".token",
+		`{"topic":"a b"}`: ".topic", `{"push_type":"new"}`: ".push_type", `{"priority":7}`: ".priority", `{"collapse_id":""}`: ".collapse_id",
+		`{"custom":{"carillon":1}}`: ".custom.carillon", `{"custom":{"aps":{}}}`: ".custom.aps", `{"aps":{"badge":"x"}}`: ".aps.badge",
+		`{"aps":{"interruption-level":5}}`: ".aps.interruption-level", `{"aps":[]}`: ".aps",
+	} {
+		_, err := c.Prepare(lenient(override))
+		requireFields(t, err, problem.Invalid, "overrides.apns"+path)
+	}
+	large := lenient(`{"aps":{"new":"` + strings.Repeat("x", maxPayload) + `"}}`)
+	_, err = c.Prepare(large)
+	require.Equal(t, problem.PayloadTooLarge, problem.CodeOf(err))
+}
+
 func TestTheLimitIsExact(t *testing.T) {
 	t.Parallel()
 	empty := prepare(t, channels.Message{Body: "."}).Size() - 1

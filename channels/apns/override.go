@@ -77,7 +77,7 @@ func parseOverride(m channels.Message, faults *problem.Fields) override {
 		return o
 	}
 	list := closedLists{
-		off:  m.Accepted,
+		off:  m.Lenient(),
 		live: string(members["push_type"]) == `"`+string(apns2.PushTypeLiveActivity)+`"`,
 	}
 	for _, name := range slices.Sorted(maps.Keys(members)) {
@@ -105,7 +105,7 @@ func parseOverride(m channels.Message, faults *problem.Fields) override {
 				}
 			}
 		default:
-			ok, wants = false, "cannot be overridden for APNs; aps, topic, push_type, priority, collapse_id and custom can"
+			ok, wants = false, "cannot be overridden for APNs; aps, topic, push_type, priority, collapse_id and custom can, and what stands beside aps goes into custom"
 		}
 		if !ok {
 			faults.Add(path, "%s", wants)

@@ -49,7 +49,7 @@ var _ channels.Payload = (*payload)(nil)
 func (*Channel) Prepare(m channels.Message) (channels.Payload, error) {
 	var faults problem.Fields
 	data := dataOf(m, &faults)
-	own := parseOverride(m.Override, &faults)
+	own := parseOverride(m, &faults)
 	if m.Image != "" && !isHTTPS(m.Image) {
 		faults.Add("image", "must be an absolute https URL")
 	}

@@ -118,6 +118,54 @@ func TestLiveActivity(t *testing.T) {
 	require.Contains(t, string(prepare(t, m).Preview(testDelivery)), `"apns-priority":"10"`)
 }
 
+// TestLenient: what Google adds passes; what routes and what is ours does not.
+func TestLenient(t *testing.T) {
+	t.Parallel()
+	lenient := func(override string) channels.Message {
+		return channels.Message{Title: "T", Validation: channels.Lenient, Override: json.RawMessage(override)}
+	}
+	const news = `{"harmony":{"a":1},"android":{"new_flag":true,"notification":{"glow":1,"visibility":"FRIENDS"}},
+		"apns":{"headers":{"apns-channel-id":"c"},"wallet":{}},"webpush":{"headers":{"Priority":"u=1"}}}`
+	require.JSONEq(t, `{"message":{"notification":{"title":"T"},"data":{"carillon":"`+testDelivery+`"},"harmony":{"a":1},
+		"android":{"priority":"high","new_flag":true,"notification":{"glow":1,"visibility":"FRIENDS"}},
+		"apns":{"headers":{"apns-priority":"10","apns-push-type":"alert","apns-channel-id":"c"},"payload":{"aps":{}},"wallet":{}},
+		"webpush":{"headers":{"Urgency":"high","Priority":"u=1"}}}}`, string(prepare(t, lenient(news)).Preview(testDelivery)))
+	for _, how := range []channels.Validation{"", channels.Strict} {
+		strict := lenient(news)
+		strict.Validation = how
+		_, err := (&Channel{}).Prepare(strict)
+		var e *problem.Error
+		require.ErrorAs(t, err, &e)
+		require.Len(t, e.Fields, 7)
+	}
+	for override, path := range map[string]string{
+		`{"token":"x"}`: "token", `{"fid":"x"}`: "fid", `{"topic":"x"}`: "topic", `{"condition":"x"}`: "condition", `{"name":"x"}`: "name",
+		`{"data":{}}`: "data", `{"data":null}`: "data", `{"validateOnly":true}`: "validateOnly", `{"fcmOptions":{}}`: "fcmOptions",
+		`{"android":{"ttl":"3s"}}`: "android.ttl", `{"android":{"data":{}}}`: "android.data", `{"android":{"collapseKey":"x"}}`: "android.collapseKey",
+		`{"android":{"priority":"urgent"}}`:              "android.priority",
+		`{"android":{"notification":{"visibility":5}}}`:  "android.notification.visibility",
+		`{"apns":{"headers":{"apns-topic":"x"}}}`:        "apns.headers.apns-topic",
+		`{"apns":{"headers":{"APNS-ID":"x"}}}`:           "apns.headers.APNS-ID",
+		`{"apns":{"headers":{"Apns-Expiration":"1"}}}`:   "apns.headers.Apns-Expiration",
+		`{"apns":{"headers":{"apns-expiration":"1"}}}`:   "apns.headers.apns-expiration",
+		`{"apns":{"headers":{"Apns-Collapse-Id":"x"}}}`:  "apns.headers.Apns-Collapse-Id",
+		`{"apns":{"headers":{"apns-new":1}}}`:            "apns.headers.apns-new",
+		`{"apns":{"liveActivityToken":"x"}}`:             "apns.liveActivityToken",
+		`{"apns":{"payload":{"carillon":"x"}}}`:          "apns.payload.carillon",
+		`{"webpush":{"headers":{"ttl":"5"}}}`:            "webpush.headers.ttl",
+		`{"webpush":{"headers":{"Authorization":"x"}}}`:  "webpush.headers.Authorization",
+		`{"webpush":{"headers":{"Content-Length":"0"}}}`: "webpush.headers.Content-Length",
+		`{"webpush":{"data":{}}}`:                        "webpush.data",
+	} {
+		_, err := (&Channel{}).Prepare(lenient(override))
+		var e *problem.Error
+		require.ErrorAs(t, err, &e, override)
+		require.Equal(t, []string{"overrides.fcm." + path}, []string{e.Fields[0].Path}, override)
+	}
+	_, err := (&Channel{}).Prepare(lenient(`{"new":"` + strings.Repeat("x", maxBody) + `"}`))
+	require.Equal(t, problem.PayloadTooLarge, problem.CodeOf(err))
+}
+
 func TestPrepareRefuses(t *testing.T) {
 	t.Parallel()
 	for path, m := range map[string]channels.Message{

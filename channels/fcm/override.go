@@ -19,6 +19,7 @@ type rule struct {
 	members map[string]rule
 	check   func(v any) bool
 	want    string // completes "must be …", or says it all where check is never
+	grows   bool   // a list of words to which Google adds; lenient takes any
 }
 
 func (r rule) sentence() string {
@@ -46,6 +47,13 @@ func matches(re *regexp.Regexp, want string) rule {
 func oneOf(words ...string) rule {
 	return rule{check: func(v any) bool { s, ok := v.(string); return ok && slices.Contains(words, s) },
 		want: "must be one of " + strings.Join(words, ", ")}
+}
+
+// words are a list to which Google adds with new versions of Android.
+func words(known ...string) rule {
+	r := oneOf(known...)
+	r.grows = true
+	return r
 }
 
 func listOf(r rule) rule {
@@ -101,10 +109,10 @@ func androidNotification(text, flag, number, link rule) map[string]rule {
 		"click_action": text, "body_loc_key": text, "body_loc_args": listOf(text), "title_loc_key": text,
 		"title_loc_args": listOf(text), "channel_id": text, "ticker": text, "sticky": flag, "event_time": text,
 		"local_only": flag, "notification_count": number, "image": link,
-		"notification_priority": oneOf("PRIORITY_MIN", "PRIORITY_LOW", "PRIORITY_DEFAULT", "PRIORITY_HIGH", "PRIORITY_MAX"),
+		"notification_priority": words("PRIORITY_MIN", "PRIORITY_LOW", "PRIORITY_DEFAULT", "PRIORITY_HIGH", "PRIORITY_MAX"),
 		"default_sound":         flag, "default_vibrate_timings": flag, "default_light_settings": flag,
-		"vibrate_timings": listOf(span), "visibility": oneOf("PRIVATE", "PUBLIC", "SECRET"),
-		"proxy": oneOf("ALLOW", "DENY", "IF_PRIORITY_LOWERED"),
+		"vibrate_timings": listOf(span), "visibility": words("PRIVATE", "PUBLIC", "SECRET"),
+		"proxy": words("ALLOW", "DENY", "IF_PRIORITY_LOWERED"),
 		"light_settings": {members: map[string]rule{"light_on_duration": span, "light_off_duration": span,
 			"color": {members: map[string]rule{"red": number, "green": number, "blue": number, "alpha": number}}}},
 	}
@@ -113,16 +121,16 @@ func androidNotification(text, flag, number, link rule) map[string]rule {
 // parseOverride reads Message.Override and records what it may not hold. JSON
 // stays JSON here: read into the SDK's types, a ttl of "3.5s" would change and an
 // unknown member vanish.
-func parseOverride(raw json.RawMessage, faults *problem.Fields) map[string]any {
-	if len(raw) == 0 {
+func parseOverride(m channels.Message, faults *problem.Fields) map[string]any {
+	if len(m.Override) == 0 {
 		return nil
 	}
-	own, err := tree(raw)
+	own, err := tree(m.Override)
 	if err != nil || own == nil {
 		faults.Add(overridePath, "must be a JSON object")
 		return nil
 	}
-	checkMembers(own, allowed(), overridePath, faults)
+	checker{lenient: m.Lenient(), faults: faults}.members(own, allowed(), overridePath)
 	if android, ok := own["android"].(map[string]any); ok {
 		if p, ok := android["priority"].(string); ok {
 			android["priority"] = strings.ToLower(p)
@@ -153,19 +161,31 @@ func checkLiveActivity(apns map[string]any, faults *problem.Fields) {
 	}
 }
 
-func checkMembers(own map[string]any, rules map[string]rule, path string, faults *problem.Fields) {
+// checker compares an override with the rules.
+type checker struct {
+	lenient bool // what has no rule passes, unless guard says no
+	faults  *problem.Fields
+}
+
+func (c checker) members(own map[string]any, rules map[string]rule, path string) {
 	for _, name := range slices.Sorted(maps.Keys(own)) {
 		r, known := rules[name]
 		at := problem.Join(path, name)
 		members, isObject := own[name].(map[string]any)
+		word, isString := own[name].(string)
 		switch {
+		case !known && c.lenient:
+			if why := guard(path, name, own[name], rules); why != "" {
+				c.faults.Add(at, "%s", why)
+			}
 		case !known:
-			faults.Add(at, "cannot be overridden for FCM; here %s can", strings.Join(slices.Sorted(maps.Keys(rules)), ", "))
+			c.faults.Add(at, "cannot be overridden for FCM; here %s can", strings.Join(slices.Sorted(maps.Keys(rules)), ", "))
 		case own[name] == nil: // null takes the member away; what Carillon puts in stays
 		case r.members != nil && isObject:
-			checkMembers(members, r.members, at, faults)
+			c.members(members, r.members, at)
+		case c.lenient && r.grows && isString && word != "":
 		case r.members != nil || !r.check(own[name]):
-			faults.Add(at, "%s", r.sentence())
+			c.faults.Add(at, "%s", r.sentence())
 		}
 	}
 }

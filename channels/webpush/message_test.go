@@ -126,6 +126,35 @@ func TestOverrideRefused(t *testing.T) {
 	require.Equal(t, []string{at + "topic"}, paths(t, err))
 }
 
+// TestLenient: what browsers add passes; what routes and what is ours does not.
+func TestLenient(t *testing.T) {
+	t.Parallel()
+	lenient := func(override string) channels.Message {
+		return channels.Message{Title: "Hi", Validation: channels.Lenient, Override: json.RawMessage(override)}
+	}
+	const news = `{"notification":{"badgeCount":{"n":1},"actions":[{"action":"a","title":"A","type":"text","placeholder":3}]}}`
+	require.JSONEq(t, `{"notification":{"title":"Hi","badgeCount":{"n":1},"actions":[{"action":"a","title":"A","type":"text","placeholder":3}],
+		"data":{"carillon":"x"}},"carillon":"x"}`, string(prepare(t, lenient(news)).Preview("x")))
+	for _, how := range []channels.Validation{"", channels.Strict} {
+		strict := lenient(news)
+		strict.Validation = how
+		_, err := (&Channel{}).Prepare(strict)
+		require.Len(t, paths(t, err), 3, "%v", err)
+	}
+	const at = "overrides.webpush."
+	for override, path := range map[string]string{
+		`{"ttl":1}`: "ttl", `{"headers":{}}`: "headers", `{"topic":"order"}`: "topic", `{"urgency":"now"}`: "urgency", `{"carillon":"x"}`: "carillon",
+		`{"notification":{"data":{}}}`: "notification.data", `{"notification":{"carillon":1}}`: "notification.carillon",
+		`{"notification":{"navigate":1}}`: "notification.navigate", `{"notification":{"title":"x"}}`: "notification.title",
+		`{"notification":{"icon":5}}`: "notification.icon", `{"notification":{"actions":[{"action":"a"}]}}`: "notification.actions[0].title",
+	} {
+		_, err := (&Channel{}).Prepare(lenient(override))
+		require.Equal(t, []string{at + path}, paths(t, err), override)
+	}
+	_, err := (&Channel{}).Prepare(lenient(`{"notification":{"new":"` + strings.Repeat("x", MaxPlaintext) + `"}}`))
+	require.Equal(t, problem.PayloadTooLarge, problem.CodeOf(err))
+}
+
 func TestData(t *testing.T) {
 	t.Parallel()
 	for raw, want := range map[string]string{`[1]`: "data", `"x"`: "data", `null`: "data", `{"a":`: "data",

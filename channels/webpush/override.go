@@ -36,7 +36,7 @@ func parseOverride(m channels.Message) (override, error) {
 		value, at := members[name], problem.Join(path, name)
 		switch name {
 		case "notification":
-			o.notification = parseNotification(value, at, &faults)
+			o.notification = parseNotification(value, at, m.Lenient(), &faults)
 		case "urgency":
 			if !oneOf(value, "very-low", "low", "normal", "high") {
 				faults.Add(at, "must be very-low, low, normal or high")
@@ -59,7 +59,9 @@ func parseOverride(m channels.Message) (override, error) {
 	return o, faults.Err()
 }
 
-func parseNotification(value any, path string, faults *problem.Fields) map[string]any {
+// parseNotification: lenient passes what browsers may have learned since, but
+// for what the notification's own members and the delivery's id are written to.
+func parseNotification(value any, path string, lenient bool, faults *problem.Fields) map[string]any {
 	members, ok := value.(map[string]any)
 	if !ok {
 		faults.Add(path, "must be a JSON object")
@@ -95,9 +97,13 @@ func parseNotification(value any, path string, faults *problem.Fields) map[strin
 				want = "must be a list of milliseconds"
 			}
 		case "actions":
-			checkActions(value, at, faults)
+			checkActions(value, at, lenient, faults)
+		case "title", "body", "navigate", "data", channels.ReservedKey:
+			want = "cannot be overridden for web push; it follows from the notification's title, body, url and data"
 		default:
-			want = "cannot be overridden for web push"
+			if !lenient {
+				want = "cannot be overridden for web push"
+			}
 		}
 		if want != "" {
 			faults.Add(at, "%s", want)
@@ -111,7 +117,7 @@ func parseNotification(value any, path string, faults *problem.Fields) map[strin
 // checkActions wants a list of {"action", "title", "icon", "navigate"}, the
 // first two required. With a navigate in each, browsers can open them without
 // the worker.
-func checkActions(value any, path string, faults *problem.Fields) {
+func checkActions(value any, path string, lenient bool, faults *problem.Fields) {
 	list, ok := value.([]any)
 	if !ok {
 		faults.Add(path, "must be a list of objects with action and title")
@@ -130,9 +136,13 @@ func checkActions(value any, path string, faults *problem.Fields) {
 			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(action)) {
+			known := slices.Contains([]string{"action", "title", "icon", "navigate"}, name)
+			if lenient && !known {
+				continue
+			}
 			if s, ok := action[name].(string); !ok || s == "" {
 				faults.Add(problem.Join(at, name), "must be a string that is not empty")
-			} else if !slices.Contains([]string{"action", "title", "icon", "navigate"}, name) {
+			} else if !known {
 				faults.Add(problem.Join(at, name), "is not a member of an action; there are action, title, icon and navigate")
 			}
 		}
