@@ -112,7 +112,8 @@ type Channel interface {
 // Sender sends with one version of one credential. It is safe for concurrent use.
 type Sender interface {
 	// Send makes exactly one request that the provider may act upon, and returns
-	// a verdict. It never retries and never waits for a rate limit. It drops a
+	// a verdict; it may ask for a token, or whether a key is good, besides. It
+	// never retries and never waits for a rate limit. It drops a
 	// stale token or connection itself when its Result asks for a renewal.
 	Send(context.Context, Target, Payload, Life) Result
 

@@ -34,8 +34,9 @@ type apnsService struct {
 }
 
 type providerKey struct {
-	team string
-	key  *ecdsa.PublicKey
+	team             string
+	key              *ecdsa.PublicKey
+	limited, sandbox bool // to one gateway: the sandbox, or production
 }
 
 // providerToken is a token whose signature was good.
@@ -88,7 +89,7 @@ func (a *apnsService) judge(x *exchange, r *http.Request, c *conn, sandbox bool)
 	if err != nil {
 		return apnsError(http.StatusBadRequest, "PayloadEmpty", "The body could not be read.")
 	}
-	if reason, detail := a.authorize(r, c); reason != "" {
+	if reason, detail := a.authorize(r, c, sandbox); reason != "" {
 		status := http.StatusForbidden
 		if reason == "TooManyProviderTokenUpdates" {
 			status = http.StatusTooManyRequests

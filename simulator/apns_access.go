@@ -48,6 +48,16 @@ func (a APNsAccess) SandboxFault(f Fault, seq int) string { return hexToken(f, t
 // NewKey makes another key for a team.
 func (a APNsAccess) NewKey(team string) (APNsKey, error) { return a.service.newKey(team) }
 
+// LimitKey makes a key good for one gateway only, as Apple's portal does: the
+// other answers BadEnvironmentKeyIdInToken.
+func (a APNsAccess) LimitKey(keyID string, sandbox bool) {
+	a.service.mu.Lock()
+	defer a.service.mu.Unlock()
+	if k := a.service.keys[keyID]; k != nil {
+		k.limited, k.sandbox = true, sandbox
+	}
+}
+
 // Register makes a key good that was made elsewhere.
 func (a APNsAccess) Register(team, keyID string, key *ecdsa.PublicKey) {
 	a.service.mu.Lock()

@@ -14,7 +14,7 @@ const collapseIDMax = 64 // bytes
 
 // authorize checks the provider token of a request and binds it to the
 // connection. It gives Apple's reason for a refusal, "" when all is well.
-func (a *apnsService) authorize(r *http.Request, c *conn) (reason, detail string) {
+func (a *apnsService) authorize(r *http.Request, c *conn, sandbox bool) (reason, detail string) {
 	const scheme = "bearer "
 	values := r.Header["Authorization"]
 	if len(values) == 0 {
@@ -32,8 +32,11 @@ func (a *apnsService) authorize(r *http.Request, c *conn) (reason, detail string
 		}
 		a.proven.put(raw, t)
 	}
-	if !a.good(t.key) {
+	switch good, here := a.good(t.key, sandbox); {
+	case !good:
 		return "InvalidProviderToken", "The key was revoked."
+	case !here:
+		return "BadEnvironmentKeyIdInToken", "The key is limited to the other environment."
 	}
 	now := a.core.now()
 	switch age := now.Sub(t.issued); {
@@ -45,15 +48,16 @@ func (a *apnsService) authorize(r *http.Request, c *conn) (reason, detail string
 	return c.bind(raw, t.key.team, now)
 }
 
-func (a *apnsService) good(key *providerKey) bool {
+// good tells whether a key stands, and whether it may be used at a gateway.
+func (a *apnsService) good(key *providerKey, sandbox bool) (good, here bool) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	for _, k := range a.keys {
 		if k == key {
-			return true
+			return true, !k.limited || k.sandbox == sandbox
 		}
 	}
-	return false
+	return false, false
 }
 
 // prove checks form and signature. detail is "" when they are good.

@@ -195,6 +195,30 @@ func TestAPNsEnvironments(t *testing.T) {
 	require.Len(t, answer.header.Get("apns-unique-id"), 36)
 }
 
+// TestAPNsLimitedKeys: as Apple's portal makes them.
+func TestAPNsLimitedKeys(t *testing.T) {
+	t.Parallel()
+	r := setup(t)
+	a := newApple(t, r)
+	for _, c := range []struct {
+		sandbox        bool
+		atProd, atTest string
+	}{
+		{false, "200 ", "403 BadEnvironmentKeyIdInToken"},
+		{true, "403 BadEnvironmentKeyIdInToken", "200 "},
+	} {
+		key, err := r.APNs().NewKey(r.APNs().TeamID)
+		require.NoError(t, err)
+		r.APNs().LimitKey(key.KeyID, c.sandbox)
+		a.client, a.token = http2Client(t, r), providerToken(t, key, r.clock.Now())
+		_, said := a.post(t, r.APNs().URL, "/3/device/"+r.APNs().NewToken(), nil, alert)
+		require.Equal(t, c.atProd, said)
+		_, said = a.post(t, r.APNs().SandboxURL, "/3/device/"+r.APNs().NewSandboxToken(), nil, alert)
+		require.Equal(t, c.atTest, said)
+	}
+	r.APNs().LimitKey("nobody's", true) // changes nothing
+}
+
 func TestAPNsAuthorization(t *testing.T) {
 	t.Parallel()
 	r := setup(t)

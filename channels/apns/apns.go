@@ -4,8 +4,9 @@
 //
 // Files: apns.go is the channel, sender.go its sender, message.go and
 // override.go make the payload, classify.go and reasons.go turn answers into
-// verdicts, credential.go reads keys, token.go signs, gateway.go keeps
-// connections, exchange.go makes one request.
+// verdicts, credential.go reads keys, token.go signs, key_reach.go knows
+// which gateways take a key, gateway.go keeps connections, exchange.go makes one
+// request.
 package apns
 
 import (
@@ -123,7 +124,7 @@ func (c *Channel) Open(cred channels.Credential) (channels.Sender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("apns: %w", err)
 	}
-	s := &sender{channel: c, signer: jwt, topic: set.Topics[0], gateways: map[channels.Environment]*gateway{}}
+	s := &sender{channel: c, signer: jwt, topic: set.Topics[0], gateways: map[channels.Environment]*gateway{}, reach: newKeyReach()}
 	for env, h := range c.hosts {
 		if set.Environment == "" || set.Environment == env {
 			s.gateways[env] = &gateway{dial: h.dial, maxConns: c.maxConns}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/channels/egress"
 )
 
 // reply is what APNs answered.
@@ -31,6 +32,9 @@ type circumstances struct {
 	registeredAt time.Time
 	tryOther     bool // the device's environment is unknown and the other gateway is still to be tried
 	ownTopic     bool // the message, not the credential, chose the topic
+	auto         bool // the device's environment is unknown
+	fallible     bool // the other gateway may be asked about a key that this one refuses
+	other        otherGateway
 	now          time.Time
 }
 
@@ -62,6 +66,15 @@ func parseReply(status int, header http.Header, body []byte) reply {
 		r.goneAt = time.UnixMilli(int64(ms))
 	}
 	return r
+}
+
+// replyOf reads an answer, or the reason in the GOAWAY frame that came instead.
+func replyOf(a egress.Answer) reply {
+	var goAway http2.GoAwayError
+	if errors.As(a.Err, &goAway) {
+		return parseReply(0, nil, []byte(goAway.DebugData))
+	}
+	return parseReply(a.Status, a.Header, a.Body)
 }
 
 // classify gives the verdict on an answer. It is pure.
@@ -139,7 +152,7 @@ func fromError(ctx context.Context, err error, wrote bool, c circumstances) verd
 	)
 	switch {
 	case errors.As(err, &goAway):
-		if a := parseReply(0, nil, []byte(goAway.DebugData)); a.reason != "" && v.aboutCredential(a, c) && v.Outcome == channels.Denied {
+		if a := parseReply(0, nil, []byte(goAway.DebugData)); a.reason != "" && v.aboutCredential(a, c) && (v.Outcome == channels.Denied || isEnvironmentRefusal(a.reason)) {
 			v.Ambiguous = false
 			return v
 		}

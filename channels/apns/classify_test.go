@@ -61,6 +61,11 @@ func rows() []row {
 		{403, `{"reason":"MissingProviderToken"}`, circumstances{}, denied("missing_provider_token"), 0},
 		{403, `{"reason":"BadEnvironmentKeyIdInToken"}`, circumstances{}, denied("bad_environment_key_id_in_token"), 0},
 		{403, `{"reason":"BadEnvironmentKeyInToken"}`, circumstances{}, denied("bad_environment_key_id_in_token"), 0},
+		{403, `{"reason":"BadEnvironmentKeyInToken"}`, circumstances{auto: true, fallible: true}, denied("bad_environment_key_id_in_token"), 0},
+		{403, `{"reason":"BadEnvironmentKeyIdInToken"}`, circumstances{other: otherUnknown, auto: true}, channels.Result{Outcome: channels.Retry, Code: "apns.bad_environment_key_id_in_token"}, 10 * time.Second},
+		{403, `{"reason":"BadEnvironmentKeyIdInToken"}`, circumstances{other: otherTakes}, rejected("environment_mismatch"), 0},
+		{403, `{"reason":"BadEnvironmentKeyIdInToken"}`, circumstances{other: otherTakes, auto: true}, channels.Result{Outcome: channels.Retry, Code: "apns.bad_environment_key_id_in_token", Renew: channels.RenewGateway}, 0},
+		{403, `{"reason":"BadEnvironmentKeyInToken"}`, circumstances{other: otherTakes, auto: true, renewed: channels.RenewGateway}, channels.Result{Outcome: channels.Gone, Code: "apns.bad_device_token", Doubtful: true}, 0},
 		{403, `{"reason":"ExpiredProviderToken"}`, circumstances{}, channels.Result{Outcome: channels.Retry, Code: "apns.expired_provider_token", Renew: channels.RenewToken}, 0},
 		{403, `{"reason":"ExpiredProviderToken"}`, circumstances{renewed: channels.RenewToken}, denied("expired_provider_token"), 0},
 		{403, `{"reason":"ExpiredProviderToken"}`, circumstances{renewed: channels.RenewGateway}, channels.Result{Outcome: channels.Retry, Code: "apns.expired_provider_token"}, 0},
@@ -137,9 +142,12 @@ func FuzzClassify(f *testing.F) {
 	f.Add(410, `{"reason":"Unregistered","timestamp":1454948015990}`, "", int64(0), uint8(0))
 	f.Add(503, `<html>`, "120", int64(1), uint8(4))
 	f.Add(403, `{"reason":"ExpiredProviderToken","timestamp":-1e400}`, "x", int64(5), uint8(1))
+	f.Add(403, `{"reason":"BadEnvironmentKeyIdInToken"}`, "", int64(0), uint8(4))
+	f.Add(429, `<html>`, "0", int64(0), uint8(0))
 	f.Fuzz(func(t *testing.T, status int, body, retryAfter string, registered int64, renewed uint8) {
 		now := time.Unix(1_800_000_000, 0)
-		c := circumstances{renewed: channels.Renewal(renewed), registeredAt: time.UnixMilli(registered), tryOther: renewed != uint8(channels.RenewGateway), now: now}
+		c := circumstances{renewed: channels.Renewal(renewed), registeredAt: time.UnixMilli(registered), tryOther: renewed != uint8(channels.RenewGateway), now: now,
+			other: otherGateway(registered & 3 % 3), auto: registered&4 != 0}
 		v := classify(parseReply(status, http.Header{"Retry-After": {retryAfter}}, []byte(body)), c)
 		require.Contains(t, []channels.Outcome{channels.Accepted, channels.Retry, channels.Throttled, channels.Gone, channels.Rejected, channels.Denied}, v.Outcome)
 		require.Equal(t, status == 200, v.Outcome == channels.Accepted)
@@ -148,7 +156,7 @@ func FuzzClassify(f *testing.F) {
 		require.LessOrEqual(t, len(v.Detail), 256)
 		require.False(t, v.NotBefore.After(now.Add(channels.MaxRetryAfter)))
 		if v.Outcome == channels.Throttled {
-			require.True(t, v.NotBefore.After(now))
+			require.True(t, v.Floor > 0 || v.NotBefore.After(now))
 		}
 		if v.Renew != channels.RenewNothing {
 			require.Equal(t, channels.Retry, v.Outcome)

@@ -99,7 +99,7 @@ func (v *verdict) aboutCredential(a reply, c circumstances) bool {
 	case apns2.ReasonMissingProviderToken:
 		v.deny("missing_provider_token", "APNs misses the provider token.")
 	case reasonEnvKeyID, reasonEnvKey:
-		v.deny("bad_environment_key_id_in_token", "The key is limited to the other environment.")
+		v.environment(c)
 	case apns2.ReasonExpiredProviderToken:
 		v.renewOrDeny(c, channels.RenewToken, a.jwtNext, "expired_provider_token",
 			"APNs calls the provider token expired; if this stays, check the server's clock.")
@@ -149,6 +149,29 @@ func (v *verdict) aboutMessage(reason string) bool {
 	}
 	v.set(channels.Rejected, channels.ScopeTarget, code, "APNs refused the request: "+reason+".")
 	return true
+}
+
+const codeEnvironment = "apns.bad_environment_key_id_in_token"
+
+// environment judges the refusal of a key that Apple limits to the other
+// gateway. It is about the key only if the other does not take it either.
+func (v *verdict) environment(c circumstances) {
+	const code, detail = "bad_environment_key_id_in_token", "The key is limited to the other environment."
+	switch {
+	case c.other == otherNone:
+		v.deny(code, detail)
+	case c.other == otherUnknown:
+		v.set(channels.Retry, channels.ScopeTarget, code, "The key is limited to the other environment, which could not be asked about it.")
+		v.Floor = serverPause
+	case !c.auto:
+		v.set(channels.Rejected, channels.ScopeTarget, "environment_mismatch", "Apple limits the key to the other environment than the device's.")
+	case c.renewed == channels.RenewGateway: // it was tried here because the other does not know the token
+		v.set(channels.Gone, channels.ScopeTarget, "bad_device_token", "APNs does not know the device token in the only environment of the key.")
+		v.Doubtful = true
+	default:
+		v.set(channels.Retry, channels.ScopeTarget, code, "The key is limited to the other environment, where the device is tried next.")
+		v.Renew = channels.RenewGateway
+	}
 }
 
 func (v *verdict) deny(code, detail string) {

@@ -16,12 +16,14 @@ type sender struct {
 	signer   *signer
 	topic    string // where a message names none
 	gateways map[channels.Environment]*gateway
+	reach    *keyReach
 	closing  sync.Once
 }
 
 // Send makes one request. A device whose environment is unknown is tried in
 // production; if that does not know it, the Result asks for RenewGateway, and
-// the attempt that follows goes to the sandbox.
+// the attempt that follows goes to the sandbox. A gateway that does not take the
+// key is left out from then on.
 func (s *sender) Send(ctx context.Context, t channels.Target, p channels.Payload, life channels.Life) channels.Result {
 	body, ok := p.(*payload)
 	if !ok {
@@ -47,18 +49,22 @@ func (s *sender) Send(ctx context.Context, t channels.Target, p channels.Payload
 	x := &exchange{payload: body.bytes(life.Delivery), noStore: remaining == 0}
 	return s.exchange(ctx, env, n, x, circumstances{
 		renewed: life.Renewed, registeredAt: t.RegisteredAt, tryOther: other, ownTopic: n.Topic != s.topic,
+		auto: t.Environment != channels.Production && t.Environment != channels.Sandbox, fallible: true,
 	})
 }
 
 // route chooses the gateway. other tells that the sandbox is still to be tried.
 func (s *sender) route(env channels.Environment, renewed channels.Renewal) (to channels.Environment, other, ok bool) {
+	now := s.channel.now()
 	switch {
 	case env == channels.Production || env == channels.Sandbox:
-		to = env
+		return env, false, s.gateways[env] != nil && !s.reach.lacks(env, now)
 	case len(s.gateways) == 1:
 		for to = range s.gateways {
 		}
-	case renewed == channels.RenewGateway:
+	case s.reach.lacks(channels.Sandbox, now):
+		to = channels.Production
+	case renewed == channels.RenewGateway, s.reach.lacks(channels.Production, now):
 		to = channels.Sandbox
 	default:
 		to, other = channels.Production, true
@@ -82,10 +88,14 @@ func (s *sender) exchange(ctx context.Context, env channels.Environment, n *apns
 	x.push(ctx, s.channel.hosts[env].base, n)
 	c.now = s.channel.now()
 	var v verdict
+	a := replyOf(x.answer)
+	s.reach.learn(env, a, c.now)
+	if c.fallible && isEnvironmentRefusal(a.reason) {
+		c.other = s.askOther(ctx, env)
+	}
 	if x.answer.Err != nil {
 		v = fromError(ctx, x.answer.Err, x.answer.Wrote, c)
 	} else {
-		a := parseReply(x.answer.Status, x.answer.Header, x.answer.Body)
 		if a.reason == apns2.ReasonExpiredProviderToken {
 			a.jwtNext = s.signer.expired(x.bearer)
 		}
@@ -100,22 +110,27 @@ func (s *sender) exchange(ctx context.Context, env channels.Environment, n *apns
 	return v.Result
 }
 
-// Probe asks each environment of the credential about a device token that
-// cannot exist. Any verdict on the token means that the credential was taken.
+// Probe asks the environments of the credential about a device token that cannot
+// exist, until one has a verdict on the token: that one takes the credential,
+// and Apple lets a key be limited to one.
 func (s *sender) Probe(ctx context.Context) channels.Result {
-	var r channels.Result
+	var worst channels.Result
 	for _, env := range []channels.Environment{channels.Production, channels.Sandbox} {
 		if s.gateways[env] == nil {
 			continue
 		}
-		if r = s.probe(ctx, env, channels.RenewNothing); r.Renew != channels.RenewNothing {
+		r := s.probe(ctx, env, channels.RenewNothing)
+		if r.Renew != channels.RenewNothing {
 			r = s.probe(ctx, env, r.Renew)
 		}
-		if r.Outcome != channels.Accepted {
-			break
+		if r.Outcome == channels.Accepted {
+			return r
+		}
+		if worst.Outcome == 0 || worst.Code == codeEnvironment {
+			worst = r // the other's refusal says less: the key may not be meant for it
 		}
 	}
-	return r
+	return worst
 }
 
 func (s *sender) probe(ctx context.Context, env channels.Environment, renewed channels.Renewal) channels.Result {
