@@ -70,8 +70,7 @@ func parseReply(status int, header http.Header, body []byte) reply {
 
 // replyOf reads an answer, or the reason in the GOAWAY frame that came instead.
 func replyOf(a egress.Answer) reply {
-	var goAway http2.GoAwayError
-	if errors.As(a.Err, &goAway) {
+	if goAway, ok := errors.AsType[http2.GoAwayError](a.Err); ok {
 		return parseReply(0, nil, []byte(goAway.DebugData))
 	}
 	return parseReply(a.Status, a.Header, a.Body)

@@ -202,11 +202,15 @@ func invalidArgument(a answer, f failure) channels.Result {
 	if a.cut {
 		return unread()
 	}
-	dead := strings.Contains(f.Error.Message, "not a valid FCM registration token")
+	fields, dead := 0, false
 	for _, d := range f.Error.Details {
 		for _, v := range d.FieldViolations {
+			fields++
 			dead = dead || v.Field == "message.token" || v.Field == "message.fid"
 		}
+	}
+	if fields == 0 { // then the words are all that there is
+		dead = strings.Contains(f.Error.Message, "not a valid FCM registration token")
 	}
 	if dead {
 		return channels.Result{Outcome: channels.Gone, Code: "fcm.invalid_token", Detail: "FCM does not know this token."}

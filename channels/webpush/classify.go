@@ -62,7 +62,7 @@ func verdict(a egress.Answer, why reason, at attempt) channels.Result {
 		return taken(a, at.now)
 	case s >= 300 && s <= 399:
 		return rejected("webpush.redirect", "The push service redirected the message, which is never followed; the browser has to subscribe again.")
-	case (s == 400 || s == 401 || s == 403) && why.has(resubscribe):
+	case (s == 400 || s == 401 || s == 403) && why.otherKey():
 		return channels.Result{Outcome: channels.Gone, Code: "webpush.key_mismatch", Doubtful: true, Resubscribe: true,
 			Detail: "The subscription was made with another VAPID key; the browser has to subscribe again."}
 	case s == http.StatusBadRequest:
@@ -137,7 +137,7 @@ func malformed(why reason) channels.Result {
 	switch {
 	case why.apple == "IdleTimeout":
 		return channels.Result{Outcome: channels.Retry, Code: "webpush.idle_timeout"}
-	case why.apple == "BadTtl", why.errno == 111, why.errno == 114, why.has("invalidttlparameter"):
+	case why.apple == "BadTtl", why.errno == 111, why.errno == 114, !why.coded() && why.has("invalidttlparameter"):
 		return rejected("webpush.bad_ttl", "")
 	case why.apple == "BadWebPushTopic", why.errno == 113:
 		return rejected("webpush.bad_topic", "")
@@ -152,21 +152,24 @@ func malformed(why reason) channels.Result {
 // unauthorized is the verdict on 401 and 403 where no key mismatch was named. A
 // fresh token is tried once; then this origin refuses us, others may not.
 func unauthorized(status int, why reason, at attempt) channels.Result {
-	if status == http.StatusUnauthorized && why.has("invalid push subscription endpoint") {
+	if status == http.StatusUnauthorized && !why.coded() && why.has("invalid push subscription endpoint") {
 		// Google says so now and then of subscriptions that work again later.
 		return channels.Result{Outcome: channels.Retry, Code: "webpush.endpoint_refused", MaxTries: fewTries}
 	}
 	r := channels.Result{Outcome: channels.Retry, Code: "webpush.vapid_refused", Renew: channels.RenewToken}
-	if at.renewed == channels.RenewToken || why.has("authorization header must be specified") {
+	if at.renewed == channels.RenewToken {
 		r.Outcome, r.Scope, r.Renew = channels.Denied, channels.ScopeOrigin, channels.RenewNothing
 		r.Detail = fmt.Sprintf("The push service refuses the VAPID key, its subject or this server's clock (%d%v).", status, why)
 	}
 	return r
 }
 
-// resubscribe stands for what says that the subscription belongs to another key
-// or to none: Google, Mozilla and Apple in their words.
-const resubscribe = "do not correspond to the credentials|vapid public key mismatch|vapidpkhashmismatch|unauthorizedregistration|invalidtokenformat"
+// resubscribe is how Google says that a subscription belongs to another key, or
+// to none: its service has no codes.
+const resubscribe = "do not correspond to the credentials|does not correspond to the sender id|unauthorizedregistration|invalidtokenformat"
+
+// Mozilla's code of everything that is wrong with VAPID, another key included.
+const errnoVAPID = 109
 
 // reason is what an answer's body tells beyond its status.
 type reason struct {
@@ -194,6 +197,23 @@ func readReason(a egress.Answer) reason {
 		r.errno = body.Errno
 	}
 	return r
+}
+
+// coded tells whether the body has a code. Its prose does not count then, since
+// vendors reword it.
+func (r reason) coded() bool { return r.apple != "" || r.errno != 0 }
+
+// otherKey tells whether the subscription was made with another VAPID key. Apple
+// has a code for it; Mozilla's code covers more, so its words have to tell; what
+// is not understood is no mismatch, which a subscription could not be cured of.
+func (r reason) otherKey() bool {
+	switch {
+	case r.apple != "":
+		return r.apple == "VapidPkHashMismatch"
+	case r.errno != 0:
+		return r.errno == errnoVAPID && r.has("vapid public key mismatch")
+	}
+	return r.has(resubscribe) || r.has("vapid public key mismatch")
 }
 
 // has tells whether the body holds one of the texts, which are in lower case

@@ -10,8 +10,7 @@ import (
 // with BadJwtToken, which stops every Safari, so names that never will are
 // refused before.
 func isPublicName(domain string) bool {
-	dot := strings.LastIndexByte(domain, '.')
-	if dot < 0 {
+	if !strings.Contains(domain, ".") {
 		return false
 	}
 	for _, reserved := range reservedNames() {
