@@ -46,11 +46,11 @@ func (r *Registry) target(faults *problem.Fields, in Registration) channels.Targ
 	var found problem.Fields
 	kind := addressKind(&found, in)
 	t := channels.Target{
-		Kind: kind, Address: in.Address, Environment: channels.Environment(in.Environment),
+		Kind: kind, Address: strings.TrimSpace(in.Address), Environment: channels.Environment(in.Environment),
 		P256dh: decodeKey(&found, "keys.p256dh", in.P256dh), Auth: decodeKey(&found, "keys.auth", in.Auth),
 		OS: in.OS, RegisteredAt: in.RegisteredAt,
 	}
-	if in.Address == "" {
+	if t.Address == "" {
 		found.Add("address", "is missing; give the %s that the device got from its push service", kind)
 	}
 	err := found.Err()

@@ -2,6 +2,7 @@ package devices
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -113,6 +114,7 @@ func (r *Registry) DeleteAddress(ctx context.Context, tenant ids.ID, key Address
 	if key.App == "" {
 		key.App = defaultApp
 	}
+	key.Address = strings.TrimSpace(key.Address)
 	var faults problem.Fields
 	channel := r.channel(&faults, key.Channel)
 	if key.Address == "" {

@@ -86,7 +86,7 @@ func TestADeviceIsStoredInCanonicalForm(t *testing.T) {
 	t.Parallel()
 	r, s := registry()
 	got, err := r.Register(t.Context(), 7, devices.Registration{
-		User: "u1", Channel: channels.APNs, Address: "ABC", Environment: "sandbox", InstallationID: "i", OS: "ios", AppVersion: "1.2",
+		User: "u1", Channel: channels.APNs, Address: " ABC\n", Environment: "sandbox", InstallationID: "i", OS: "ios", AppVersion: "1.2",
 		Locale: "de_ch", TimeZone: "Europe/Zurich", Tags: map[string]string{"plan": "pro"},
 		RegisteredAt: now.Add(5 * time.Minute), LastSeenAt: now.Add(-time.Hour), ExpiresAt: now.Add(time.Hour),
 	})
@@ -200,7 +200,7 @@ func TestAnAddressIsForgottenInEveryForm(t *testing.T) {
 	r, s := registry()
 	require.NoError(t, r.DeleteAddress(t.Context(), 7, devices.AddressKey{Channel: channels.APNs, Address: "ABC"}, "u"))
 	// A subscription without its keys cannot be checked.
-	require.NoError(t, r.DeleteAddress(t.Context(), 7, devices.AddressKey{App: "web", Channel: channels.WebPush, Address: "https://P"}, ""))
+	require.NoError(t, r.DeleteAddress(t.Context(), 7, devices.AddressKey{App: "web", Channel: channels.WebPush, Address: "https://P \n"}, ""))
 	require.NoError(t, r.Delete(t.Context(), 7, 5, "u"))
 	require.Equal(t, []string{"7 default apns abc u", "7 web webpush https://P ", "7 5 u"}, s.deleted)
 
