@@ -88,6 +88,17 @@ func TestOverride(t *testing.T) {
 	require.EqualValues(t, 8030, got["web_push"])
 }
 
+// TestEveryAttemptHasTheSameTopic: a retry prepares the stored content again.
+func TestEveryAttemptHasTheSameTopic(t *testing.T) {
+	t.Parallel()
+	for _, topic := range []string{"ab", "orders", strings.Repeat("a", 31), strings.Repeat("a", 32)} {
+		m := channels.Message{Title: "Hi", Override: json.RawMessage(`{"topic":"` + topic + `"}`)}
+		require.Equal(t, topic, prepare(t, m).(*payload).topic)
+		m.Accepted = true
+		require.Equal(t, topic, prepare(t, m).(*payload).topic)
+	}
+}
+
 func TestOverrideRefused(t *testing.T) {
 	t.Parallel()
 	const at = "overrides.webpush."

@@ -45,7 +45,7 @@ func parseOverride(m channels.Message) (override, error) {
 			o.urgency = webpushgo.Urgency(value.(string))
 		case "topic":
 			topic, _ := value.(string)
-			if m.Accepted {
+			if m.Accepted && !isTopic(topic) { // of before: else it stays, so that every attempt has the same
 				topic = topicOf(topic)
 			}
 			if !isTopic(topic) {
