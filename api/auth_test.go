@@ -18,6 +18,7 @@ var bodies = map[string]string{
 	"sendNotifications":  `{"notifications":[{"to":{"users":["u1"]},"title":"t"}]}`,
 	"replayDeadLetters":  `{"filter":{"reason":"exhausted"}}`,
 	"restoreDevices":     `{"filter":{"reason":"fcm.unregistered"}}`,
+	"retireDevices":      `{"filter":{"reason":"fcm.unregistered"}}`,
 	"putDevice":          `{"user":"u1","channel":"fcm","token":"tok"}`,
 	"putMyDevice":        `{"channel":"fcm","token":"tok"}`,
 	"unregisterMyDevice": `{"address":"tok"}`,

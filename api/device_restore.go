@@ -15,7 +15,7 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
-// DeviceRestore asks for many devices to be made active again.
+// DeviceRestore asks for many devices to be made active again, or to be retired.
 type DeviceRestore struct {
 	Filter DeviceRestoreFilter `json:"filter" doc:"Which; at least one member beside status. A device is selected when all members fit"`
 	DryRun bool                `json:"dry_run,omitempty" doc:"Only count"`
@@ -47,6 +47,14 @@ func (s *Server) restoreDevicesRoute(tag string) route {
 		about: "For devices that were retired, or made suspect, by mistake, such as by a wrong credential. A job in the background does it: see /v1/jobs. " +
 			"An address that is dead after all is retired by its next send. With dry_run nothing is done: the answer is 200 and a DeviceRestorePreview.",
 		example: `{"filter":{"reason":"fcm.unregistered","since":"2026-01-31T12:00:00Z"}}`}
+}
+
+func (s *Server) retireDevicesRoute(tag string) route {
+	return route{method: http.MethodPost, path: "/v1/devices/retire", access: needs(tenants.Devices), id: "retireDevices", tag: tag, status: http.StatusAccepted, idempotent: true,
+		summary: "Retire many suspect devices", handler: prerendered[DeviceRestore, Job](s.retireDevices), preview: reflect.TypeFor[DeviceRestorePreview](),
+		about: "For suspects whose addresses are known to be dead: they get nothing any more until their apps register them again, or they are restored. " +
+			"The filter is that of a restore, with suspect as its only status. With dry_run nothing is done.",
+		example: `{"filter":{"reason":"fcm.unregistered","until":"2026-01-31T12:00:00Z"}}`}
 }
 
 // filter turns the body into what the engine takes.
@@ -84,7 +92,16 @@ func (b *DeviceRestore) filter() (devices.RestoreFilter, error) {
 }
 
 func (s *Server) restoreDevices(ctx context.Context, c *call) (*answer, error) {
-	key, stored, err := s.repeated(ctx, c, restoreRoute)
+	return s.orderDevices(ctx, c, restoreRoute)
+}
+
+func (s *Server) retireDevices(ctx context.Context, c *call) (*answer, error) {
+	return s.orderDevices(ctx, c, retireRoute)
+}
+
+// orderDevices makes the job that restores devices, or retires them.
+func (s *Server) orderDevices(ctx context.Context, c *call, route string) (*answer, error) {
+	key, stored, err := s.repeated(ctx, c, route)
 	if err != nil || stored != nil {
 		return stored, err
 	}
@@ -92,7 +109,10 @@ func (s *Server) restoreDevices(ctx context.Context, c *call) (*answer, error) {
 	if err := decode(c.body, &body); err != nil {
 		return nil, err
 	}
-	o := delivery.DeviceRestoreOrder{Tenant: c.tenant, Actor: c.actor, Idempotency: key}
+	o := delivery.DeviceRestoreOrder{Tenant: c.tenant, Actor: c.actor, Idempotency: key, Retire: route == retireRoute}
+	if o.Retire && body.Filter.Status == "" {
+		body.Filter.Status = devices.Suspect.String()
+	}
 	if o.Filter, err = body.filter(); err != nil {
 		return nil, err
 	}

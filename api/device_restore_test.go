@@ -48,6 +48,26 @@ func TestADryRunOfARestoreOnlyCounts(t *testing.T) {
 	require.Equal(t, []string{"count restorable", "count restorable"}, w.did)
 }
 
+// TestSuspectsAreRetiredByFilter: the same call, for suspects only.
+func TestSuspectsAreRetiredByFilter(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	retire := func(body string) request {
+		r := restoreOf(body)
+		r.path = "/v1/devices/retire"
+		return r
+	}
+	jsonIn[Job](t, w.do(t, retire(`{"filter":{"app":"shop"}}`)), 202)
+	require.True(t, w.engine.restore.Retire)
+	require.Equal(t, devices.RestoreFilter{Status: devices.Suspect, App: "shop"}, w.engine.restore.Filter)
+	require.Equal(t, DeviceRestorePreview{DryRun: true, Matching: 7, LowerBound: true},
+		jsonIn[DeviceRestorePreview](t, w.do(t, retire(`{"filter":{"app":"shop"},"dry_run":true}`)), 200))
+	w.do(t, restoreOf(`{"filter":{"app":"shop"}}`))
+	require.False(t, w.engine.restore.Retire)
+	p := problemIn(t, w.do(t, retire(`{"filter":{}}`)))
+	require.Equal(t, "filter", p.Errors[0].Path)
+}
+
 func TestFaultsOfARestoreAreAllNamed(t *testing.T) {
 	t.Parallel()
 	w := setup(t)

@@ -20,8 +20,9 @@ type Devices interface {
 	Register(ctx context.Context, tenant ids.ID, in devices.Registration) (devices.Registered, error)
 	Device(ctx context.Context, tenant, id ids.ID) (devices.Device, error)
 	Devices(ctx context.Context, tenant ids.ID, f devices.Filter) ([]devices.Device, error)
-	Delete(ctx context.Context, tenant, id ids.ID, user string) error
-	DeleteAddress(ctx context.Context, tenant ids.ID, key devices.AddressKey, user string) error
+	History(ctx context.Context, tenant, id ids.ID) ([]devices.Event, error)
+	Delete(ctx context.Context, tenant, id ids.ID, user, actor string) error
+	DeleteAddress(ctx context.Context, tenant ids.ID, key devices.AddressKey, user, actor string) error
 }
 
 // Device is a device as it is shown. The keys of a subscription are not.
@@ -117,9 +118,10 @@ func (s *Server) deviceRoutes() []route {
 			example: `{"user":"u42","channel":"fcm","token":"cWz4...","os":"android"}`},
 		{method: http.MethodGet, path: "/v1/devices", access: scope, id: "listDevices", tag: tag,
 			summary: "List devices, newest first", handler: withoutBody(s.listDevices)},
-		s.restoreDevicesRoute(tag),
+		s.restoreDevicesRoute(tag), s.retireDevicesRoute(tag),
 		{method: http.MethodGet, path: "/v1/devices/{id}", access: scope, id: "getDevice", tag: tag,
 			summary: "Read a device", handler: withoutBody(s.getDevice)},
+		s.deviceHistoryRoute(tag),
 		{method: http.MethodDelete, path: "/v1/devices/{id}", access: scope, id: "deleteDevice", tag: tag, status: http.StatusNoContent,
 			summary: "Forget a device", handler: noContent(s.deleteDevice)},
 	}
@@ -134,7 +136,7 @@ func (s *Server) register(ctx context.Context, c *call, user string, in *DeviceA
 	if err != nil {
 		return DeviceRegistered{}, err
 	}
-	r.Own = c.user != ""
+	r.By = devices.Caller{Actor: c.actor, Own: c.user != ""}
 	got, err := s.devices.Register(ctx, c.tenant, r)
 	if err != nil {
 		return DeviceRegistered{}, renamed.of(err)
@@ -225,7 +227,7 @@ func (s *Server) deleteDevice(ctx context.Context, c *call, p *devicePath) error
 	if err != nil {
 		return err
 	}
-	return s.devices.Delete(ctx, c.tenant, id, c.user)
+	return s.devices.Delete(ctx, c.tenant, id, c.user, c.actor)
 }
 
 func placeOfDevice(d devices.Device) delivery.Cursor { return byID(d.ID) }

@@ -434,7 +434,18 @@ func (d *fakeDevices) Devices(_ context.Context, _ ids.ID, f devices.Filter) ([]
 	return []devices.Device{aDevice()}, nil
 }
 
-func (d *fakeDevices) Delete(_ context.Context, tenant, id ids.ID, user string) error {
+func (d *fakeDevices) History(_ context.Context, tenant, id ids.ID) ([]devices.Event, error) {
+	d.w.note("history")
+	if tenant != tenantA || id != theDevice {
+		return nil, absent()
+	}
+	return []devices.Event{
+		{Tenant: tenant, Device: id, At: epoch.Add(time.Hour), Kind: devices.EventRetired, Reason: "fcm.unregistered", Credential: theCredential, Version: 2, Actor: devices.EngineActor},
+		{Tenant: tenant, Device: id, At: epoch, Kind: devices.EventRegistered, UserID: 1, User: "u1", Actor: "key_1"},
+	}, nil
+}
+
+func (d *fakeDevices) Delete(_ context.Context, tenant, id ids.ID, user, _ string) error {
 	d.w.note("delete device of " + user)
 	if tenant != tenantA || id != theDevice || (user != "" && user != "u1") {
 		return absent()
@@ -442,7 +453,7 @@ func (d *fakeDevices) Delete(_ context.Context, tenant, id ids.ID, user string) 
 	return nil
 }
 
-func (d *fakeDevices) DeleteAddress(_ context.Context, _ ids.ID, key devices.AddressKey, user string) error {
+func (d *fakeDevices) DeleteAddress(_ context.Context, _ ids.ID, key devices.AddressKey, user, _ string) error {
 	d.w.note("delete " + key.Channel.String() + " address of " + user)
 	if key.Address != "tok" {
 		return absent()

@@ -49,7 +49,7 @@ func cancelScope(k jobs.Kind) tenants.Scope {
 	switch k {
 	case jobs.ReplayDeadLetters:
 		return tenants.Send
-	case jobs.RestoreDevices:
+	case jobs.RestoreDevices, jobs.RetireDevices:
 		return tenants.Devices
 	default:
 		return tenants.Admin

@@ -70,7 +70,7 @@ type Unregistered struct {
 
 func (s *Server) unregisterMyDevice(ctx context.Context, c *call, _ *none, in *Unregister) (Unregistered, error) {
 	key := devices.AddressKey{App: in.App, Channel: cmp.Or(in.Channel, channels.WebPush), Address: in.Address}
-	err := s.devices.DeleteAddress(ctx, c.tenant, key, c.user)
+	err := s.devices.DeleteAddress(ctx, c.tenant, key, c.user, c.actor)
 	if problem.CodeOf(err) == problem.NotFound {
 		return Unregistered{}, nil
 	}

@@ -25,7 +25,7 @@ type Engine interface {
 	// CountDead counts them. exact is false where counting took too long.
 	CountDead(ctx context.Context, o delivery.ReplayOrder) (n int, exact bool, err error)
 	// RestoreDevices makes a job that makes devices active again which a filter selects,
-	// and CountRestorable counts them. exact is false where counting took too long.
+	// or retires them, and CountRestorable counts them. exact is false where counting took too long.
 	RestoreDevices(ctx context.Context, o delivery.DeviceRestoreOrder) (delivery.Answer, error)
 	CountRestorable(ctx context.Context, o delivery.DeviceRestoreOrder) (n int, exact bool, err error)
 	// EraseUser takes a user out of use at once, and has the rest removed in the
@@ -47,6 +47,7 @@ const (
 	batchRoute   = "POST /v1/notifications/batch"
 	replayRoute  = "POST /v1/dead-letters/replay"
 	restoreRoute = "POST /v1/devices/restore"
+	retireRoute  = "POST /v1/devices/retire"
 )
 
 type notificationPath struct {

@@ -28,6 +28,8 @@ func TestDevicePutsBecomeRegistrations(t *testing.T) {
 		t.Helper()
 		rec := w.do(t, request{method: "PUT", path: "/v1/devices", key: keyAdmin, body: body})
 		require.Less(t, rec.Code, 300, rec.Body.String())
+		require.Equal(t, devices.Caller{Actor: theKey.Format(ids.Key)}, w.devices.last.By)
+		w.devices.last.By = devices.Caller{}
 		return &w.devices.last
 	}
 	r := put(`{"user":"u1","channel":"apns","token":"ab12","environment":"sandbox","tags":{"a":"b"},"os":"ios","registered_at":"2026-01-01T00:00:00Z"}`)

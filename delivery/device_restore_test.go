@@ -50,3 +50,37 @@ func TestDevicesThatWereRetiredByMistakeComeBack(t *testing.T) {
 	_, _, err = k.engine.CountRestorable(k.ctx, o)
 	require.ErrorContains(t, err, "filter")
 }
+
+// TestSuspectsAreRetiredWhereSomebodyAsks: nothing but suspects, and these can be
+// restored again.
+func TestSuspectsAreRetiredWhereSomebodyAsks(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, nil)
+	cred := k.credential(channels.FCM, "")
+	d := k.device("alice", "token", channels.FCM, nil)
+	fcm := k.channels[channels.FCM]
+	fcm.answer(always(channels.Result{Outcome: channels.Gone, Code: "fcm.unregistered", Status: 404}))
+	k.ends(k.post(toUser("alice")), 0, delivery.Held, delivery.InDoubt) // of a credential that is not proven
+	order := func(o delivery.DeviceRestoreOrder, want devices.Status) {
+		t.Helper()
+		o.Tenant, o.Actor = k.tenant, "test"
+		o.Filter.Credential = cred.ID
+		o.Render = func(jobs.Job) (int, []byte, error) { return 202, []byte("{}"), nil }
+		n, _, err := k.engine.CountRestorable(k.ctx, o)
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		_, err = k.engine.RestoreDevices(k.ctx, o)
+		require.NoError(t, err)
+		eventually(t, "the device is "+want.String(), func() bool {
+			got, err := k.store.Device(k.ctx, k.tenant, d.ID)
+			return err == nil && got.Status == want
+		})
+	}
+	order(delivery.DeviceRestoreOrder{Retire: true, Filter: devices.RestoreFilter{Status: devices.Suspect}}, devices.Retired)
+	got, err := k.store.Device(k.ctx, k.tenant, d.ID)
+	require.NoError(t, err)
+	require.Equal(t, "fcm.unregistered", got.Reason)
+	order(delivery.DeviceRestoreOrder{Filter: devices.RestoreFilter{Reason: got.Reason}}, devices.Active)
+	_, err = k.engine.RestoreDevices(k.ctx, delivery.DeviceRestoreOrder{Tenant: k.tenant, Retire: true, Filter: devices.RestoreFilter{App: "default"}})
+	require.ErrorContains(t, err, "filter.status")
+}

@@ -135,12 +135,13 @@ func (e *Engine) CountDead(ctx context.Context, o ReplayOrder) (n int, exact boo
 }
 
 // RestoreDevices makes the job that makes devices active again which were retired,
-// or are suspect, as the order's filter selects them now.
+// or are suspect, as the order's filter selects them now; or that retires suspect
+// ones.
 func (e *Engine) RestoreDevices(ctx context.Context, o DeviceRestoreOrder) (Answer, error) {
 	return e.restorer.create(ctx, o)
 }
 
-// CountRestorable counts what RestoreDevices would restore now. exact is false when
+// CountRestorable counts what RestoreDevices would change now. exact is false when
 // counting took too long: there are at least so many.
 func (e *Engine) CountRestorable(ctx context.Context, o DeviceRestoreOrder) (n int, exact bool, err error) {
 	return e.restorer.count(ctx, o)

@@ -248,7 +248,7 @@ func (k *kit) device(user, address string, kind channels.Kind, change func(*devi
 	if change != nil {
 		change(&d)
 	}
-	r, err := k.store.UpsertDevice(k.ctx, d, false)
+	r, err := k.store.UpsertDevice(k.ctx, d, devices.Caller{Actor: "key_test"})
 	require.NoError(k.t, err)
 	return r.Device
 }

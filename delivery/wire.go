@@ -69,6 +69,7 @@ func (e *Engine) wireCommands(o *Options) {
 		o.Jobs.Handle(jobs.EraseUser, o.Store.EraseStep)
 		o.Jobs.Handle(jobs.DeleteTenant, o.Store.DeleteTenantStep)
 		o.Jobs.Handle(jobs.RestoreDevices, o.Store.RestoreDevicesStep)
+		o.Jobs.Handle(jobs.RetireDevices, o.Store.RestoreDevicesStep)
 	}
 }
 

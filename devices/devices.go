@@ -108,15 +108,18 @@ type Store interface {
 	// old one's place and id; only a new device takes the id of d. Registering
 	// revives a suspect or retired device.
 	//
-	// With own the caller holds a user's token: only an installation of that user
+	// Where the caller holds a user's token, only an installation of that user
 	// gives way, and beyond MaxOwn the oldest of the user's devices are forgotten.
-	UpsertDevice(ctx context.Context, d Device, own bool) (Registered, error)
+	UpsertDevice(ctx context.Context, d Device, by Caller) (Registered, error)
 	Device(ctx context.Context, tenant, id ids.ID) (Device, error)
 	Devices(ctx context.Context, tenant ids.ID, f Filter) ([]Device, error)
 	// DeleteDevice forgets an address. user, unless empty, must be its owner.
-	DeleteDevice(ctx context.Context, tenant, id ids.ID, user string) error
+	DeleteDevice(ctx context.Context, tenant, id ids.ID, user, actor string) error
 	// DeleteAddress is the same by address, for a browser that unsubscribes.
-	DeleteAddress(ctx context.Context, tenant ids.ID, key AddressKey, user string) error
+	DeleteAddress(ctx context.Context, tenant ids.ID, key AddressKey, user, actor string) error
+	// DeviceHistory lists the newest events of a device, the newest first: at most
+	// MaxHistory of the last KeepHistory, also of one that was deleted.
+	DeviceHistory(ctx context.Context, tenant, id ids.ID) ([]Event, error)
 }
 
 // AddressKey is what makes a device unique in its tenant.

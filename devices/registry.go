@@ -60,7 +60,7 @@ type Registration struct {
 	RegisteredAt   time.Time // zero: unknown
 	LastSeenAt     time.Time // zero: unknown
 	ExpiresAt      time.Time // zero: never
-	Own            bool      // the caller holds a token of User, not a key of the tenant
+	By             Caller
 }
 
 // defaultApp is used where a caller names no app.
@@ -88,7 +88,7 @@ func (r *Registry) Register(ctx context.Context, tenant ids.ID, in Registration)
 		Locale: locale, TimeZone: in.TimeZone, Tags: in.Tags,
 		LastSeenAt: in.LastSeenAt, ExpiresAt: in.ExpiresAt,
 		Status: Active, StatusAt: now, CreatedAt: now, UpdatedAt: now,
-	}, in.Own)
+	}, in.By)
 }
 
 // Device returns a device of the tenant.
@@ -102,15 +102,20 @@ func (r *Registry) Devices(ctx context.Context, tenant ids.ID, f Filter) ([]Devi
 	return r.store.Devices(ctx, tenant, f)
 }
 
+// History lists the newest events of a device, the newest first.
+func (r *Registry) History(ctx context.Context, tenant, id ids.ID) ([]Event, error) {
+	return r.store.DeviceHistory(ctx, tenant, id)
+}
+
 // Delete forgets a device. user, unless empty, must be its owner: otherwise the
 // device counts as absent.
-func (r *Registry) Delete(ctx context.Context, tenant, id ids.ID, user string) error {
-	return r.store.DeleteDevice(ctx, tenant, id, user)
+func (r *Registry) Delete(ctx context.Context, tenant, id ids.ID, user, actor string) error {
+	return r.store.DeleteDevice(ctx, tenant, id, user, actor)
 }
 
 // DeleteAddress forgets the device with an address, in any form that Register
 // takes. An empty App is "default".
-func (r *Registry) DeleteAddress(ctx context.Context, tenant ids.ID, key AddressKey, user string) error {
+func (r *Registry) DeleteAddress(ctx context.Context, tenant ids.ID, key AddressKey, user, actor string) error {
 	if key.App == "" {
 		key.App = defaultApp
 	}
@@ -129,5 +134,5 @@ func (r *Registry) DeleteAddress(ctx context.Context, tenant ids.ID, key Address
 	if err == nil {
 		key.Address = t.Address
 	}
-	return r.store.DeleteAddress(ctx, tenant, key, user)
+	return r.store.DeleteAddress(ctx, tenant, key, user, actor)
 }

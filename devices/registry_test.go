@@ -29,7 +29,7 @@ type memory struct {
 
 var _ devices.Store = (*memory)(nil)
 
-func (s *memory) UpsertDevice(_ context.Context, d devices.Device, _ bool) (devices.Registered, error) {
+func (s *memory) UpsertDevice(_ context.Context, d devices.Device, _ devices.Caller) (devices.Registered, error) {
 	s.upserted = append(s.upserted, d)
 	return devices.Registered{Device: d, Created: true}, nil
 }
@@ -48,14 +48,18 @@ func (s *memory) Devices(_ context.Context, _ ids.ID, f devices.Filter) ([]devic
 	return s.upserted, nil
 }
 
-func (s *memory) DeleteDevice(_ context.Context, tenant, id ids.ID, user string) error {
-	s.deleted = append(s.deleted, fmt.Sprintf("%d %d %s", tenant, id, user))
+func (s *memory) DeleteDevice(_ context.Context, tenant, id ids.ID, user, actor string) error {
+	s.deleted = append(s.deleted, fmt.Sprintf("%d %d %s %s", tenant, id, user, actor))
 	return nil
 }
 
-func (s *memory) DeleteAddress(_ context.Context, tenant ids.ID, k devices.AddressKey, user string) error {
-	s.deleted = append(s.deleted, fmt.Sprintf("%d %s %s %s %s", tenant, k.App, k.Channel, k.Address, user))
+func (s *memory) DeleteAddress(_ context.Context, tenant ids.ID, k devices.AddressKey, user, actor string) error {
+	s.deleted = append(s.deleted, fmt.Sprintf("%d %s %s %s %s %s", tenant, k.App, k.Channel, k.Address, user, actor))
 	return nil
+}
+
+func (s *memory) DeviceHistory(_ context.Context, tenant, id ids.ID) ([]devices.Event, error) {
+	return []devices.Event{{Tenant: tenant, Device: id}}, nil
 }
 
 // lower is a channel whose addresses have upper and lower case alike, and whose
@@ -198,13 +202,13 @@ func TestLocalesAndZones(t *testing.T) {
 func TestAnAddressIsForgottenInEveryForm(t *testing.T) {
 	t.Parallel()
 	r, s := registry()
-	require.NoError(t, r.DeleteAddress(t.Context(), 7, devices.AddressKey{Channel: channels.APNs, Address: "ABC"}, "u"))
+	require.NoError(t, r.DeleteAddress(t.Context(), 7, devices.AddressKey{Channel: channels.APNs, Address: "ABC"}, "u", "usk_1"))
 	// A subscription without its keys cannot be checked.
-	require.NoError(t, r.DeleteAddress(t.Context(), 7, devices.AddressKey{App: "web", Channel: channels.WebPush, Address: "https://P \n"}, ""))
-	require.NoError(t, r.Delete(t.Context(), 7, 5, "u"))
-	require.Equal(t, []string{"7 default apns abc u", "7 web webpush https://P ", "7 5 u"}, s.deleted)
+	require.NoError(t, r.DeleteAddress(t.Context(), 7, devices.AddressKey{App: "web", Channel: channels.WebPush, Address: "https://P \n"}, "", "key_1"))
+	require.NoError(t, r.Delete(t.Context(), 7, 5, "u", "usk_1"))
+	require.Equal(t, []string{"7 default apns abc u usk_1", "7 web webpush https://P  key_1", "7 5 u usk_1"}, s.deleted)
 
-	err := r.DeleteAddress(t.Context(), 7, devices.AddressKey{Channel: channels.Webhook}, "")
+	err := r.DeleteAddress(t.Context(), 7, devices.AddressKey{Channel: channels.Webhook}, "", "key_1")
 	var e *problem.Error
 	require.ErrorAs(t, err, &e)
 	require.Len(t, e.Fields, 2)
@@ -241,6 +245,6 @@ type broken struct {
 	err error
 }
 
-func (b broken) UpsertDevice(context.Context, devices.Device, bool) (devices.Registered, error) {
+func (b broken) UpsertDevice(context.Context, devices.Device, devices.Caller) (devices.Registered, error) {
 	return devices.Registered{}, b.err
 }

@@ -27,6 +27,15 @@ func TestStatusesHaveNames(t *testing.T) {
 	require.Equal(t, "status(9)", devices.Status(9).String())
 }
 
+// TestEventsHaveNames: the numbers are stored, the names are in the API.
+func TestEventsHaveNames(t *testing.T) {
+	t.Parallel()
+	for k, name := range map[devices.EventKind]string{1: "registered", 2: "rebound", 3: "address_changed", 4: "suspected", 5: "retired", 6: "restored", 7: "deleted"} {
+		require.Equal(t, name, k.String())
+	}
+	require.Equal(t, "event(9)", devices.EventKind(9).String())
+}
+
 func TestARestoreFilterIsReadBack(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)

@@ -32,6 +32,8 @@ const (
 	DeleteTenant Kind = 3
 	// RestoreDevices makes devices of a tenant active again that a filter selects.
 	RestoreDevices Kind = 4
+	// RetireDevices retires suspect devices of a tenant that a filter selects.
+	RetireDevices Kind = 5
 )
 
 // kinds has a row for each kind: its name, and whether it may be canceled, which
@@ -44,6 +46,7 @@ var kinds = [...]struct {
 	EraseUser:         {"user_erasure", false},
 	DeleteTenant:      {"tenant_deletion", false},
 	RestoreDevices:    {"device_restore", true},
+	RetireDevices:     {"device_retirement", true},
 }
 
 func (k Kind) String() string {

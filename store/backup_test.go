@@ -101,7 +101,7 @@ func furnished(t *testing.T, o testOptions, s *store.Store) map[delivery.State]d
 		channels.Credential{Settings: []byte(`{"project":"p"}`), Secret: []byte("credential-secret")}, tenants.Change{Actor: "test", Action: "test"})
 	require.NoError(t, err)
 	_, err = s.UpsertDevice(ctx, devices.Device{Tenant: tenant, ID: o.IDs.Next(), User: "zoë", App: "default", Channel: channels.FCM,
-		Target: channels.Target{Kind: channels.FCMToken, Address: "the-device-token"}}, false)
+		Target: channels.Target{Kind: channels.FCMToken, Address: "the-device-token"}}, devices.Caller{Actor: "key_test"})
 	require.NoError(t, err)
 	return rows
 }

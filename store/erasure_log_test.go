@@ -50,7 +50,7 @@ func (r *restorable) tenant(name string) ids.ID {
 func (r *restorable) user(tenant ids.ID, name string) {
 	r.Helper()
 	_, err := r.UpsertDevice(r.Context(), devices.Device{Tenant: tenant, ID: r.o.IDs.Next(), User: name, App: "default", Channel: channels.FCM,
-		Target: channels.Target{Kind: channels.FCMToken, Address: name + "-token"}}, false)
+		Target: channels.Target{Kind: channels.FCMToken, Address: name + "-token"}}, devices.Caller{Actor: "key_test"})
 	require.NoError(r, err)
 }
 

@@ -98,7 +98,7 @@ func (s shared) register(t *testing.T, user, address string) devices.Registered 
 	t.Helper()
 	now := s.Now()
 	r, err := s.UpsertDevice(t.Context(), devices.Device{ID: s.IDs().Next(), Tenant: s.tenant, User: user, App: "default", Channel: channels.FCM,
-		Target: channels.Target{Kind: channels.FCMToken, Address: address, RegisteredAt: now}, LastSeenAt: now}, false)
+		Target: channels.Target{Kind: channels.FCMToken, Address: address, RegisteredAt: now}, LastSeenAt: now}, devices.Caller{Actor: "key_test"})
 	require.NoError(t, err)
 	return r
 }
@@ -213,7 +213,7 @@ func TestNobodyDeletesADeviceThatHasChangedHands(t *testing.T) {
 	r := s.register(t, "alice", "a")
 	s.register(t, "bob", "b")
 	s.meanwhile(t, func() {
-		if err := s.DeleteDevice(t.Context(), s.tenant, r.Device.ID, "alice"); err == nil {
+		if err := s.DeleteDevice(t.Context(), s.tenant, r.Device.ID, "alice", "key_test"); err == nil {
 			t.Error("alice has deleted the device of bob")
 		}
 	}, fmt.Sprintf("UPDATE devices SET epoch=2, user_id=(SELECT id FROM users WHERE external_id='bob') WHERE id=%d", r.Device.ID))

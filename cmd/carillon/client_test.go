@@ -248,6 +248,11 @@ func TestDevicesAreListedAndRestored(t *testing.T) {
 	require.Contains(t, k.must("devices", "list", "--status", "active"), "dev_")
 	require.Contains(t, k.must("send", "--user", "alice", "--title", "Hello", "--wait", "20s"), "sent")
 
+	id := regexp.MustCompile(`dev_\w+`).FindString(retired)
+	require.Regexp(t, `(?s)^AT +EVENT +USER +REASON +CREDENTIAL +ACTOR\n\S+ +restored +asked_for +key_\w+\n`+
+		`\S+ +retired +fcm\.unregistered +crd_\w+ version 1 +engine\n\S+ +registered +alice +key_\w+$`, k.must("devices", "history", id))
+	require.Equal(t, "0 suspect devices would be retired", k.must("devices", "retire", "--app", "default", "--dry-run"))
+
 	code, _, errs := k.command("devices", "restore", "--status", "suspect")
 	require.Equal(t, exitUsage, code)
 	require.Contains(t, errs, "--reason")

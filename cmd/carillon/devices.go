@@ -17,9 +17,10 @@ type deviceAnswer struct {
 
 func newDevicesCommand(c *cli) *cobra.Command {
 	var f clientFlags
-	cmd := group(&cobra.Command{Use: "devices", Short: "List devices, and restore those that were retired by mistake"})
+	cmd := group(&cobra.Command{Use: "devices", Short: "List devices, tell what has happened to one, restore and retire many"})
 	f.add(cmd)
-	cmd.AddCommand(newDevicesListCommand(c, &f), newDevicesSuspectsCommand(c, &f), newDevicesRestoreCommand(c, &f))
+	cmd.AddCommand(newDevicesListCommand(c, &f), newDevicesSuspectsCommand(c, &f), newDevicesHistoryCommand(c, &f),
+		newDevicesChangeCommand(c, &f, true), newDevicesChangeCommand(c, &f, false))
 	return cmd
 }
 
@@ -76,8 +77,37 @@ func newDevicesSuspectsCommand(c *cli, f *clientFlags) *cobra.Command {
 	return cmd
 }
 
-// newDevicesRestoreCommand makes devices active again by a job.
-func newDevicesRestoreCommand(c *cli, f *clientFlags) *cobra.Command {
+// newDevicesHistoryCommand tells what has happened to a device.
+func newDevicesHistoryCommand(c *cli, f *clientFlags) *cobra.Command {
+	return &cobra.Command{
+		Use: "history dev_...", Short: "Show what has happened to a device, newest first: by whom, and by which verdict", Args: oneArg,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			x, err := f.client(c)
+			if err != nil {
+				return err
+			}
+			var a listAnswer[struct {
+				At                                     time.Time
+				Event, User, Reason, Credential, Actor string
+				Version                                int
+			}]
+			if err := x.call(cmd.Context(), "GET", "/v1/devices/"+url.PathEscape(args[0])+"/history", nil, &a); err != nil {
+				return err
+			}
+			rows := make([][]string, len(a.Data))
+			for i, e := range a.Data {
+				rows[i] = []string{e.At.Format(time.RFC3339), e.Event, e.User, e.Reason, "", e.Actor}
+				if e.Credential != "" {
+					rows[i][4] = e.Credential + " version " + strconv.Itoa(e.Version)
+				}
+			}
+			return c.printTable([]string{"AT", "EVENT", "USER", "REASON", "CREDENTIAL", "ACTOR"}, rows)
+		},
+	}
+}
+
+// newDevicesChangeCommand makes devices active again, or retires suspects, by a job.
+func newDevicesChangeCommand(c *cli, f *clientFlags, restores bool) *cobra.Command {
 	var (
 		texts   = map[string]*string{}
 		version int
@@ -104,13 +134,22 @@ func newDevicesRestoreCommand(c *cli, f *clientFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.orderJob(cmd.Context(), x, jobOrder{path: "/v1/devices/restore", body: map[string]any{"filter": filter}, dry: dry,
-				items: "devices", done: "restored", does: "restores"})
+			o := jobOrder{path: "/v1/devices/restore", body: map[string]any{"filter": filter}, dry: dry, items: "devices", done: "restored", does: "restores"}
+			if !restores {
+				o.path, o.items, o.done, o.does = "/v1/devices/retire", "suspect devices", "retired", "retires"
+			}
+			return c.orderJob(cmd.Context(), x, o)
 		},
 	}
 	flags := cmd.Flags()
+	if restores {
+		texts["status"] = flags.String("status", "", "retired, or suspect; retired where absent")
+	} else {
+		cmd.Use, cmd.Short = "retire", "Retire suspect devices whose addresses are known to be dead"
+		cmd.Example = "  carillon devices retire --reason fcm.unregistered --until 2026-01-31T12:00:00Z --dry-run"
+	}
 	for _, t := range []struct{ name, help string }{
-		{"status", "retired, or suspect; retired where absent"}, {"reason", "only with this reason, such as fcm.unregistered"},
+		{"reason", "only with this reason, such as fcm.unregistered"},
 		{"channel", "only of this channel: fcm, apns, webpush"}, {"app", "only of this app"}, {"user", "only of this user"},
 		{"credential", "only by a verdict of this credential (crd_...)"},
 		{"since", "only what came to the status then or later, such as 2026-01-31T12:00:00Z"}, {"until", "only what came to it before"},

@@ -24,6 +24,7 @@ var tenantTables = [...]struct{ name, key string }{
 	{"notifications", "tenant_id,id"},
 	{"holds", "id"},
 	{"devices", "id"},
+	{"device_events", "id"},
 	{"endpoints", "id"},
 	{"users", "tenant_id,external_id"},
 	{"idempotency", "tenant_id,principal_id,route,key"},

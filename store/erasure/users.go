@@ -162,6 +162,14 @@ func eraseTargets(t *db.Tx, e delivery.Erasure, user ids.ID) (more bool, err err
 		return false, err
 	}
 	e.Rows["devices"] += int(n)
+	more = n == eraseLimit
+	// What else has happened to its devices names nobody, and goes after its time.
+	if n, err = t.Affect("DELETE FROM device_events WHERE tenant_id=? AND user_id=? AND id IN (SELECT id FROM device_events WHERE tenant_id=? AND user_id=? LIMIT ?)",
+		e.Tenant, user, e.Tenant, user, eraseLimit); err != nil {
+		return false, err
+	}
+	e.Rows["device_events"] += int(n)
+	more = more || n == eraseLimit
 	rows, err := t.Query("SELECT id FROM endpoints WHERE tenant_id=? AND user_id=? AND user_id<>0 LIMIT ?", e.Tenant, user, eraseLimit)
 	if err != nil {
 		return false, err
@@ -186,7 +194,7 @@ func eraseTargets(t *db.Tx, e delivery.Erasure, user ids.ID) (more bool, err err
 		e.Rows["endpoints"]++
 		e.Rows["holds"] += int(held)
 	}
-	return n == eraseLimit || len(list) == eraseLimit, nil
+	return more || len(list) == eraseLimit, nil
 }
 
 // openErasure stores the receipt and the job.

@@ -6,6 +6,7 @@ import (
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store/db"
+	"github.com/carillonhq/carillon/store/registers"
 	"github.com/carillonhq/carillon/webhooks"
 )
 
@@ -33,8 +34,13 @@ func effects(t *db.Tx, f *delivery.Finish) error {
 	case delivery.DeviceUntouched:
 	case delivery.DeviceConfirmed:
 		if r.Channel != channels.Webhook {
-			return t.Exec(`UPDATE devices SET status=1, reason='', status_at=?, updated_at=? WHERE id=? AND tenant_id=? AND epoch=? AND status=2`,
+			n, err := t.Affect(`UPDATE devices SET status=1, reason='', status_at=?, updated_at=? WHERE id=? AND tenant_id=? AND epoch=? AND status=2`,
 				db.Millis(f.Now), db.Millis(f.Now), r.Target, r.Tenant, r.Epoch)
+			if err != nil || n == 0 {
+				return err
+			}
+			return registers.RecordDevice(t, devices.Event{Tenant: r.Tenant, Device: r.Target, Kind: devices.EventRestored, Reason: devices.BySend,
+				Credential: f.Credential, Version: f.Version, Actor: devices.EngineActor})
 		}
 	case delivery.DeviceSuspect:
 		return mark(t, f, devices.Suspect, devices.Active, code)
@@ -51,11 +57,19 @@ func effects(t *db.Tx, f *delivery.Finish) error {
 // the attempt began or belongs to another user by now.
 func mark(t *db.Tx, f *delivery.Finish, to, atMost devices.Status, code string) error {
 	r := f.Row
-	return t.Exec(`UPDATE devices SET status=?, reason=?, status_at=?, credential_id=?, version=?, updated_at=?
+	n, err := t.Affect(`UPDATE devices SET status=?, reason=?, status_at=?, credential_id=?, version=?, updated_at=?
  WHERE id=? AND tenant_id=? AND epoch=? AND status<=? AND registered_at<=? AND status_at<=?
  AND NOT EXISTS (SELECT 1 FROM credentials c WHERE c.id=? AND c.version>?)`,
 		to, code, db.Millis(f.Now), f.Credential, f.Version, db.Millis(f.Now),
 		r.Target, r.Tenant, r.Epoch, atMost, db.Millis(f.StartedAt), db.Millis(f.StartedAt), f.Credential, f.Version)
+	if err != nil || n == 0 {
+		return err
+	}
+	e := devices.Event{Tenant: r.Tenant, Device: r.Target, Kind: devices.EventSuspected, Reason: code, Credential: f.Credential, Version: f.Version, Actor: devices.EngineActor}
+	if to == devices.Retired {
+		e.Kind = devices.EventRetired
+	}
+	return registers.RecordDevice(t, e)
 }
 
 // disable ends an endpoint that said it is gone, unless it was changed after the

@@ -8,6 +8,7 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store/db"
@@ -162,14 +163,15 @@ func endDoubt(t *db.Tx, h delivery.Hold, limit int, now time.Time) (int, error) 
 		return 0, nil
 	}
 	set := `status=1, reason=''`
+	e := devices.Event{Kind: devices.EventRestored, Reason: devices.ByReversal, Credential: h.Subject, Version: h.Version, Actor: devices.EngineActor}
 	if h.Ending == delivery.Confirm {
 		set = `status=3`
+		e.Kind, e.Reason = devices.EventRetired, devices.ByConfirmation
 	}
 	// What the app has registered again since it was found is in doubt no more.
-	n, err := t.Affect(`UPDATE devices SET `+set+`, status_at=?, updated_at=? WHERE status=2 AND credential_id=? AND version=? AND id IN
+	return registers.RecordDevices(t, e, `UPDATE devices SET `+set+`, status_at=?, updated_at=? WHERE status=2 AND credential_id=? AND version=? AND id IN
  (SELECT id FROM devices INDEXED BY devices_doubt WHERE credential_id=? AND version=? AND status>1 AND status=2 LIMIT ?)`,
 		db.Millis(now), db.Millis(now), h.Subject, h.Version, h.Subject, h.Version, limit)
-	return int(n), err
 }
 
 const holdColumns = `h.id,h.tenant_id,h.scope,h.subject_id,h.version,h.app,h.channel,h.qualifier,h.reason,h.detail,h.since,h.ending`

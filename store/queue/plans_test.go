@@ -15,7 +15,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 	d := openDB(t, filepath.Join(t.TempDir(), "c.db"))
 	queries := map[string]string{"tenants due": dueTenants, "due": selectDue, "resolve users": resolveUserDevices, "lease": lease, "finish": finishAttempt,
 		"keep": keepAttempt, "unknown": unknownAttempt, "idempotency": selectIdempotency}
-	queries["purge idempotency"], queries["find sensitive"], queries["find content"] = purgeIdempotency, findSensitive, findContent
+	queries["purge device events"], queries["purge idempotency"], queries["find sensitive"], queries["find content"] = purgeDeviceEvents, purgeIdempotency, findSensitive, findContent
 	queries["remove content"], queries["oldest"] = removeContent, oldest
 	for _, p := range purges {
 		queries["purge "+p.what] = p.query
@@ -32,7 +32,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 				detail             string
 			)
 			require.NoError(t, rows.Scan(&id, &parent, &unused, &detail))
-			for _, table := range []string{"d", "deliveries", "a", "attempts", "n", "notifications", "k", "skips", "u", "devices"} {
+			for _, table := range []string{"d", "deliveries", "a", "attempts", "n", "notifications", "k", "skips", "u", "devices", "device_events"} {
 				require.NotEqual(t, "SCAN "+table, detail, "%s reads a whole table", name)
 				require.False(t, strings.HasPrefix(detail, "SCAN "+table+" USING"), "%s reads a whole index: %s", name, detail)
 			}

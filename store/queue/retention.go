@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/tenants"
@@ -41,6 +42,9 @@ const purgeIdempotency = `DELETE FROM idempotency WHERE (tenant_id,principal_id,
 // Jobs are kept as long as rows are by default: those of the installation are no
 // tenant's.
 const purgeJobs = `DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state>2 AND finished_at<? LIMIT ?)`
+
+// Their ids tell when they were written.
+const purgeDeviceEvents = `DELETE FROM device_events WHERE id IN (SELECT id FROM device_events WHERE id<? ORDER BY id LIMIT ?)`
 
 // purges lists what is removed of a tenant, in this order. Each takes the tenant,
 // the arguments of its cut, and how many rows it may remove. They walk tables by
@@ -149,6 +153,12 @@ func (s *retention) Purge(ctx context.Context, r delivery.Retention, now time.Ti
 		return t.Affect(purgeJobs, db.Millis(now.Add(-r.Rows)), limit)
 	})
 	if err := add("jobs", n, err); err != nil {
+		return total, err
+	}
+	n, err = s.db.DoCounted(ctx, limit, func(t *db.Tx) (int64, error) {
+		return t.Affect(purgeDeviceEvents, ids.Before(now.Add(-devices.KeepHistory)), limit)
+	})
+	if err := add("device events", n, err); err != nil {
 		return total, err
 	}
 	n, err = s.purgeHolds(ctx, now, limit)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/tenants"
@@ -133,12 +134,17 @@ func (s *cleanup) retire(ctx context.Context, tenant ids.ID, list []staleDevice,
 	err = s.db.Do(context.WithoutCancel(ctx), len(list), func(t *db.Tx) error {
 		total = 0
 		for _, d := range list {
-			n, err := t.Affect(`UPDATE devices SET status=3, reason='stale', status_at=?, credential_id=0, version=0, updated_at=?
- WHERE id=? AND tenant_id=? AND `+unheard, db.Millis(now), db.Millis(now), d.id, tenant, cut, cut, cut)
+			n, err := t.Affect(`UPDATE devices SET status=3, reason=?, status_at=?, credential_id=0, version=0, updated_at=?
+ WHERE id=? AND tenant_id=? AND `+unheard, devices.Stale, db.Millis(now), db.Millis(now), d.id, tenant, cut, cut, cut)
 			if err != nil {
 				return err
 			}
-			total += int(n)
+			if total += int(n); n == 0 {
+				continue
+			}
+			if err := RecordDevice(t, devices.Event{Tenant: tenant, Device: d.id, Kind: devices.EventRetired, Reason: devices.Stale, Actor: devices.EngineActor}); err != nil {
+				return err
+			}
 		}
 		return nil
 	})

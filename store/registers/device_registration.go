@@ -25,7 +25,7 @@ const makeRoom = `DELETE FROM devices WHERE tenant_id=? AND user_id=? AND id IN 
  WHERE tenant_id=? AND user_id=? ORDER BY status=3, updated_at DESC, id DESC LIMIT -1 OFFSET ?)`
 
 // UpsertDevice implements devices.Store.
-func (s *deviceRegister) UpsertDevice(ctx context.Context, d devices.Device, own bool) (devices.Registered, error) {
+func (s *deviceRegister) UpsertDevice(ctx context.Context, d devices.Device, by devices.Caller) (devices.Registered, error) {
 	var res devices.Registered
 	tags, err := json.Marshal(d.Tags)
 	if err != nil {
@@ -36,12 +36,12 @@ func (s *deviceRegister) UpsertDevice(ctx context.Context, d devices.Device, own
 	}
 	err = s.db.Change(ctx, func(t *db.Tx) error {
 		res = devices.Registered{}
-		return upsertDevice(t, d, own, string(tags), &res)
+		return upsertDevice(t, d, by, string(tags), &res)
 	})
 	return res, err
 }
 
-func upsertDevice(t *db.Tx, d devices.Device, own bool, tags string, res *devices.Registered) error {
+func upsertDevice(t *db.Tx, d devices.Device, by devices.Caller, tags string, res *devices.Registered) error {
 	hash := sha256.Sum256([]byte(d.Target.Address))
 	place := fmt.Sprintf(":%d:%s:", d.Channel, d.App)
 	locks := []string{"address" + place + string(hash[:])}
@@ -55,13 +55,15 @@ func upsertDevice(t *db.Tx, d devices.Device, own bool, tags string, res *device
 	if err != nil {
 		return err
 	}
-	old, found, err := sameDevice(t, d, own, user, hash[:], res)
+	old, found, err := sameDevice(t, d, by, user, hash[:], res)
 	if err != nil {
 		return err
 	}
 	now, x := db.Millis(t.Now()), d.Target
-	if own && (!found || old.UserID != user) {
-		if err := t.Exec(makeRoom, d.Tenant, user, d.Tenant, user, devices.MaxOwn-1); err != nil {
+	event := devices.Event{Tenant: d.Tenant, Actor: by.Actor}
+	if by.Own && (!found || old.UserID != user) {
+		event.Kind, event.Reason = devices.EventDeleted, devices.ByLimit
+		if _, err := RecordDevices(t, event, makeRoom, d.Tenant, user, d.Tenant, user, devices.MaxOwn-1); err != nil {
 			return fmt.Errorf("make room for a device: %w", err)
 		}
 	}
@@ -71,6 +73,10 @@ func upsertDevice(t *db.Tx, d devices.Device, own bool, tags string, res *device
 			d.InstallationID, x.OS, d.AppVersion, d.Locale, d.TimeZone, tags, db.Millis(x.RegisteredAt), db.Millis(d.LastSeenAt), db.Millis(d.ExpiresAt),
 			now, now, now); err != nil {
 			return fmt.Errorf("store a device: %w", err)
+		}
+		event.Kind, event.Device, event.UserID, event.Reason = devices.EventRegistered, d.ID, user, ""
+		if err := RecordDevice(t, event); err != nil {
+			return err
 		}
 		return readDevice(t, d.Tenant, d.ID, res)
 	}
@@ -88,19 +94,45 @@ func upsertDevice(t *db.Tx, d devices.Device, own bool, tags string, res *device
 		old.ID, d.Tenant); err != nil {
 		return fmt.Errorf("store a device: %w", err)
 	}
+	if err := recordUpdate(t, old, user, x.Address, by); err != nil {
+		return err
+	}
 	return readDevice(t, d.Tenant, old.ID, res)
+}
+
+// recordUpdate records what a registration has changed about a device: mostly
+// nothing that matters.
+func recordUpdate(t *db.Tx, old devices.Device, user ids.ID, address string, by devices.Caller) error {
+	e := devices.Event{Tenant: old.Tenant, Device: old.ID, Actor: by.Actor}
+	if old.Target.Address != address {
+		e.Kind = devices.EventAddressChanged
+		if err := RecordDevice(t, e); err != nil {
+			return err
+		}
+	}
+	if old.UserID != user {
+		e.Kind, e.UserID = devices.EventRebound, user
+		if err := RecordDevice(t, e); err != nil {
+			return err
+		}
+	}
+	if old.Status == devices.Active {
+		return nil
+	}
+	e.Kind, e.UserID, e.Reason = devices.EventRestored, 0, devices.ByRegistration
+	return RecordDevice(t, e)
 }
 
 // sameDevice finds the row that a registration is about: the one with its
 // address, or else the one of its installation, whose place it takes. Where both
 // exist, the address's row stays and the installation's goes.
-func sameDevice(t *db.Tx, d devices.Device, own bool, user ids.ID, hash []byte, res *devices.Registered) (old devices.Device, found bool, err error) {
+func sameDevice(t *db.Tx, d devices.Device, by devices.Caller, user ids.ID, hash []byte, res *devices.Registered) (old devices.Device, found bool, err error) {
 	byAddress, found, err := device(t, d.Tenant, `d.tenant_id=? AND d.channel=? AND d.app=? AND d.address_hash=?`, d.Tenant, d.Channel, d.App, hash)
 	if err != nil || d.InstallationID == "" {
 		return byAddress, found, err
 	}
 	byInstallation, other, err := device(t, d.Tenant, `d.tenant_id=? AND d.app=? AND d.installation_id=? AND d.installation_id<>'' AND d.channel=? AND (?=0 OR d.user_id=?)`,
-		d.Tenant, d.App, d.InstallationID, d.Channel, db.Bit(own), user)
+		d.Tenant, d.App, d.InstallationID, d.Channel, db.Bit(by.Own), user)
 	switch {
 	case err != nil || !other:
 		return byAddress, found, err
@@ -109,7 +141,7 @@ func sameDevice(t *db.Tx, d devices.Device, own bool, user ids.ID, hash []byte, 
 		return byInstallation, true, nil
 	case byAddress.ID != byInstallation.ID:
 		res.Replaced = true
-		err = t.Exec("DELETE FROM devices WHERE id=? AND tenant_id=?", byInstallation.ID, d.Tenant)
+		err = deleteDevice(t, byInstallation, by.Actor, devices.ByReplacement)
 	}
 	return byAddress, true, err
 }

@@ -79,6 +79,11 @@ func (s *deviceRegister) CountRestorable(ctx context.Context, tenant ids.ID, f d
 	return len(found), next, err
 }
 
+const (
+	restoreDevice = `UPDATE devices AS d SET status=1, reason='', status_at=?, credential_id=0, version=0, updated_at=?`
+	retireDevice  = `UPDATE devices AS d SET status=3, status_at=?, updated_at=?` // its reason stays that of the suspicion
+)
+
 // restoreCursor is the cursor of the job: the device that was looked at last.
 type restoreCursor struct {
 	After ids.ID `json:"after"`
@@ -100,6 +105,10 @@ func (s *deviceRegister) RestoreDevicesStep(ctx context.Context, j jobs.Job) (jo
 		return jobs.Progress{}, jobs.Permanent(problem.New(problem.Invalid, "The job cannot be read; make a new one."))
 	}
 	condition, args := restorable(f, j.CreatedAt)
+	set, event := restoreDevice, devices.EventRestored
+	if j.Kind == jobs.RetireDevices {
+		set, event = retireDevice, devices.EventRetired
+	}
 	found, next, err := s.restorableDevices(ctx, j.Tenant, condition, args, c.After)
 	if err != nil {
 		return jobs.Progress{}, err
@@ -107,12 +116,18 @@ func (s *deviceRegister) RestoreDevicesStep(ctx context.Context, j jobs.Job) (jo
 	return s.jobs.Step(ctx, j, 1+len(found), func(t *db.Tx) (p jobs.Progress, err error) {
 		now := db.Millis(t.Now())
 		for _, id := range found { // each as it is by now
-			n, err := t.Affect(`UPDATE devices AS d SET status=1, reason='', status_at=?, credential_id=0, version=0, updated_at=? WHERE d.id=? AND d.tenant_id=? AND `+condition,
+			n, err := t.Affect(set+` WHERE d.id=? AND d.tenant_id=? AND `+condition,
 				append([]any{now, now, id, j.Tenant}, args...)...)
 			if err != nil {
-				return p, fmt.Errorf("restore a device: %w", err)
+				return p, fmt.Errorf("change the status of a device: %w", err)
 			}
-			p.Done += int(n)
+			if n == 0 {
+				continue
+			}
+			p.Done++
+			if err := RecordDevice(t, devices.Event{Tenant: j.Tenant, Device: id, Kind: event, Reason: devices.ByRequest, Actor: j.Actor}); err != nil {
+				return p, err
+			}
 		}
 		p.Skipped = len(found) - p.Done
 		p.End = next == 0

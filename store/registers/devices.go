@@ -72,17 +72,17 @@ func (s *deviceRegister) Devices(ctx context.Context, tenant ids.ID, f devices.F
 
 // DeleteDevice implements devices.Store. Its unfinished deliveries find no
 // target when their turn comes and are dropped as gone.
-func (s *deviceRegister) DeleteDevice(ctx context.Context, tenant, id ids.ID, user string) error {
-	return s.deleteDevice(ctx, tenant, user, "d.id=? AND d.tenant_id=?", id, tenant)
+func (s *deviceRegister) DeleteDevice(ctx context.Context, tenant, id ids.ID, user, actor string) error {
+	return s.deleteDevice(ctx, tenant, user, actor, "d.id=? AND d.tenant_id=?", id, tenant)
 }
 
 // DeleteAddress implements devices.Store.
-func (s *deviceRegister) DeleteAddress(ctx context.Context, tenant ids.ID, k devices.AddressKey, user string) error {
+func (s *deviceRegister) DeleteAddress(ctx context.Context, tenant ids.ID, k devices.AddressKey, user, actor string) error {
 	hash := sha256.Sum256([]byte(k.Address))
-	return s.deleteDevice(ctx, tenant, user, "d.tenant_id=? AND d.channel=? AND d.app=? AND d.address_hash=?", tenant, k.Channel, k.App, hash[:])
+	return s.deleteDevice(ctx, tenant, user, actor, "d.tenant_id=? AND d.channel=? AND d.app=? AND d.address_hash=?", tenant, k.Channel, k.App, hash[:])
 }
 
-func (s *deviceRegister) deleteDevice(ctx context.Context, tenant ids.ID, user, where string, args ...any) error {
+func (s *deviceRegister) deleteDevice(ctx context.Context, tenant ids.ID, user, actor, where string, args ...any) error {
 	return s.db.Change(ctx, func(t *db.Tx) error {
 		d, found, err := device(t, tenant, where, args...)
 		if err != nil {
@@ -91,19 +91,27 @@ func (s *deviceRegister) deleteDevice(ctx context.Context, tenant ids.ID, user, 
 		if !found || (user != "" && d.User != user) {
 			return problem.New(problem.NotFound, "There is no such device.")
 		}
-		return t.Exec("DELETE FROM devices WHERE id=? AND tenant_id=?", d.ID, tenant)
+		return deleteDevice(t, d, actor, devices.ByRequest)
 	})
+}
+
+func deleteDevice(t *db.Tx, d devices.Device, actor, why string) error {
+	if err := t.Exec("DELETE FROM devices WHERE id=? AND tenant_id=?", d.ID, d.Tenant); err != nil {
+		return err
+	}
+	return RecordDevice(t, devices.Event{Tenant: d.Tenant, Device: d.ID, Kind: devices.EventDeleted, Reason: why, Actor: actor})
 }
 
 // UnretireDevices implements delivery.DoubtStore.
 func (s *deviceRegister) UnretireDevices(ctx context.Context, credential ids.ID, version int, since, now time.Time) (int, error) {
-	var n int64
+	n := 0
 	err := s.db.Do(context.WithoutCancel(ctx), 1, func(t *db.Tx) (err error) {
-		n, err = t.Affect(`UPDATE devices SET status=?, status_at=?, updated_at=? WHERE credential_id=? AND version=? AND status>1 AND status=? AND status_at>=?`,
+		e := devices.Event{Kind: devices.EventSuspected, Reason: devices.ByBreaker, Credential: credential, Version: version, Actor: devices.EngineActor}
+		n, err = RecordDevices(t, e, `UPDATE devices SET status=?, status_at=?, updated_at=? WHERE credential_id=? AND version=? AND status>1 AND status=? AND status_at>=?`,
 			devices.Suspect, db.Millis(now), db.Millis(now), credential, version, devices.Retired, db.Millis(since))
 		return err
 	})
-	return int(n), err
+	return n, err
 }
 
 func scanDevice(r db.Scanner, tenant ids.ID) (devices.Device, error) {

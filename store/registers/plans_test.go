@@ -16,16 +16,36 @@ import (
 // filter asks for and however many devices there are.
 func TestRestoringLooksAtOneWindow(t *testing.T) {
 	t.Parallel()
+	at := time.Now()
+	condition, args := restorable(devices.RestoreFilter{Reason: "x", App: "a", User: "u", Credential: 1, Version: 1, Since: at, Until: at, Channel: 1}, at)
+	plan := planOf(t, selectRestorable(condition), append(args, 1, 1, 1)...)
+	require.Equal(t, "SEARCH d USING INDEX devices_tenant (tenant_id=? AND id>?)", plan[0])
+	require.NotContains(t, strings.Join(plan, "\n"), "SCAN d")
+	require.NotContains(t, strings.Join(plan, "\n"), "SCAN u")
+	require.NotContains(t, strings.Join(plan, "\n"), "TEMP B-TREE", "in the order of the index")
+}
+
+// TestTheHistoryOfADeviceCostsItsEvents: whatever has happened to others.
+func TestTheHistoryOfADeviceCostsItsEvents(t *testing.T) {
+	t.Parallel()
+	for _, query := range []string{selectDeviceEvents, trimDeviceEvents} {
+		plan := strings.Join(planOf(t, query, 1, 1, 1), "\n")
+		require.Contains(t, plan, "INDEX device_events_device (tenant_id=? AND device_id=?)")
+		require.NotContains(t, plan, "SCAN")
+		require.NotContains(t, plan, "TEMP B-TREE")
+	}
+}
+
+// planOf is what SQLite is going to do for a query.
+func planOf(t *testing.T, query string, args ...any) (plan []string) {
+	t.Helper()
 	ring, _, err := db.NewKeyRing()
 	require.NoError(t, err)
 	d, err := db.Open(t.Context(), db.Options{URL: filepath.Join(t.TempDir(), "c.db"), KeyRing: ring, Migrate: true})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, d.Close()) }()
-	at := time.Now()
-	condition, args := restorable(devices.RestoreFilter{Reason: "x", App: "a", User: "u", Credential: 1, Version: 1, Since: at, Until: at, Channel: 1}, at)
-	rows, err := d.Reads().Query("EXPLAIN QUERY PLAN "+selectRestorable(condition), append(args, 1, 1, 1)...)
+	rows, err := d.Reads().Query("EXPLAIN QUERY PLAN "+query, args...)
 	require.NoError(t, err)
-	var plan []string
 	for rows.Next() {
 		var (
 			id, parent, unused int
@@ -36,8 +56,5 @@ func TestRestoringLooksAtOneWindow(t *testing.T) {
 	}
 	require.NoError(t, rows.Err())
 	require.NoError(t, rows.Close())
-	require.Equal(t, "SEARCH d USING INDEX devices_tenant (tenant_id=? AND id>?)", plan[0])
-	require.NotContains(t, strings.Join(plan, "\n"), "SCAN d")
-	require.NotContains(t, strings.Join(plan, "\n"), "SCAN u")
-	require.NotContains(t, strings.Join(plan, "\n"), "TEMP B-TREE", "in the order of the index")
+	return plan
 }

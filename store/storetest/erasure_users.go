@@ -41,18 +41,19 @@ const marker = "zq7person"
 // into them. A table that is in neither list fails the tests: say how an erasure
 // treats it, and seed it here.
 var seeded = map[string]string{
-	"users":       "the user",
-	"devices":     "one of each channel",
-	"endpoints":   "one that is bound to the user",
-	"holds":       "of the endpoint, with a reason that names the user",
-	"payloads":    "for the user alone, with others, scheduled",
-	"deliveries":  "in every state, with details of attempts",
-	"attempts":    "with details",
-	"skips":       "of the user",
-	"fanouts":     "of notifications that name the user",
-	"idempotency": "an answer and a key that name the user",
-	"jobs":        "one that selects by the user",
-	"erasures":    "an earlier one",
+	"users":         "the user",
+	"devices":       "one of each channel",
+	"device_events": "of the user's devices, and of one that another has by now",
+	"endpoints":     "one that is bound to the user",
+	"holds":         "of the endpoint, with a reason that names the user",
+	"payloads":      "for the user alone, with others, scheduled",
+	"deliveries":    "in every state, with details of attempts",
+	"attempts":      "with details",
+	"skips":         "of the user",
+	"fanouts":       "of notifications that name the user",
+	"idempotency":   "an answer and a key that name the user",
+	"jobs":          "one that selects by the user",
+	"erasures":      "an earlier one",
 }
 
 // noUserData lists the tables that hold nothing of a user, and why.
@@ -215,6 +216,8 @@ func (k *kit) seedPerson() (p person) {
 		d.InstallationID, d.Tags = marker+"-installation", map[string]string{"name": marker}
 	})
 	p.id, p.bob = p.phone.UserID, k.device("bob", "bobs-token")
+	k.device(marker, "handed-on")
+	k.device("bob", "handed-on")
 	k.device(marker, "https://push.example/"+marker, func(d *devices.Device) {
 		d.Channel, d.Target.Kind = channels.WebPush, channels.Subscription
 		d.Target.P256dh, d.Target.Auth = make([]byte, 65), make([]byte, 16)

@@ -271,7 +271,7 @@ func resolvesNothingOfOthers(k *kit) {
 
 func resolvesUsersWithoutDevice(k *kit) {
 	d := k.device("alice", "a")
-	k.ok(k.Store.DeleteDevice(k.ctx, k.tenant, d.ID, ""))
+	k.ok(k.Store.DeleteDevice(k.ctx, k.tenant, d.ID, "", "key_test"))
 	r, err := k.Store.Resolve(k.ctx, k.tenant, delivery.To{Users: []string{"alice"}}, false)
 	k.ok(err)
 	require.Equal(k, map[string]ids.ID{"alice": d.UserID}, r.Users)

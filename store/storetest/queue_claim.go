@@ -137,7 +137,7 @@ func claimsWithTargets(k *kit) {
 	a := k.notification(d.ID, e.ID, gone.ID)
 	a.Rows[1].Channel = channels.Webhook
 	k.accept(a)
-	k.ok(k.Store.DeleteDevice(k.ctx, k.tenant, gone.ID, ""))
+	k.ok(k.Store.DeleteDevice(k.ctx, k.tenant, gone.ID, "", "key_test"))
 	k.device("carol", "a") // the device changed hands
 	for _, c := range k.claim() {
 		now, err := k.Store.Target(k.ctx, k.tenant, c.Target, c.Channel)

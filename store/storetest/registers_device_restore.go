@@ -153,7 +153,7 @@ func restoreWindows(k *kit) {
 		running.Go(func() {
 			d := devices.Device{Tenant: k.tenant, ID: k.IDs.Next(), User: "alice", App: "default", Channel: channels.FCM,
 				Target: channels.Target{Kind: channels.FCMToken, Address: fmt.Sprint("token-", i)}}
-			_, err := k.Store.UpsertDevice(k.ctx, d, false)
+			_, err := k.Store.UpsertDevice(k.ctx, d, devices.Caller{Actor: "key_test"})
 			faults <- err
 		})
 	}

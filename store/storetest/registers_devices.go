@@ -34,7 +34,7 @@ func deviceIsReadBack(k *kit) {
 		Target: channels.Target{Kind: channels.Subscription, Address: "https://push.example.com/x", P256dh: bytes.Repeat([]byte{4}, 65),
 			Auth: bytes.Repeat([]byte{9}, 16), OS: "web", RegisteredAt: now.Add(-time.Hour)},
 		LastSeenAt: now.Add(-time.Minute), ExpiresAt: now.Add(time.Hour)}
-	r, err := k.Store.UpsertDevice(k.ctx, d, false)
+	r, err := k.Store.UpsertDevice(k.ctx, d, devices.Caller{Actor: "key_test"})
 	k.ok(err)
 	require.True(k, r.Created)
 	require.False(k, r.Rebound || r.Replaced)
@@ -169,15 +169,15 @@ func listsDevices(k *kit) {
 func deletesDevices(k *kit) {
 	d := k.device("alice", "a")
 	key := devices.AddressKey{App: "default", Channel: channels.FCM, Address: "a"}
-	k.code(problem.NotFound, k.Store.DeleteDevice(k.ctx, k.tenant, d.ID, "bob"))
-	k.code(problem.NotFound, k.Store.DeleteAddress(k.ctx, k.tenant, key, "bob"))
+	k.code(problem.NotFound, k.Store.DeleteDevice(k.ctx, k.tenant, d.ID, "bob", "key_test"))
+	k.code(problem.NotFound, k.Store.DeleteAddress(k.ctx, k.tenant, key, "bob", "key_test"))
 	k.status(d, devices.Active)
-	k.ok(k.Store.DeleteDevice(k.ctx, k.tenant, d.ID, "alice"))
-	k.code(problem.NotFound, k.Store.DeleteDevice(k.ctx, k.tenant, d.ID, "alice"))
+	k.ok(k.Store.DeleteDevice(k.ctx, k.tenant, d.ID, "alice", "key_test"))
+	k.code(problem.NotFound, k.Store.DeleteDevice(k.ctx, k.tenant, d.ID, "alice", "key_test"))
 	for _, user := range []string{"alice", ""} {
 		k.device("alice", "a")
-		k.ok(k.Store.DeleteAddress(k.ctx, k.tenant, key, user))
-		k.code(problem.NotFound, k.Store.DeleteAddress(k.ctx, k.tenant, key, user))
+		k.ok(k.Store.DeleteAddress(k.ctx, k.tenant, key, user, "key_test"))
+		k.code(problem.NotFound, k.Store.DeleteAddress(k.ctx, k.tenant, key, user, "key_test"))
 	}
 	next := k.device("alice", "a")
 	require.NotEqual(k, d.ID, next.ID, "an id is never used again")

@@ -88,7 +88,7 @@ func (c *Clock) Advance(d time.Duration) {
 func Run(t *testing.T, open func(t *testing.T) Opened) {
 	for _, group := range []map[string]func(*kit){
 		acceptTests(), claimTests(), finishTests(), holdTests(), commandTests(), purgeTests(), readTests(),
-		deviceTests(), deviceRestoreTests(), endpointTests(), tenantTests(), credentialTests(), tenancyTests(), modelTests(), jobTests(), replayTests(),
+		deviceTests(), deviceHistoryTests(), deviceRestoreTests(), endpointTests(), tenantTests(), credentialTests(), tenancyTests(), modelTests(), jobTests(), replayTests(),
 		erasureTests(), deletionTests(), upkeepTests(), pauseTests(), sharedTests(),
 	} {
 		for name, test := range group {
@@ -160,7 +160,7 @@ func (k *kit) register(user, address string, edit ...func(*devices.Device)) devi
 	for _, e := range edit {
 		e(&d)
 	}
-	r, err := k.Store.UpsertDevice(k.ctx, d, false)
+	r, err := k.Store.UpsertDevice(k.ctx, d, devices.Caller{Actor: "key_test"})
 	k.ok(err)
 	return r
 }

@@ -37,15 +37,16 @@ func anothersIDIsNotFound(k *kit) {
 	stolen := e
 	stolen.Tenant, stolen.URL = other, "https://evil.example"
 	for name, call := range map[string]func() error{
-		"Notification": func() error { _, err := s.Notification(ctx, other, a.ID); return err },
-		"Delivery":     func() error { _, err := s.Delivery(ctx, other, a.ID, dead.Target); return err },
-		"Content":      func() error { _, err := s.Content(ctx, other, a.ID); return err },
-		"Cancel":       func() error { _, err := s.Cancel(ctx, other, a.ID, now); return err },
-		"Replay":       func() error { return k.replay(dead.Row) },
-		"Device":       func() error { _, err := s.Device(ctx, other, d.ID); return err },
-		"DeleteDevice": func() error { return s.DeleteDevice(ctx, other, d.ID, "") },
+		"Notification":  func() error { _, err := s.Notification(ctx, other, a.ID); return err },
+		"Delivery":      func() error { _, err := s.Delivery(ctx, other, a.ID, dead.Target); return err },
+		"Content":       func() error { _, err := s.Content(ctx, other, a.ID); return err },
+		"Cancel":        func() error { _, err := s.Cancel(ctx, other, a.ID, now); return err },
+		"Replay":        func() error { return k.replay(dead.Row) },
+		"Device":        func() error { _, err := s.Device(ctx, other, d.ID); return err },
+		"DeviceHistory": func() error { _, err := s.DeviceHistory(ctx, other, d.ID); return err },
+		"DeleteDevice":  func() error { return s.DeleteDevice(ctx, other, d.ID, "", "key_test") },
 		"DeleteAddress": func() error {
-			return s.DeleteAddress(ctx, other, devices.AddressKey{App: d.App, Channel: d.Channel, Address: "a"}, "")
+			return s.DeleteAddress(ctx, other, devices.AddressKey{App: d.App, Channel: d.Channel, Address: "a"}, "", "key_test")
 		},
 		"Endpoint":         func() error { _, err := s.Endpoint(ctx, other, e.ID); return err },
 		"UpdateEndpoint":   func() error { return s.UpdateEndpoint(ctx, stolen, e.UpdatedAt, "test") },
