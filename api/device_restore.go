@@ -43,7 +43,7 @@ type DeviceRestorePreview struct {
 
 func (s *Server) restoreDevicesRoute(tag string) route {
 	return route{method: http.MethodPost, path: "/v1/devices/restore", access: needs(tenants.Devices), id: "restoreDevices", tag: tag, status: http.StatusAccepted, idempotent: true,
-		summary: "Make many devices active again", handler: prerendered[DeviceRestore, Job](s.restoreDevices), preview: reflect.TypeFor[DeviceRestorePreview](),
+		summary: "Make many devices active again", handler: previewed[DeviceRestore, Job](s.restoreDevices), preview: reflect.TypeFor[DeviceRestorePreview](),
 		about: "For devices that were retired, or made suspect, by mistake, such as by a wrong credential. A job in the background does it: see /v1/jobs. " +
 			"An address that is dead after all is retired by its next send. With dry_run nothing is done: the answer is 200 and a DeviceRestorePreview.",
 		example: `{"filter":{"reason":"fcm.unregistered","since":"2026-01-31T12:00:00Z"}}`}
@@ -51,7 +51,7 @@ func (s *Server) restoreDevicesRoute(tag string) route {
 
 func (s *Server) retireDevicesRoute(tag string) route {
 	return route{method: http.MethodPost, path: "/v1/devices/retire", access: needs(tenants.Devices), id: "retireDevices", tag: tag, status: http.StatusAccepted, idempotent: true,
-		summary: "Retire many suspect devices", handler: prerendered[DeviceRestore, Job](s.retireDevices), preview: reflect.TypeFor[DeviceRestorePreview](),
+		summary: "Retire many suspect devices", handler: previewed[DeviceRestore, Job](s.retireDevices), preview: reflect.TypeFor[DeviceRestorePreview](),
 		about: "For suspects whose addresses are known to be dead: they get nothing any more until their apps register them again, or they are restored. " +
 			"The filter is that of a restore, with suspect as its only status. With dry_run nothing is done.",
 		example: `{"filter":{"reason":"fcm.unregistered","until":"2026-01-31T12:00:00Z"}}`}
@@ -116,7 +116,7 @@ func (s *Server) orderDevices(ctx context.Context, c *call, route string) (*answ
 	if o.Filter, err = body.filter(); err != nil {
 		return nil, err
 	}
-	if body.DryRun {
+	if body.DryRun || c.dryRun {
 		n, exact, err := s.engine.CountRestorable(ctx, o)
 		if err != nil {
 			return nil, err

@@ -62,6 +62,11 @@ type endpointPath struct {
 	ID string `path:"id" doc:"The endpoint's id" example:"whe_0d1kq3w8r000c"`
 }
 
+type endpointDelete struct {
+	ID string `path:"id" doc:"The endpoint's id" example:"whe_0d1kq3w8r000c"`
+	Care
+}
+
 func (s *Server) endpointRoutes() []route {
 	const tag = "Webhook endpoints"
 	scope := needs(tenants.Webhooks)
@@ -76,7 +81,7 @@ func (s *Server) endpointRoutes() []route {
 		{method: http.MethodPatch, path: "/v1/endpoints/{id}", access: scope, id: "patchEndpoint", tag: tag,
 			summary: "Change a webhook endpoint", about: "Members that are absent stay as they are.", handler: withBody(s.patchEndpoint)},
 		{method: http.MethodDelete, path: "/v1/endpoints/{id}", access: scope, id: "deleteEndpoint", tag: tag, status: http.StatusNoContent,
-			summary: "Delete a webhook endpoint", about: "Its unfinished deliveries are dropped.", handler: noContent(s.deleteEndpoint)},
+			summary: "Delete a webhook endpoint", about: "Its unfinished deliveries are dropped. With more than 100 of them it has to be forced.", handler: careful[endpointDelete, none](s.deleteEndpoint)},
 		{method: http.MethodPost, path: "/v1/endpoints/{id}/pause", access: scope, id: "pauseEndpoint", tag: tag,
 			summary: "Hold the deliveries of an endpoint", bodyOptional: true, handler: withBody(s.pauseEndpoint), example: `{"reason":"receiver is down for maintenance"}`},
 		{method: http.MethodPost, path: "/v1/endpoints/{id}/resume", access: scope, id: "resumeEndpoint", tag: tag,
@@ -119,16 +124,19 @@ func (s *Server) patchEndpoint(ctx context.Context, c *call, p *endpointPath, in
 	return s.changed(s.endpoints.Update(ctx, c.tenant, id, patch, c.actor))
 }
 
-func (s *Server) deleteEndpoint(ctx context.Context, c *call, p *endpointPath) error {
+func (s *Server) deleteEndpoint(ctx context.Context, c *call, p *endpointDelete) (*answer, error) {
 	id, err := pathID(ids.Endpoint, p.ID, "endpoint")
 	if err != nil {
-		return err
+		return nil, err
+	}
+	if a, err := s.look(ctx, c.tenant, delivery.AffectedBy{Endpoint: id}, p.DryRun.DryRun, p.Force); a != nil || err != nil {
+		return a, err
 	}
 	if err := s.endpoints.Delete(ctx, c.tenant, id, c.actor); err != nil {
-		return err
+		return nil, err
 	}
 	s.engine.EndpointsChanged(c.tenant, id)
-	return nil
+	return done(http.StatusNoContent, nil)
 }
 
 func (s *Server) pauseEndpoint(ctx context.Context, c *call, p *endpointPath, in *Pause) (Endpoint, error) {

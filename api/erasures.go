@@ -27,8 +27,9 @@ type erasurePath struct {
 	ID string `path:"id" doc:"The erasure's id" example:"ers_0d1kq3w8r000c"`
 }
 
-type userPath struct {
+type userErase struct {
 	User string `path:"user" maxLength:"255" doc:"Your own id of the user, percent-encoded"`
+	DryRun
 }
 
 func (s *Server) erasureRoutes() []route {
@@ -42,9 +43,16 @@ func (s *Server) erasureRoutes() []route {
 	}
 }
 
-func (s *Server) eraseUser(ctx context.Context, c *call, p *userPath) (Erasure, error) {
+func (s *Server) eraseUser(ctx context.Context, c *call, p *userErase) (*answer, error) {
+	// However much there is of a user, nobody has to ask twice for its erasure.
+	if a, err := s.look(ctx, c.tenant, delivery.AffectedBy{User: p.User}, p.DryRun.DryRun, true); a != nil || err != nil {
+		return a, err
+	}
 	e, err := s.engine.EraseUser(ctx, c.tenant, p.User, c.actor)
-	return showErasure(e), err
+	if err != nil {
+		return nil, err
+	}
+	return done(http.StatusAccepted, showErasure(e))
 }
 
 func (s *Server) listErasures(ctx context.Context, c *call, p *Paging) (List[Erasure], error) {

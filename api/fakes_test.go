@@ -274,6 +274,8 @@ type fakeReads struct {
 	holds    []delivery.Hold
 	failWith error
 	content  json.RawMessage
+	affected delivery.Affected
+	by       delivery.AffectedBy // of the last look
 }
 
 var _ delivery.Reader = (*fakeReads)(nil)
@@ -323,6 +325,15 @@ func (l *fakeReads) DeadLetters(_ context.Context, _ ids.ID, q delivery.Query) (
 func (l *fakeReads) Holds(context.Context, ids.ID) ([]delivery.Hold, error) {
 	l.w.note("holds")
 	return l.holds, nil
+}
+
+func (l *fakeReads) Affected(_ context.Context, tenant ids.ID, by delivery.AffectedBy) (delivery.Affected, error) {
+	l.w.note("look")
+	l.by = by
+	if tenant != tenantA || by.Endpoint != 0 && by.Endpoint != theEndpoint || by.Credential != 0 && by.Credential != theCredential {
+		return delivery.Affected{}, absent()
+	}
+	return l.affected, nil
 }
 
 func anErasure() delivery.Erasure {

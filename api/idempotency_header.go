@@ -59,7 +59,7 @@ func unquote(s string) (string, bool) {
 // authentication, before anything of the body is read as JSON. The first result
 // is nil where the caller sent no key.
 func (s *Server) repeated(ctx context.Context, c *call, route string) (*delivery.Idempotency, *answer, error) {
-	if c.idemKey == "" {
+	if c.idemKey == "" || c.dryRun { // a dry run repeats nothing
 		return nil, nil, nil
 	}
 	i := delivery.Idempotency{Principal: c.key, Route: route, Key: c.idemKey, BodyHash: sha256.Sum256(c.body)}

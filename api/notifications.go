@@ -58,7 +58,7 @@ func (s *Server) notificationRoutes() []route {
 	const tag = "Notifications"
 	return []route{
 		{method: http.MethodPost, path: "/v1/notifications", access: needs(tenants.Send), id: "sendNotification", tag: tag, status: http.StatusAccepted, idempotent: true,
-			summary: "Send a notification", handler: prerendered[NotificationRequest, Accepted](s.sendNotification), preview: reflect.TypeFor[Preview](),
+			summary: "Send a notification", handler: previewed[NotificationRequest, Accepted](s.sendNotification), preview: reflect.TypeFor[Preview](),
 			about: "202 means that it is stored and will be delivered or explained, whatever happens to the server. " +
 				"With dry_run nothing is stored: the answer is 200 and a Preview with the exact payloads.",
 			example: `{"to":{"users":["u42"]},"title":"Your order has shipped","body":"It arrives tomorrow.","url":"https://example.com/orders/7","ttl":86400}`},
@@ -86,7 +86,7 @@ func (s *Server) sendNotification(ctx context.Context, c *call) (*answer, error)
 	if err != nil {
 		return nil, err
 	}
-	if body.DryRun {
+	if body.DryRun || c.dryRun {
 		return s.dryRun(ctx, c, request)
 	}
 	got, err := s.engine.Accept(ctx, delivery.Submission{Tenant: c.tenant, Requests: []delivery.Request{request}, Idempotency: key, Render: renderOne})

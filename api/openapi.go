@@ -121,7 +121,16 @@ func (s *Server) document(r route) {
 		answer := op.Responses[strconv.Itoa(r.status)]
 		answer.Headers["Idempotency-Replayed"].Description = "true: this answer was stored for an earlier request"
 		delete(answer.Headers, "Content-Type")
+		if !r.idempotent {
+			delete(answer.Headers, "Idempotency-Replayed")
+		}
 		answer.Content = map[string]*huma.MediaType{jsonType: {Schema: schemas.Schema(t, true, r.id+"Answer")}}
+	}
+	if r.handler.careful {
+		r.preview = reflect.TypeFor[Affected]()
+		if r.status == http.StatusNoContent {
+			op.Responses[strconv.Itoa(r.status)].Content = nil
+		}
 	}
 	if t := r.preview; t != nil {
 		op.Responses["200"] = &huma.Response{Description: "With dry_run: what would be done",

@@ -43,7 +43,7 @@ type ReplayPreview struct {
 
 func (s *Server) replayAllRoute(tag string) route {
 	return route{method: http.MethodPost, path: "/v1/dead-letters/replay", access: needs(tenants.Send), id: "replayDeadLetters", tag: tag, status: http.StatusAccepted, idempotent: true,
-		summary: "Send many dead letters again", handler: prerendered[ReplayRequest, Job](s.replayDeadLetters), preview: reflect.TypeFor[ReplayPreview](),
+		summary: "Send many dead letters again", handler: previewed[ReplayRequest, Job](s.replayDeadLetters), preview: reflect.TypeFor[ReplayPreview](),
 		about: "Each as POST /v1/deliveries/{id}/replay does, by a job in the background: see /v1/jobs. Letters whose content is erased, or that are " +
 			"not dead any more when their turn comes, are skipped. With dry_run nothing is done: the answer is 200 and a ReplayPreview.",
 		example: `{"filter":{"reason":"exhausted","channel":"webhook","since":"2026-01-31T12:00:00Z"},"per_second":50}`}
@@ -106,7 +106,7 @@ func (s *Server) replayDeadLetters(ctx context.Context, c *call) (*answer, error
 		return nil, err
 	}
 	order.Tenant, order.Actor, order.Idempotency = c.tenant, c.actor, key
-	if body.DryRun {
+	if body.DryRun || c.dryRun {
 		n, exact, err := s.engine.CountDead(ctx, order)
 		if err != nil {
 			return nil, err

@@ -25,6 +25,7 @@ type call struct {
 	user      string                   // only on routes for a user's token
 	body      []byte                   // as it was sent; empty on routes without one
 	idemKey   string                   // Idempotency-Key; "" where none was sent
+	dryRun    bool                     // ?dry_run=true, on routes that take it beside a body
 	status    int                      // set by a handler that answers another status than its route says
 }
 

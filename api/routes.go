@@ -25,10 +25,11 @@ type route struct {
 	preview      reflect.Type // of the answer to a dry run; nil: there is none
 }
 
-// handler is made by withoutBody, withBody, prerendered or noContent.
+// handler is made by withoutBody, withBody, prerendered, previewed, careful or noContent.
 type handler struct {
 	body     reflect.Type // of the request; nil: none
 	answer   reflect.Type // of a rendered answer; nil: what huma sees
+	careful  bool         // takes dry_run, which answers an Affected
 	register func(*Server, huma.Operation)
 }
 
@@ -74,10 +75,30 @@ func withBody[P, B, T any](h func(context.Context, *call, *P, *B) (T, error)) ha
 // prerendered makes a handler that reads its body itself and answers with what was
 // rendered in the transaction that accepted. B and T only document it.
 func prerendered[B, T any](h func(context.Context, *call) (*answer, error)) handler {
+	return renders[none, B, T](func(ctx context.Context, c *call, _ *none) (*answer, error) { return h(ctx, c) })
+}
+
+// previewed is the same for a call that may be looked at before it is made.
+func previewed[B, T any](h func(context.Context, *call) (*answer, error)) handler {
+	return renders[DryRun, B, T](func(ctx context.Context, c *call, p *DryRun) (*answer, error) {
+		c.dryRun = p.DryRun
+		return h(ctx, c)
+	})
+}
+
+// careful makes a handler, without a request body, of a call that can hurt many.
+// What it answers when it is done is of type T; with dry_run it is an Affected.
+func careful[P, T any](h func(context.Context, *call, *P) (*answer, error)) handler {
+	r := renders[P, none, T](h)
+	r.body, r.careful = nil, true
+	return r
+}
+
+func renders[P, B, T any](h func(context.Context, *call, *P) (*answer, error)) handler {
 	return handler{body: reflect.TypeFor[B](), answer: reflect.TypeFor[T](), register: func(s *Server, op huma.Operation) {
-		huma.Register(s.huma, op, func(ctx context.Context, _ *none) (*answer, error) {
+		huma.Register(s.huma, op, func(ctx context.Context, in *P) (*answer, error) {
 			c := callFrom(ctx)
-			a, err := h(ctx, c)
+			a, err := h(ctx, c, in)
 			if err != nil {
 				return nil, s.problem(ctx, c, err)
 			}

@@ -47,6 +47,11 @@ type tenantPath struct {
 	Tenant string `path:"tenant" maxLength:"63" doc:"The tenant's name"`
 }
 
+type tenantDelete struct {
+	Tenant string `path:"tenant" maxLength:"63" doc:"The tenant's name"`
+	Care
+}
+
 func (s *Server) tenantRoutes() []route {
 	operator := access{kind: byOperator}
 	const tag = "Tenants"
@@ -60,9 +65,9 @@ func (s *Server) tenantRoutes() []route {
 		{method: http.MethodGet, path: "/v1/tenants/{tenant}", access: operator, id: "getTenant", tag: tag,
 			summary: "Read a tenant", handler: withoutBody(s.getTenant)},
 		{method: http.MethodDelete, path: "/v1/tenants/{tenant}", access: operator, id: "deleteTenant", tag: tag, status: http.StatusAccepted,
-			summary: "Delete a tenant with all that it has", handler: withoutBody(s.deleteTenant),
+			summary: "Delete a tenant with all that it has", handler: careful[tenantDelete, Tenant](s.deleteTenant),
 			about: "It cannot be taken back. The tenant's keys are refused at once, its sealing keys are destroyed, nothing more is sent, and its rows are " +
-				"removed in the background: see the jobs of the installation. Its name is free when it is not found any more. May be repeated until then."},
+				"removed in the background: see the jobs of the installation. With more than 100 active devices or waiting deliveries it has to be forced. Its name is free when it is not found any more. May be repeated until then."},
 		{method: http.MethodGet, path: "/v1/tenant", access: needs(tenants.Admin), id: "getOwnTenant", tag: tag,
 			summary: "Read the tenant of the key", handler: withoutBody(s.getOwnTenant)},
 		{method: http.MethodPut, path: "/v1/tenant", access: needs(tenants.Admin), id: "putOwnTenant", tag: tag,
@@ -88,9 +93,18 @@ func (s *Server) getTenant(ctx context.Context, _ *call, p *tenantPath) (Tenant,
 	return showTenant(t), err
 }
 
-func (s *Server) deleteTenant(ctx context.Context, c *call, p *tenantPath) (Tenant, error) {
-	t, err := s.tenants.DeleteTenant(ctx, p.Tenant, c.actor)
-	return showTenant(t), err
+func (s *Server) deleteTenant(ctx context.Context, c *call, p *tenantDelete) (*answer, error) {
+	t, err := s.tenants.TenantByName(ctx, p.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	if a, err := s.look(ctx, t.ID, delivery.AffectedBy{}, p.DryRun.DryRun, p.Force || t.Deleting()); a != nil || err != nil {
+		return a, err
+	}
+	if t, err = s.tenants.DeleteTenant(ctx, p.Tenant, c.actor); err != nil {
+		return nil, err
+	}
+	return done(http.StatusAccepted, showTenant(t))
 }
 
 func (s *Server) listTenants(ctx context.Context, _ *call, p *Paging) (List[Tenant], error) {

@@ -22,7 +22,7 @@ func (s *Server) userRoutes() []route {
 		{method: http.MethodGet, path: "/v1/users/{user}/devices", access: needs(tenants.Devices), id: "listUserDevices", tag: tag,
 			summary: "List a user's devices, newest first", handler: withoutBody(s.listUserDevices)},
 		{method: http.MethodDelete, path: "/v1/users/{user}", access: needs(tenants.Erase), id: "eraseUser", tag: tag, status: http.StatusAccepted,
-			summary: "Erase a user", handler: withoutBody(s.eraseUser),
+			summary: "Erase a user", handler: careful[userErase, Erasure](s.eraseUser),
 			about: "Devices and bound endpoints are removed and unfinished deliveries dropped before the answer; the rest is removed in the background. " +
 				"The answer is the receipt, which does not name the user: read it again to see when it is done. " +
 				"May be repeated: a user of whom nothing is left gets an empty receipt."},

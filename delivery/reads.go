@@ -72,6 +72,7 @@ type Reader interface {
 	NotificationReader
 	DeliveryReader
 	ErasureReader
+	AffectedReader
 }
 
 // NotificationReader reads notifications.

@@ -25,9 +25,13 @@ func TestATenantIsDeletedBesideTheServer(t *testing.T) {
 	list := func(x *client) error { return x.call(context.Background(), "GET", "/v1/devices", nil, nil) }
 	require.NoError(t, list(gone))
 
+	code, _, errs := i.command("tenant", "delete", "gone")
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, errs, "0 active devices, 0 endpoints and 0 deliveries")
+	require.NoError(t, list(gone), "nothing was done")
 	require.Contains(t, i.must("tenant", "delete", "gone", "--yes"), "being deleted")
 	require.Regexp(t, `(?m)^gone\s+deleting\s`, i.must("tenant", "list"))
-	code, _, errs := i.command("key", "create", "--tenant", "gone", "--scopes", "send")
+	code, _, errs = i.command("key", "create", "--tenant", "gone", "--scopes", "send")
 	require.Equal(t, exitFailed, code)
 	require.Contains(t, errs, "being deleted")
 	eventually(t, func() bool { return list(gone) != nil }, "the key is refused")

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/tenants"
@@ -70,20 +72,17 @@ func newTenantDeleteCommand(c *cli) *cobra.Command {
 			"as credentials and content, can never be read again. A running server notices within five seconds, sends nothing more, and removes\n" +
 			"the rows in the background; without one, the next server does. The name is free when that is done.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !yes {
-				return usageError{fmt.Errorf("this deletes the tenant %q for good, with its keys, devices and notifications; add --yes to do it", args[0])}
-			}
 			cfg, err := c.config()
 			if err != nil {
 				return err
 			}
-			return c.withDatabase(cmd.Context(), func(_ *store.Store, s *tenants.Registry) error {
-				t, err := s.DeleteTenant(cmd.Context(), args[0], actorCLI)
-				if problem.CodeOf(err) == problem.NotFound {
-					return fmt.Errorf("there is no tenant %q; `carillon tenant list` shows those of this database", args[0])
+			return c.withDatabase(cmd.Context(), func(d *store.Store, s *tenants.Registry) error {
+				if !yes {
+					return looksAtDeletion(cmd.Context(), d, s, args[0])
 				}
+				t, err := s.DeleteTenant(cmd.Context(), args[0], actorCLI)
 				if err != nil {
-					return err
+					return noSuchTenant(err, args[0])
 				}
 				if cfg.ErasureLogPath() == "" && cfg.ErasureLog != erasureLogOff {
 					_, _ = fmt.Fprintln(c.err, "carillon: there is no erasure log here, so the deletion is in none: the tenant comes back when an older backup is restored; see the setting erasure_log")
@@ -95,4 +94,29 @@ func newTenantDeleteCommand(c *cli) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "really do it")
 	return cmd
+}
+
+// looksAtDeletion says what the deletion of a tenant would take away, and how to go on.
+func looksAtDeletion(ctx context.Context, d *store.Store, s *tenants.Registry, name string) error {
+	t, err := s.TenantByName(ctx, name)
+	if err != nil {
+		return noSuchTenant(err, name)
+	}
+	a, err := d.Affected(ctx, t.ID, delivery.AffectedBy{})
+	if err != nil {
+		return err
+	}
+	least := ""
+	if a.LowerBound {
+		least = "at least "
+	}
+	return usageError{fmt.Errorf("this deletes the tenant %q for good, with its keys and notifications, %s%d active devices, %d endpoints and %d deliveries that are not finished; add --yes to do it",
+		name, least, a.Devices, a.Endpoints, a.Waiting)}
+}
+
+func noSuchTenant(err error, name string) error {
+	if problem.CodeOf(err) == problem.NotFound {
+		return fmt.Errorf("there is no tenant %q; `carillon tenant list` shows those of this database", name)
+	}
+	return err
 }

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,6 +18,10 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		"keep": keepAttempt, "unknown": unknownAttempt, "idempotency": selectIdempotency}
 	queries["purge device events"], queries["purge idempotency"], queries["find sensitive"], queries["find content"] = purgeDeviceEvents, purgeIdempotency, findSensitive, findContent
 	queries["remove content"], queries["oldest"] = removeContent, oldest
+	for i, q := range []string{windowOfUnfinished, windowOfUsersDeliveries, windowOfDevices, windowOfUsersDevices, windowOfEndpoints, windowOfUsersEndpoints,
+		fmt.Sprintf(windowOfAppsDevices, "1=1"), fmt.Sprintf(windowOfAppsDeliveries, "1=1")} {
+		queries[fmt.Sprint("affected ", i)] = q
+	}
 	for _, p := range purges {
 		queries["purge "+p.what] = p.query
 	}
@@ -32,7 +37,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 				detail             string
 			)
 			require.NoError(t, rows.Scan(&id, &parent, &unused, &detail))
-			for _, table := range []string{"d", "deliveries", "a", "attempts", "n", "notifications", "k", "skips", "u", "devices", "device_events"} {
+			for _, table := range []string{"d", "deliveries", "a", "attempts", "n", "notifications", "k", "skips", "u", "devices", "device_events", "endpoints"} {
 				require.NotEqual(t, "SCAN "+table, detail, "%s reads a whole table", name)
 				require.False(t, strings.HasPrefix(detail, "SCAN "+table+" USING"), "%s reads a whole index: %s", name, detail)
 			}

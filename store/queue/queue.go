@@ -22,6 +22,7 @@ type Queue struct {
 	*replays
 	*retention
 	*reads
+	*affected
 	*peers
 	*hints
 }
@@ -35,7 +36,7 @@ func New(d *db.DB, r *registers.Registers) *Queue {
 	q := &Queue{
 		accepts: a, targets: t, claims: newClaims(d, t, h), finishes: &finishes{db: d, bulk: b}, scheduled: &scheduled{db: d, accepts: a},
 		cancels: &cancels{d}, heldRows: &heldRows{d}, reads: &reads{db: d, targets: t}, peers: &peers{db: d}, hints: h,
-		retention: &retention{db: d}, jobOrders: &jobOrders{d},
+		retention: &retention{db: d}, affected: &affected{d, r}, jobOrders: &jobOrders{d},
 	}
 	q.replays = &replays{db: d, registers: r, targets: t, reads: q.reads}
 	return q

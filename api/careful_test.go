@@ -1,0 +1,106 @@
+package api
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+)
+
+// leaps are the calls that can hurt many, each with what it takes away and what it
+// answers when it is done.
+func leaps() map[string]struct {
+	request
+	by     delivery.AffectedBy
+	status int
+} {
+	type leap = struct {
+		request
+		by     delivery.AffectedBy
+		status int
+	}
+	return map[string]leap{
+		"delete endpoint":    {request{method: "DELETE", path: "/v1/endpoints/" + theEndpoint.Format(ids.Endpoint), key: keyAdmin}, delivery.AffectedBy{Endpoint: theEndpoint}, 204},
+		"delete tenant acme": {request{method: "DELETE", path: "/v1/tenants/acme", key: keyOperator}, delivery.AffectedBy{}, 202},
+	}
+}
+
+func TestWhatCanHurtManyMayBeLookedAtFirst(t *testing.T) {
+	t.Parallel()
+	for name, x := range leaps() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := setup(t)
+			w.reads.affected = delivery.Affected{Devices: 101, Endpoints: 2, Waiting: 7, LowerBound: true}
+			r := x.request
+			r.path += "?dry_run=true"
+			require.Equal(t, Affected{DryRun: true, Devices: 101, Endpoints: 2, Waiting: 7, LowerBound: true, NeedsForce: true}, jsonIn[Affected](t, w.do(t, r), 200))
+			require.Equal(t, x.by, w.reads.by)
+			r.path += "&force=true"
+			require.False(t, jsonIn[Affected](t, w.do(t, r), 200).NeedsForce)
+			w.reads.affected.Devices = 100
+			r.path = x.path + "?dry_run=true"
+			require.False(t, jsonIn[Affected](t, w.do(t, r), 200).NeedsForce)
+			require.NotContains(t, w.did, name, "nothing is done")
+		})
+	}
+}
+
+func TestWhatWouldStrandManyIsForced(t *testing.T) {
+	t.Parallel()
+	for name, x := range leaps() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, many := range []delivery.Affected{{Devices: 101}, {Waiting: 101, LowerBound: true}} {
+				w := setup(t)
+				w.reads.affected = many
+				p := problemIn(t, w.do(t, x.request))
+				require.Equal(t, problem.Conflict, p.Code)
+				require.Contains(t, p.Detail, "101")
+				require.Contains(t, p.Detail, "force=true")
+				require.NotContains(t, w.did, name)
+				r := x.request
+				r.path += "?force=true"
+				require.Equal(t, x.status, w.do(t, r).Code)
+				require.Contains(t, w.did, name)
+			}
+			w := setup(t)
+			w.reads.affected = delivery.Affected{Devices: 100, Waiting: 100}
+			require.Equal(t, x.status, w.do(t, x.request).Code, "as ever")
+			require.Contains(t, w.did, name)
+		})
+	}
+}
+
+// TestAnErasureIsNeverForced: but it may be looked at.
+func TestAnErasureIsNeverForced(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.reads.affected = delivery.Affected{Devices: 2, Waiting: 1000}
+	r := request{method: "DELETE", path: "/v1/users/u1", key: keyAdmin}
+	require.Equal(t, http.StatusAccepted, w.do(t, r).Code)
+	w.did = nil
+	r.path += "?dry_run=true"
+	require.Equal(t, Affected{DryRun: true, Devices: 2, Waiting: 1000}, jsonIn[Affected](t, w.do(t, r), 200))
+	require.Equal(t, delivery.AffectedBy{User: "u1"}, w.reads.by)
+	require.Equal(t, []string{"look"}, w.did)
+}
+
+// TestDryRunsOfOrdersAreAskedForInEitherWay: in the body, or as with other calls.
+func TestDryRunsOfOrdersAreAskedForInEitherWay(t *testing.T) {
+	t.Parallel()
+	for path, body := range map[string]string{
+		"/v1/devices/restore":     `{"filter":{"app":"shop"}}`,
+		"/v1/devices/retire":      `{"filter":{"app":"shop"}}`,
+		"/v1/dead-letters/replay": `{"filter":{"reason":"exhausted"}}`,
+	} {
+		w := setup(t)
+		r := request{method: "POST", path: path + "?dry_run=true", key: keyAdmin, body: body, header: map[string]string{idempotencyHeader: "once"}}
+		require.True(t, jsonIn[DeviceRestorePreview](t, w.do(t, r), 200).DryRun)
+		require.Len(t, w.did, 1, "not even the idempotency key is looked up")
+	}
+}
