@@ -104,6 +104,8 @@ func (c *Channel) CheckTarget(t channels.Target) (channels.Target, error) {
 		faults.Add("address", "%s", err)
 	case !c.allowed(u.Hostname()):
 		faults.Add("address", "the host is not one of the push services that the operator allows; use the endpoint exactly as the browser gave it")
+	case !hasShape(u):
+		faults.Add("address", "is not an endpoint of this push service, only a URL on its host; use the endpoint exactly as the browser gave it")
 	default:
 		u.Host = strings.TrimPrefix(origin(u), u.Scheme+"://")
 		t.Address = u.String()

@@ -35,7 +35,9 @@ func TestCheckTarget(t *testing.T) {
 		"", "x", "http://fcm.googleapis.com/x", "https://fcm.googleapis.com:8443/x", "https://u@fcm.googleapis.com/x",
 		"https://fcm.googleapis.com.evil.example/x", "https://evilfcm.googleapis.com.example/", "https://example.com/fcm.googleapis.com",
 		"https://push.apple.com/x", "https://evilpush.apple.com/x", "https://notify.windows.com/x", "https://127.0.0.1/x",
-		"https://fcm.googleapis.com/" + strings.Repeat("x", 2048), "https://fcm.googleapis.com/x#y",
+		"https://fcm.googleapis.com/v1/projects/foo/messages:send", "https://fcm.googleapis.com/fcm/send/", "https://jmt17.google.com/x",
+		"https://updates.push.services.mozilla.com/x", "https://db5p.notify.windows.com/x?token=y", "https://web.push.apple.com/", "https://web.push.apple.com",
+		"https://fcm.googleapis.com/fcm/send/" + strings.Repeat("x", 2048), "https://fcm.googleapis.com/wp/x#y",
 	} {
 		_, err := c.CheckTarget(b.target(bad))
 		require.Equal(t, []string{"address"}, paths(t, err), bad)
