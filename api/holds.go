@@ -13,12 +13,12 @@ import (
 // Hold is why deliveries are held, and what releases them.
 type Hold struct {
 	ID        string    `json:"id" example:"hld_0d1kq3w8r000c"`
-	Scope     string    `json:"scope" enum:"credential,endpoint,missing_credential,doubt"`
+	Scope     string    `json:"scope" enum:"credential,endpoint,missing_credential,doubt,refusal"`
 	Subject   string    `json:"subject,omitempty" doc:"The credential or endpoint; absent for a missing credential"`
 	App       string    `json:"app,omitempty" doc:"Of a missing credential"`
 	Channel   string    `json:"channel,omitempty"`
-	Qualifier string    `json:"qualifier,omitempty" doc:"Of a missing credential: the APNs environment or VAPID public key that it would be for"`
-	Version   int       `json:"version,omitzero" doc:"Of the credential whose verdict is in doubt"`
+	Qualifier string    `json:"qualifier,omitempty" doc:"Of a missing credential: the APNs environment or VAPID public key that it would be for; otherwise the push service"`
+	Version   int       `json:"version,omitzero" doc:"Of the credential whose verdict is in doubt, or that was refused"`
 	Reason    string    `json:"reason"`
 	Detail    string    `json:"detail,omitempty" doc:"What the provider said, or the person who paused"`
 	Since     time.Time `json:"since"`
@@ -46,7 +46,7 @@ func showHold(h delivery.Hold) Hold {
 		out.Channel = h.Channel.String()
 	}
 	switch h.Scope {
-	case delivery.HoldCredential, delivery.HoldDoubt:
+	case delivery.HoldCredential, delivery.HoldDoubt, delivery.HoldRefusal:
 		out.Subject = h.Subject.Format(ids.Credential)
 		out.Release = "POST /v1/credentials/" + out.Subject + "/resume"
 	case delivery.HoldEndpoint:

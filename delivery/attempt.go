@@ -14,6 +14,7 @@ type BeginStore interface {
 	// Begin writes that the attempt of a leased row begins; false: the claim is lost.
 	Begin(ctx context.Context, r Row) (bool, error)
 	LivenessStore
+	EvidenceStore
 }
 
 // LivenessStore tells whether others see this node.
@@ -24,7 +25,7 @@ type LivenessStore interface {
 }
 
 // attempter makes attempts. Each of its steps is a function: ready (attempt_ready.go), begin (begin.go),
-// send (send.go), assess, decide and record (record.go).
+// send (send.go), assess (evidence.go), decide and record (record.go).
 type attempter struct {
 	*env
 	store       BeginStore
@@ -35,6 +36,8 @@ type attempter struct {
 	senders     *senders
 	gates       *gates
 	breakers    *breakers
+	refusals    *refusals
+	prober      *prober
 	doubts      *doubts
 	finisher    *finisher
 	hints       *hints
@@ -93,18 +96,6 @@ func (a *attempter) renewSnapshot(it *inflight, r *route) {
 	if newer, err := a.tenants.get(a.sending, it.Tenant); err == nil {
 		r.tenant = newer
 	}
-}
-
-// assess counts the verdict for the breaker of its credential version, and says how
-// far it may be believed. An endpoint speaks for itself.
-func (a *attempter) assess(it *inflight, r *route, ans *answer) (noted, Assessment) {
-	if r.credential == nil {
-		return noted{}, Assessment{}
-	}
-	newest := r.tenant.hasVersion(r.version())
-	proven := newest && !r.tenant.byID[r.credential.ID].ProvenAt.IsZero()
-	n := a.breakers.note(r.version(), ans.Outcome, proven, it.target.Device == devices.Suspect, ans.at)
-	return n, assess(evidence{proven: n.proven, breakerOpen: n.open, newest: newest})
 }
 
 // decide says what the attempt means.

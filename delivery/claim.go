@@ -109,6 +109,9 @@ func (c *claimer) enqueue(l Lane, claimed []Claimed, lease time.Time) {
 	for i := range claimed {
 		row := &claimed[i]
 		it := newInflight(row.Row, row.AtMostOnce, row.Now, lease)
+		if row.Was == Held && row.Reason == InDoubt {
+			it.looked = c.now().Sub(row.UpdatedAt)
+		}
 		if row.Was == Sending {
 			c.metrics.takeovers.Inc()
 		}

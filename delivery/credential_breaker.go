@@ -9,11 +9,14 @@ import (
 )
 
 // The breaker of a credential version opens when more than a fifth of the last
-// verdicts called the target gone, once there are enough to tell.
+// verdicts called the target gone, once there are enough to tell, and of enough
+// users: nobody opens it alone.
 const (
 	breakerWindow  = 200
 	breakerLeast   = 20
 	breakerPercent = 20
+	// breakerPerUser is how many of a user's devices count that are gone.
+	breakerPerUser = 2
 	// verdictsLast is how long the last verdicts on one node count on the others.
 	verdictsLast = 10 * time.Minute
 	// verdictsAgain is when verdicts are sent again that sum up to the same.
@@ -47,11 +50,13 @@ type breakers struct {
 // breaker is that of a version, with the window of its last verdicts.
 type breaker struct {
 	proven      bool
-	gone        [breakerWindow]bool
+	gone        [breakerWindow]uint8 // halves: one that never worked has half a voice
+	user        [breakerWindow]ids.ID
 	when        [breakerWindow]time.Time
-	seen        int // verdicts in the window
-	next        int // where the next one goes
-	goneCount   int // of those seen
+	seen        int            // verdicts in the window
+	next        int            // where the next one goes
+	goneHalves  int            // of those seen
+	goneOf      map[ids.ID]int // how many of those seen are of a user, for each who has one
 	open        bool
 	lastSuccess time.Time
 	sent        Verdicts // what the other nodes know of it
@@ -66,9 +71,15 @@ type noted struct {
 	since  time.Time // of the oldest verdict in the window
 }
 
+// witness is who a verdict is about.
+type witness struct {
+	user   ids.ID
+	worked bool // something was sent to it before
+	again  bool // it was suspect already: that it is called gone says nothing new
+}
+
 // note counts a verdict. proven: the database knows of a success of the version.
-// again: the device was suspect already, so its being called gone says nothing new.
-func (b *breakers) note(k versionKey, o channels.Outcome, proven, again bool, now time.Time) noted {
+func (b *breakers) note(k versionKey, o channels.Outcome, proven bool, w witness, now time.Time) noted {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.versions == nil {
@@ -76,17 +87,21 @@ func (b *breakers) note(k versionKey, o channels.Outcome, proven, again bool, no
 	}
 	v := b.versions[k]
 	if v == nil {
-		v = &breaker{proven: proven}
+		v = &breaker{proven: proven, goneOf: map[ids.ID]int{}}
 		b.versions[k] = v
 	}
 	first := false
 	switch {
 	case o == channels.Accepted:
 		first, v.proven = !v.proven, true
-		v.add(false, now)
+		v.add(0, w.user, now)
 		v.lastSuccess = now
-	case o == channels.Gone && !again:
-		v.add(true, now)
+	case o == channels.Gone && !w.again && v.goneOf[w.user] < breakerPerUser:
+		halves := uint8(1)
+		if w.worked {
+			halves = 2
+		}
+		v.add(halves, w.user, now)
 	}
 	was := v.open
 	v.open = b.opens(k, v)
@@ -121,10 +136,10 @@ func (b *breakers) pending(now time.Time) []Verdicts {
 	var list []Verdicts
 	for k, v := range b.versions {
 		_, asked := b.others[k]
-		if v.seen == 0 || v.goneCount == 0 && v.sent.Gone == 0 && !asked {
+		if v.seen == 0 || v.goneHalves == 0 && v.sent.Gone == 0 && !asked {
 			continue
 		}
-		n := Verdicts{Credential: k.credential, Version: k.version, Seen: v.seen, Gone: v.goneCount, Since: v.oldest(), Newest: v.newest()}
+		n := Verdicts{Credential: k.credential, Version: k.version, Seen: v.seen, Gone: (v.goneHalves + 1) / 2, Since: v.oldest(), Newest: v.newest()}
 		same := n.Seen == v.sent.Seen && n.Gone == v.sent.Gone
 		if now.Sub(n.Newest) < verdictsLast && (!same || n.Newest.Sub(v.sent.Newest) > verdictsAgain) {
 			list = append(list, n)
@@ -166,8 +181,8 @@ func (b *breakers) merge(list []Verdicts) map[versionKey]time.Time {
 // opens tells whether the verdicts of all nodes open the breaker of a version.
 func (b *breakers) opens(k versionKey, v *breaker) bool {
 	others := b.others[k]
-	seen, gone := v.seen+others.Seen, v.goneCount+others.Gone
-	return seen >= breakerLeast && gone*100 > seen*breakerPercent
+	seen, halves := v.seen+others.Seen, v.goneHalves+2*others.Gone
+	return seen >= breakerLeast && halves*100 > 2*seen*breakerPercent && len(v.goneOf) >= evidenceUsers
 }
 
 // since is the time of the oldest verdict that counts.
@@ -179,16 +194,22 @@ func (b *breakers) since(k versionKey, v *breaker) time.Time {
 	return at
 }
 
-func (v *breaker) add(gone bool, now time.Time) {
+// add takes a verdict into the window, in the place of the oldest. halves: 0 unless
+// the target is gone.
+func (v *breaker) add(halves uint8, user ids.ID, now time.Time) {
 	if v.seen < breakerWindow {
 		v.seen++
-	} else if v.gone[v.next] {
-		v.goneCount--
+	} else if old := v.gone[v.next]; old > 0 {
+		v.goneHalves -= int(old)
+		if v.goneOf[v.user[v.next]]--; v.goneOf[v.user[v.next]] == 0 {
+			delete(v.goneOf, v.user[v.next])
+		}
 	}
-	if gone {
-		v.goneCount++
+	if halves > 0 {
+		v.goneHalves += int(halves)
+		v.goneOf[user]++
 	}
-	v.gone[v.next], v.when[v.next] = gone, now
+	v.gone[v.next], v.user[v.next], v.when[v.next] = halves, user, now
 	v.next = (v.next + 1) % breakerWindow
 }
 

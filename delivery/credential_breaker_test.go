@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,14 +20,14 @@ func TestAVersionProvesItselfOnce(t *testing.T) {
 	t.Parallel()
 	var h breakers
 	k := versionKey{1, 1}
-	require.False(t, h.note(k, gone, false, false, at).proven)
-	o := h.note(k, good, false, false, at)
+	require.False(t, h.tell(k, gone, false, false, at).proven)
+	o := h.tell(k, good, false, false, at)
 	require.True(t, o.first && o.proven)
-	o = h.note(k, good, false, false, at)
+	o = h.tell(k, good, false, false, at)
 	require.False(t, o.first)
-	require.True(t, h.note(k, gone, false, false, at).proven)
-	require.False(t, h.note(versionKey{1, 2}, gone, false, false, at).proven, "a new version has yet to")
-	o = h.note(versionKey{2, 1}, good, true, false, at)
+	require.True(t, h.tell(k, gone, false, false, at).proven)
+	require.False(t, h.tell(versionKey{1, 2}, gone, false, false, at).proven, "a new version has yet to")
+	o = h.tell(versionKey{2, 1}, good, true, false, at)
 	require.True(t, o.proven && !o.first, "the database knows it already")
 }
 
@@ -35,13 +36,13 @@ func TestTheBreakerOpensOnManyGone(t *testing.T) {
 	var h breakers
 	k := versionKey{1, 1}
 	for i := range breakerLeast - 1 {
-		o := h.note(k, gone, true, false, in(time.Duration(i)*time.Second))
+		o := h.tell(k, gone, true, false, in(time.Duration(i)*time.Second))
 		require.False(t, o.open || o.opened, "too few to tell")
 	}
-	o := h.note(k, gone, true, false, in(time.Hour))
+	o := h.tell(k, gone, true, false, in(time.Hour))
 	require.True(t, o.open && o.opened)
 	require.Equal(t, at, o.since, "all of the window is in doubt")
-	o = h.note(k, gone, true, false, at)
+	o = h.tell(k, gone, true, false, at)
 	require.True(t, o.open && !o.opened, "it opens once")
 }
 
@@ -53,7 +54,7 @@ func TestTheBreakerIsOfTheLastVerdicts(t *testing.T) {
 	tell := func(r channels.Outcome, n int) (o noted) {
 		for range n {
 			at = at.Add(time.Second)
-			o = h.note(k, r, true, false, at)
+			o = h.tell(k, r, true, false, at)
 		}
 		return o
 	}
@@ -75,9 +76,9 @@ func TestWhatSaysNothingAboutTheCredential(t *testing.T) {
 	k := versionKey{1, 1}
 	for range breakerWindow {
 		for _, o := range []channels.Outcome{channels.Retry, channels.Throttled, channels.Rejected, channels.Denied, channels.Interrupted} {
-			require.False(t, h.note(k, o, true, false, at).open)
+			require.False(t, h.tell(k, o, true, false, at).open)
 		}
-		require.False(t, h.note(k, gone, true, true, at).open, "nor does a suspect that is called gone again")
+		require.False(t, h.tell(k, gone, true, true, at).open, "nor does a suspect that is called gone again")
 	}
 	require.Zero(t, h.versions[k].seen)
 }
@@ -86,7 +87,7 @@ func TestOldVersionsAreForgotten(t *testing.T) {
 	t.Parallel()
 	var h breakers
 	for _, k := range []versionKey{{1, 1}, {1, 2}, {2, 1}} {
-		h.note(k, good, false, false, at)
+		h.tell(k, good, false, false, at)
 	}
 	h.prune(map[ids.ID]int{1: 2})
 	require.Len(t, h.versions, 1)
@@ -99,8 +100,8 @@ func TestTheBreakerOpensOnTheVerdictsOfAllNodes(t *testing.T) {
 	var a, b breakers
 	for i := range 12 { // neither has enough to tell
 		at := in(time.Duration(i) * time.Second)
-		require.False(t, a.note(k, gone, true, false, at).open)
-		require.False(t, b.note(k, gone, true, false, at.Add(time.Minute)).open)
+		require.False(t, a.tell(k, gone, true, false, at).open)
+		require.False(t, b.tell(k, gone, true, false, at.Add(time.Minute)).open)
 	}
 	now := in(2 * time.Minute)
 	fromA, fromB := a.pending(now), b.pending(now)
@@ -108,7 +109,7 @@ func TestTheBreakerOpensOnTheVerdictsOfAllNodes(t *testing.T) {
 	require.Equal(t, map[versionKey]time.Time{k: at}, a.merge(fromB))
 	require.Equal(t, map[versionKey]time.Time{k: at}, b.merge(fromA), "from the oldest, whoever heard it")
 	require.Empty(t, b.merge(fromA), "it opens once")
-	o := b.note(k, gone, true, false, now)
+	o := b.tell(k, gone, true, false, now)
 	require.True(t, o.open && !o.opened)
 	require.Equal(t, at, o.since)
 	require.False(t, b.confirms(k, at))
@@ -121,17 +122,17 @@ func TestSuccessesOfOtherNodesKeepTheBreakerClosed(t *testing.T) {
 	k := versionKey{1, 1}
 	var a, b breakers
 	for range breakerWindow {
-		b.note(k, good, true, false, at)
+		b.tell(k, good, true, false, at)
 	}
 	require.Empty(t, b.pending(at), "of what nobody calls gone nobody has to know")
-	a.note(k, gone, true, false, at)
+	a.tell(k, gone, true, false, at)
 	require.Empty(t, b.merge(a.pending(at)))
 	require.Len(t, b.pending(at), 1, "now they do")
 	a.merge(b.pending(at))
 	for range 49 {
-		require.False(t, a.note(k, gone, true, false, at).open)
+		require.False(t, a.tell(k, gone, true, false, at).open)
 	}
-	require.True(t, a.note(k, gone, true, false, at).opened, "51 of 251")
+	require.True(t, a.tell(k, gone, true, false, at).opened, "51 of 251")
 }
 
 func TestVerdictsAreToldWhenTheyChange(t *testing.T) {
@@ -143,26 +144,26 @@ func TestVerdictsAreToldWhenTheyChange(t *testing.T) {
 		h.markSent(list)
 		return len(list) > 0
 	}
-	h.note(k, gone, true, false, at)
+	h.tell(k, gone, true, false, at)
 	require.True(t, told(at))
 	require.False(t, told(at))
-	h.note(k, good, true, false, at)
+	h.tell(k, good, true, false, at)
 	require.True(t, told(at))
 	for i := range breakerWindow { // the one that was called gone leaves the window
-		h.note(k, good, true, false, in(time.Duration(i)*time.Millisecond))
+		h.tell(k, good, true, false, in(time.Duration(i)*time.Millisecond))
 	}
 	list := h.pending(at)
 	require.Len(t, list, 1)
 	require.Zero(t, list[0].Gone)
 	h.markSent(list)
-	h.note(k, good, true, false, in(verdictsAgain+time.Second))
+	h.tell(k, good, true, false, in(verdictsAgain+time.Second))
 	require.False(t, told(in(verdictsAgain+time.Second)), "it is as good as never called gone")
 
 	h.merge([]Verdicts{{Credential: 1, Version: 1, Seen: 1, Gone: 1}})
 	require.True(t, told(in(2*verdictsAgain)), "another node wants to know, and they are younger by a minute")
-	h.note(k, good, true, false, in(2*verdictsAgain))
+	h.tell(k, good, true, false, in(2*verdictsAgain))
 	require.False(t, told(in(2*verdictsAgain)), "the sums are the same")
-	h.note(k, good, true, false, in(3*verdictsAgain))
+	h.tell(k, good, true, false, in(3*verdictsAgain))
 	require.False(t, told(in(3*verdictsAgain+verdictsLast)), "too old to count")
 	require.True(t, told(in(3*verdictsAgain)))
 
@@ -175,20 +176,28 @@ func TestABreakerThatIsOpenConfirmsNothing(t *testing.T) {
 	var b breakers
 	k := versionKey{1, 1}
 	require.False(t, b.confirms(k, at), "a version that nobody has used")
-	b.note(k, gone, true, false, at)
+	b.tell(k, gone, true, false, at)
 	require.False(t, b.confirms(k, at), "it has had no success")
-	b.note(k, good, true, false, at)
+	b.tell(k, good, true, false, at)
 	require.True(t, b.confirms(k, at), "a success at the moment of the doubt is since")
 	require.False(t, b.confirms(k, in(time.Second)), "one before it is not")
 	require.False(t, b.confirms(versionKey{1, 2}, at), "nor is that of another version")
 
 	for range breakerLeast {
-		b.note(k, gone, true, false, at)
+		b.tell(k, gone, true, false, at)
 	}
-	require.True(t, b.note(k, good, true, false, in(time.Minute)).open, "a success closes no breaker")
+	require.True(t, b.tell(k, good, true, false, in(time.Minute)).open, "a success closes no breaker")
 	require.False(t, b.confirms(k, at), "while it is open, a success confirms nothing")
 	for i := range breakerWindow {
-		b.note(k, good, true, false, in(time.Hour+time.Duration(i)))
+		b.tell(k, good, true, false, in(time.Hour+time.Duration(i)))
 	}
 	require.True(t, b.confirms(k, at), "once it is closed, it does")
+}
+
+var somebody atomic.Int64
+
+// tell counts a verdict about somebody else each time, to whom something was sent
+// before.
+func (b *breakers) tell(k versionKey, o channels.Outcome, proven, again bool, now time.Time) noted {
+	return b.note(k, o, proven, witness{user: ids.ID(somebody.Add(1)), worked: true, again: again}, now)
 }

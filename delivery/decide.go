@@ -20,7 +20,7 @@ import (
 type Transition struct {
 	State  State
 	Reason Reason
-	DueAt  time.Time // pending, and held once amended; otherwise zero
+	DueAt  time.Time // pending; held: when it is looked at again; otherwise zero
 	Spent  int
 	Renew  channels.Renewal
 	Device DeviceEffect
@@ -41,6 +41,7 @@ const (
 	DeviceRetired                // the address is gone
 	DeviceSuspect                // it may be
 	DeviceConfirmed              // it works: no longer suspect
+	DeviceRefused                // its provider refuses us, for this device as far as is known
 )
 
 // Progress is what a decision has to know of a delivery.
@@ -51,6 +52,9 @@ type Progress struct {
 	AtMostOnce bool // on_ambiguous: stop
 	// Renewed is what the attempt before this one asked for.
 	Renewed channels.Renewal
+	// Looked is how long the delivery has waited in doubt since it was refused before;
+	// zero: it was not.
+	Looked time.Duration
 	// Undoubted: neither the device nor the credential's word about devices is in
 	// doubt, so a success has nothing to confirm.
 	Undoubted bool

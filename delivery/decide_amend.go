@@ -37,6 +37,7 @@ func Amend(t Transition, f Found) Transition {
 		t.State, t.Reason, t.Hold, t.DueAt = Pending, NoReason, 0, f.Now
 	case t.State == Held && f.Channel == channels.Webhook:
 		t.DueAt = f.Now.Add(tenants.MaxWebhookTTL) // a hold does not spend a webhook's time
+	case t.Hold == HoldRefusal && t.DueAt.Before(f.ExpiresAt): // it is looked at again before
 	case t.State == Held:
 		t.DueAt = f.ExpiresAt // its deadline is found by the same claim
 	}
@@ -45,5 +46,5 @@ func Amend(t Transition, f Found) Transition {
 
 // Blames tells whether a transition says of a device that it is gone, or may be.
 func (t Transition) Blames(k channels.Kind) bool {
-	return k != channels.Webhook && (t.Device == DeviceRetired || t.Device == DeviceSuspect)
+	return k != channels.Webhook && (t.Device == DeviceRetired || t.Device == DeviceSuspect || t.Device == DeviceRefused)
 }

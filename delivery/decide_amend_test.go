@@ -22,6 +22,7 @@ func TestAmend(t *testing.T) {
 		sent      = Transition{State: Sent, Spent: 2, Device: DeviceConfirmed}
 		retired   = Transition{State: Dropped, Reason: Gone, Spent: 2, Device: DeviceRetired}
 		suspected = Transition{State: Held, Reason: InDoubt, Spent: 2, Device: DeviceSuspect, Hold: HoldDoubt}
+		refused   = Transition{State: Held, Reason: InDoubt, Spent: 1, DueAt: in(time.Minute), Device: DeviceRefused, Hold: HoldRefusal}
 		denied    = Transition{State: Held, Reason: CredentialDenied, Spent: 1, Hold: HoldCredential}
 		paused    = Transition{State: Held, Reason: EndpointPaused, Spent: 1, Hold: HoldEndpoint}
 		rejected  = Transition{State: Dead, Reason: Rejected, Spent: 2}
@@ -81,6 +82,10 @@ func TestAmend(t *testing.T) {
 		// Held: until the deadline, unless the hold has ended. A webhook's time stands
 		// still.
 		"suspected and held":      {t: suspected, f: stands, want: heldFor(suspected, time.Hour)},
+		"refused and held":        {t: refused, f: stands, want: refused},
+		"refused, the end nears":  {t: and(refused, func(t *Transition) { t.DueAt = in(2 * time.Hour) }), f: stands, want: heldFor(refused, time.Hour)},
+		"refused, newer version":  {t: refused, want: notHeld(refused)},
+		"refused, registered":     {t: refused, f: Found{Registered: true, HoldStands: true}, want: again},
 		"denied and held":         {t: denied, f: stands, want: heldFor(denied, time.Hour)},
 		"paused webhook":          {t: paused, k: hook, f: stands, want: heldFor(paused, tenants.MaxWebhookTTL)},
 		"suspected, hold over":    {t: suspected, want: notHeld(suspected)},
@@ -106,7 +111,7 @@ func TestAmend(t *testing.T) {
 
 func TestBlames(t *testing.T) {
 	t.Parallel()
-	for effect, blames := range map[DeviceEffect]bool{DeviceUntouched: false, DeviceConfirmed: false, DeviceSuspect: true, DeviceRetired: true} {
+	for effect, blames := range map[DeviceEffect]bool{DeviceUntouched: false, DeviceConfirmed: false, DeviceSuspect: true, DeviceRetired: true, DeviceRefused: true} {
 		require.Equal(t, blames, Transition{Device: effect}.Blames(channels.APNs))
 		require.False(t, Transition{Device: effect}.Blames(channels.Webhook), "an endpoint is not registered again, but changed")
 	}

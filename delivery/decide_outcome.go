@@ -52,18 +52,41 @@ func Next(d Progress, r channels.Result, p Policy, a Assessment, now time.Time, 
 			return Transition{State: Dropped, Reason: Gone, Spent: d.Spent + 1, Device: DeviceRetired}
 		case a.Stale:
 			return again // the version that counts now gives its own verdict
-		case r.Doubtful || !a.Proven || a.BreakerOpen:
+		case !a.Believed:
 			return Transition{State: Held, Reason: InDoubt, Spent: d.Spent + 1, Device: DeviceSuspect, Hold: HoldDoubt}
 		}
 		return Transition{State: Dropped, Reason: Gone, Spent: d.Spent + 1, Device: DeviceRetired}
 
 	case channels.Denied:
-		if a.Stale {
+		switch {
+		case a.Stale:
 			return again
+		case !a.Convicted:
+			return lookAgain(d, a.Alone, now, jitter)
 		}
 		return Transition{State: Held, Reason: CredentialDenied, Spent: d.Spent, Hold: HoldCredential}
 	}
 	return Transition{State: Dead, Reason: Rejected, Spent: d.Spent + 1}
+}
+
+// A refused delivery is looked at again after a while that doubles: sooner while the
+// credential may be to blame, since that is mended or found out soon.
+const (
+	lookLeast     = 30 * time.Second
+	lookMost      = 5 * time.Minute
+	lookMostAlone = time.Hour
+)
+
+// lookAgain keeps a delivery that was refused, and that nothing else is to blame for
+// yet than its device. It costs no attempt; the time to live runs.
+func lookAgain(d Progress, alone bool, now time.Time, jitter float64) Transition {
+	most := lookMost
+	if alone {
+		most = lookMostAlone
+	}
+	wait := min(max(2*d.Looked, lookLeast), most)
+	due := now.Add(wait + time.Duration(jitter*float64(wait)/10))
+	return Transition{State: Held, Reason: InDoubt, Spent: d.Spent, DueAt: due, Device: DeviceRefused, Hold: HoldRefusal}
 }
 
 func retry(d Progress, r channels.Result, p Policy, now time.Time, jitter float64) Transition {

@@ -25,7 +25,7 @@ func TestNext(t *testing.T) {
 		push = channels.FCM
 		hook = channels.Webhook
 	)
-	proven := Assessment{Proven: true}
+	believed := Assessment{Believed: true}
 	zero, second := time.Duration(0), time.Second
 	pending := func(due time.Duration, spent int) Transition {
 		return Transition{State: Pending, DueAt: in(due), Spent: spent}
@@ -33,6 +33,9 @@ func TestNext(t *testing.T) {
 	waiting := func(t Transition, s channels.Scope, until time.Duration) Transition {
 		t.WaitScope, t.WaitUntil = s, in(until)
 		return t
+	}
+	looking := func(due time.Duration) Transition {
+		return Transition{State: Held, Reason: InDoubt, Spent: 1, DueAt: in(due), Device: DeviceRefused, Hold: HoldRefusal}
 	}
 	renewing := func(t Transition, r channels.Renewal) Transition { t.Renew = r; return t }
 	for name, x := range map[string]struct {
@@ -69,7 +72,7 @@ func TestNext(t *testing.T) {
 		"retry, ambiguous":               {r: channels.Result{Outcome: channels.Retry, Ambiguous: true}, want: pending(2*m, 2)},
 		"retry, jitter at its least":     {p: jittered(0.2), j: 0, r: channels.Result{Outcome: channels.Retry}, want: pending(96*second, 2)},
 		"retry, jitter at its most":      {p: jittered(0.2), j: 1, r: channels.Result{Outcome: channels.Retry}, want: pending(144*second, 2)},
-		"retry without health":           {h: Assessment{BreakerOpen: true, Stale: true}, r: channels.Result{Outcome: channels.Retry}, want: pending(2*m, 2)},
+		"retry without health":           {h: Assessment{Stale: true}, r: channels.Result{Outcome: channels.Retry}, want: pending(2*m, 2)},
 		"retry of an origin": {r: channels.Result{Outcome: channels.Retry, Scope: channels.ScopeOrigin},
 			want: waiting(pending(2*m, 2), channels.ScopeOrigin, 10*second)},
 		"retry of a credential": {r: channels.Result{Outcome: channels.Retry, Scope: channels.ScopeCredential, NotBefore: in(3 * m)},
@@ -115,17 +118,20 @@ func TestNext(t *testing.T) {
 			want: waiting(Transition{State: Dead, Reason: Expired, Spent: 1}, channels.ScopeTarget, 2*time.Hour)},
 
 		// Gone: believed of a credential that has proven itself and is not in doubt.
-		"gone":                    {h: proven, r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Dropped, Reason: Gone, Spent: 2, Device: DeviceRetired}},
-		"gone, unproven":          {r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Held, Reason: InDoubt, Spent: 2, Device: DeviceSuspect, Hold: HoldDoubt}},
-		"gone, breaker open":      {h: Assessment{Proven: true, BreakerOpen: true}, r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Held, Reason: InDoubt, Spent: 2, Device: DeviceSuspect, Hold: HoldDoubt}},
-		"gone, doubtful":          {h: proven, r: channels.Result{Outcome: channels.Gone, Doubtful: true}, want: Transition{State: Held, Reason: InDoubt, Spent: 2, Device: DeviceSuspect, Hold: HoldDoubt}},
-		"gone, of an old version": {h: Assessment{Proven: true, Stale: true}, r: channels.Result{Outcome: channels.Gone}, want: pending(0, 1)},
+		"gone":                    {h: believed, r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Dropped, Reason: Gone, Spent: 2, Device: DeviceRetired}},
+		"gone, not believed":      {r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Held, Reason: InDoubt, Spent: 2, Device: DeviceSuspect, Hold: HoldDoubt}},
+		"gone, of an old version": {h: Assessment{Stale: true}, r: channels.Result{Outcome: channels.Gone}, want: pending(0, 1)},
 		"a webhook that is gone":  {d: Progress{Channel: hook}, r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Dropped, Reason: Gone, Spent: 2, Device: DeviceRetired}},
 
 		// Rejected, denied.
 		"rejected":                  {r: channels.Result{Outcome: channels.Rejected}, want: Transition{State: Dead, Reason: Rejected, Spent: 2}},
 		"rejected by a webhook":     {d: Progress{Channel: hook}, r: channels.Result{Outcome: channels.Rejected}, want: Transition{State: Dead, Reason: Rejected, Spent: 2}},
-		"denied":                    {h: proven, r: channels.Result{Outcome: channels.Denied}, want: Transition{State: Held, Reason: CredentialDenied, Spent: 1, Hold: HoldCredential}},
+		"refused":                   {r: channels.Result{Outcome: channels.Denied}, want: looking(30 * second)},
+		"refused again":             {d: Progress{Looked: 40 * second}, r: channels.Result{Outcome: channels.Denied}, want: looking(80 * second)},
+		"refused for long":          {d: Progress{Looked: 20 * m}, r: channels.Result{Outcome: channels.Denied}, want: looking(5 * m)},
+		"refused alone, for long":   {d: Progress{Looked: 20 * m}, h: Assessment{Alone: true}, r: channels.Result{Outcome: channels.Denied}, want: looking(40 * m)},
+		"refused, jitter adds":      {j: 1, r: channels.Result{Outcome: channels.Denied}, want: looking(33 * second)},
+		"denied":                    {h: Assessment{Convicted: true}, r: channels.Result{Outcome: channels.Denied}, want: Transition{State: Held, Reason: CredentialDenied, Spent: 1, Hold: HoldCredential}},
 		"denied, of an old version": {h: Assessment{Stale: true}, r: channels.Result{Outcome: channels.Denied}, want: pending(0, 1)},
 
 		// Interrupted, unknown.
@@ -186,7 +192,7 @@ func anything(t *rapid.T) (d Progress, r channels.Result, p Policy, h Assessment
 	if rapid.Bool().Draw(t, "retry after") {
 		r.NotBefore = at.Add(span("not before", channels.MaxRetryAfter))
 	}
-	h = Assessment{Proven: rapid.Bool().Draw(t, "proven"), BreakerOpen: rapid.Bool().Draw(t, "open"), Stale: rapid.Bool().Draw(t, "stale")}
+	h = Assessment{Believed: rapid.Bool().Draw(t, "believed"), Convicted: rapid.Bool().Draw(t, "convicted"), Alone: rapid.Bool().Draw(t, "alone"), Stale: rapid.Bool().Draw(t, "stale")}
 	return d, r, p, h, rapid.Float64Range(0, 1).Draw(t, "jitter")
 }
 
@@ -202,6 +208,11 @@ func TestNextKeepsItsPromises(t *testing.T) {
 		require.Equal(t, n.State == Held, n.Hold != 0)
 		require.Contains(t, []int{d.Spent, d.Spent + 1}, n.Spent, "an attempt costs one or nothing")
 		require.LessOrEqual(t, n.Spent, MaxSpent)
+		if n.Hold == HoldRefusal {
+			require.False(t, n.DueAt.Before(at.Add(lookLeast)))
+			require.Equal(t, d.Spent, n.Spent)
+			return
+		}
 		if n.State != Pending {
 			require.Zero(t, n.DueAt)
 			return

@@ -18,6 +18,10 @@ type DoubtStore interface {
 	HoldEnder
 	// UnretireDevices makes devices suspect again that a version retired since.
 	UnretireDevices(ctx context.Context, credential ids.ID, version int, since, now time.Time) (int, error)
+	// RefuseCredential opens the hold of a credential that its provider refuses, or of
+	// one push service of it, unless it has a newer version than the hold names, and
+	// lets those that are in doubt because of it join. opened: it did not stand before.
+	RefuseCredential(ctx context.Context, h Hold) (opened bool, err error)
 }
 
 // doubts follow up on what a credential version said of devices: a success of a
@@ -27,6 +31,7 @@ type doubts struct {
 	store    DoubtStore
 	tenants  *tenantCache
 	breakers *breakers
+	refusals *refusals
 	hints    *hints
 }
 
@@ -54,6 +59,31 @@ func (d *doubts) confirm(tenant ids.ID, k versionKey) {
 func (d *doubts) holdOpened(tenant ids.ID, k versionKey) {
 	d.hints.tenantChanged(tenant)
 	d.confirm(tenant, k)
+}
+
+// convict holds a credential that is to blame for what was refused.
+func (d *doubts) convict(tenant ids.ID, k subject, why string) {
+	opened, err := d.store.RefuseCredential(d.running, Hold{Tenant: tenant, Scope: HoldCredential, Subject: k.credential, Version: k.version,
+		Qualifier: k.origin, Reason: CredentialDenied, Detail: why, Since: d.now()})
+	if err != nil {
+		d.log.Warn("hold a refused credential", "credential", k.credential.Format(ids.Credential), "error", err)
+	}
+	if opened {
+		d.log.Warn("a credential is refused, and held with all that it serves", "credential", k.credential.Format(ids.Credential), "version", k.version, "origin", k.origin)
+		d.hints.tenantChanged(tenant)
+	}
+}
+
+// heard judges what was refused once the other nodes have been heard.
+func (d *doubts) heard(n Refusal) {
+	s, err := d.tenants.get(d.running, n.Tenant)
+	if err != nil {
+		return // the next refusal looks again
+	}
+	k := n.subject()
+	if c := s.byID[k.credential]; c != nil && s.hasVersion(k.versionKey) && d.refusals.judge(k, c.UpdatedAt, d.now()).enough {
+		d.convict(n.Tenant, k, "Several devices of several users were refused, and nothing was taken since.")
+	}
 }
 
 // breakerOpened takes back what a version has retired lately. On other nodes the

@@ -23,6 +23,8 @@ type Engine struct {
 	payloads *payloads
 	gates    *gates
 	breakers *breakers
+	refusals *refusals
+	prober   *prober
 	inflight *inflightSet
 	metrics  *metrics
 

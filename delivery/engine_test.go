@@ -173,6 +173,7 @@ func TestDeniedHoldsTheCredentialUntilItIsReplaced(t *testing.T) {
 	c := k.credential(channels.FCM, "")
 	k.device("alice", "token", channels.FCM, nil)
 	k.channels[channels.FCM].answer(always(channels.Result{Outcome: channels.Denied, Scope: channels.ScopeCredential, Code: "fcm.denied", Status: 403, Detail: "No permission."}))
+	k.channels[channels.FCM].says(channels.Result{Outcome: channels.Denied, Code: "fcm.denied"})
 	first := k.post(toUser("alice"))
 	v := k.ends(first, 0, delivery.Held, delivery.CredentialDenied)
 	require.Zero(t, v.Spent, "our own fault spends no attempt")

@@ -20,3 +20,13 @@ func (e *Engine) UrgentLimit(tenant ids.ID) float64 {
 	limit, _ := e.acceptor.urgents.allowed(tenant)
 	return float64(limit)
 }
+
+// Refused is how many targets of a subject this node knows to be refused.
+func (e *Engine) Refused(credential ids.ID, version int, origin string) int {
+	e.refusals.mu.Lock()
+	defer e.refusals.mu.Unlock()
+	if x := e.refusals.subjects[subject{versionKey{credential, version}, origin}]; x != nil {
+		return len(x.targets)
+	}
+	return 0
+}

@@ -16,9 +16,10 @@ const (
 	HoldEndpoint   HoldScope = 2 // Subject: the endpoint
 	HoldMissing    HoldScope = 3 // App, Channel, Qualifier: no credential there
 	HoldDoubt      HoldScope = 4 // Subject and Version: a verdict that awaits confirmation
+	HoldRefusal    HoldScope = 5 // Subject, Version and Qualifier: targets that were refused, each looked at again by itself
 )
 
-var holdScopeNames = [...]string{HoldCredential: "credential", HoldEndpoint: "endpoint", HoldMissing: "missing_credential", HoldDoubt: "doubt"}
+var holdScopeNames = [...]string{HoldCredential: "credential", HoldEndpoint: "endpoint", HoldMissing: "missing_credential", HoldDoubt: "doubt", HoldRefusal: "refusal"}
 
 func (s HoldScope) String() string { return nameOf(holdScopeNames[:], uint8(s), "scope") }
 
@@ -31,10 +32,10 @@ type Hold struct {
 	ID        ids.ID
 	Scope     HoldScope
 	Subject   ids.ID // credential or endpoint; 0 for HoldMissing
-	Version   int    // of the credential, for HoldDoubt
+	Version   int    // of the credential, for HoldDoubt and HoldRefusal
 	App       string // HoldMissing
 	Channel   channels.Kind
-	Qualifier string // HoldMissing
+	Qualifier string // HoldMissing; otherwise the push service
 	Reason    Reason
 	Detail    string // what the provider said, or the person
 	Since     time.Time

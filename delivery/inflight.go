@@ -20,6 +20,7 @@ type inflight struct {
 	lost       atomic.Bool      // another claim holds the row by now
 	writes     atomic.Int32     // of its outcome that have failed
 	flow       *flow            // while it is queued or being sent
+	looked     time.Duration    // how long it has waited in doubt, since it was refused
 }
 
 func newInflight(r Row, atMostOnce bool, target TargetNow, lease time.Time) *inflight {
@@ -36,7 +37,7 @@ func (it *inflight) leaseLeft(now time.Time) time.Duration {
 }
 
 func (it *inflight) progress() Progress {
-	return Progress{Channel: it.Channel, Spent: it.Spent, ExpiresAt: it.ExpiresAt, AtMostOnce: it.atMostOnce, Renewed: it.Renewed}
+	return Progress{Channel: it.Channel, Spent: it.Spent, ExpiresAt: it.ExpiresAt, AtMostOnce: it.atMostOnce, Renewed: it.Renewed, Looked: it.looked}
 }
 
 func (it *inflight) String() string { return ids.FormatDelivery(it.Notification, it.Target) }

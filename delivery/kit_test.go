@@ -33,7 +33,8 @@ type fakeChannel struct {
 	sent []sent
 	news chan struct{}
 
-	probe    channels.Result        // what Probe says; accepted where it is zero
+	probe    channels.Result // what Probe says; accepted where it is zero
+	probes   int
 	prepared func(channels.Message) // nil: nobody wants to know
 }
 
@@ -101,10 +102,26 @@ func (s *fakeSender) Send(ctx context.Context, t channels.Target, _ channels.Pay
 }
 
 func (s *fakeSender) Probe(context.Context) channels.Result {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.c.probes++
 	if s.c.probe.Outcome != 0 {
 		return s.c.probe
 	}
 	return accepted()
+}
+
+// says makes every probe answer the same.
+func (c *fakeChannel) says(r channels.Result) {
+	c.mu.Lock()
+	c.probe = r
+	c.mu.Unlock()
+}
+
+func (c *fakeChannel) asked() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.probes
 }
 
 func (s *fakeSender) Close() {}
@@ -300,7 +317,9 @@ func (k *kit) until(ntf, target ids.ID, what string, ok func(delivery.View) bool
 
 func (k *kit) ends(r delivery.Receipt, n int, want delivery.State, reason delivery.Reason) delivery.View {
 	k.t.Helper()
-	v := k.until(r.Notification, r.Deliveries[n].Target, "to be "+want.String(), func(v delivery.View) bool { return v.State == want })
+	v := k.until(r.Notification, r.Deliveries[n].Target, "to be "+want.String(), func(v delivery.View) bool {
+		return v.State == want && (want != delivery.Held || v.Reason == reason)
+	})
 	require.Equal(k.t, reason, v.Reason)
 	return v
 }

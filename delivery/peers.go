@@ -22,19 +22,23 @@ type PeerStore interface {
 
 // NodeState is what a node tells the others.
 type NodeState struct {
-	Gates    []SharedGate // that are new, or stay closed for longer
-	Verdicts []Verdicts   // that have changed
-	Uses     []Use
+	Gates     []SharedGate // that are new, or stay closed for longer
+	Verdicts  []Verdicts   // that have changed
+	Refusals  []Refusal
+	Successes []Success
+	Uses      []Use
 	// KnownSince: gates that were exchanged before are known already; zero: none are.
 	KnownSince time.Time
 }
 
 // OtherNodes is what a node learns from the others.
 type OtherNodes struct {
-	Serving  int          // living nodes that take requests, this one included
-	Gates    []SharedGate // that are closed, whoever closed them
-	Verdicts []Verdicts   // one for each version: the sums over the others
-	Uses     []Use        // one for each kind and subject: the sums over the others
+	Serving   int          // living nodes that take requests, this one included
+	Gates     []SharedGate // that are closed, whoever closed them
+	Verdicts  []Verdicts   // one for each version: the sums over the others
+	Refusals  []Refusal    // of whichever node, told since KnownSince
+	Successes []Success
+	Uses      []Use // one for each kind and subject: the sums over the others
 }
 
 const (
@@ -56,6 +60,7 @@ type peers struct {
 	store    PeerStore
 	gates    *gates
 	breakers *breakers
+	refusals *refusals
 	budgets  []*Budget // that hold over all nodes
 	doubts   *doubts
 	hints    *hints
@@ -91,12 +96,16 @@ func (p *peers) exchange(known time.Time) error {
 	}
 	p.markSent(mine, now)
 	p.merge(others)
+	for _, n := range p.refusals.ripe(now) {
+		p.doubts.heard(n)
+	}
 	return nil
 }
 
 // pending is what this node has to tell.
 func (p *peers) pending(known, now time.Time) NodeState {
 	mine := NodeState{Gates: p.gates.pending(now), Verdicts: p.breakers.pending(now), KnownSince: known}
+	mine.Refusals, mine.Successes = p.refusals.pending(now)
 	for _, b := range p.budgets {
 		mine.Uses = append(mine.Uses, b.pending(now)...)
 	}
@@ -109,6 +118,10 @@ func (p *peers) markSent(mine NodeState, now time.Time) {
 		p.hints.exchangeNow()
 	}
 	p.breakers.markSent(mine.Verdicts)
+	p.refusals.markSent(mine.Refusals, mine.Successes)
+	if len(mine.Refusals) > 0 {
+		p.hints.exchangeNow()
+	}
 }
 
 // merge takes up what the others have told.
@@ -117,6 +130,9 @@ func (p *peers) merge(others OtherNodes) {
 	p.gates.merge(others.Gates, now)
 	for k, since := range p.breakers.merge(others.Verdicts) {
 		p.doubts.breakerOpened(k, since, now)
+	}
+	if p.refusals.merge(others.Refusals, others.Successes) {
+		p.hints.exchange.raise()
 	}
 	for _, b := range p.budgets {
 		b.merge(others.Serving, others.Uses, now)

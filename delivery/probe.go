@@ -6,6 +6,7 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/tenants"
 )
 
 // ProbeStore is what probing refused credentials needs.
@@ -24,11 +25,47 @@ type prober struct {
 	hints   *hints
 	every   time.Duration
 	within  time.Duration
+
+	refusals *refusals
+	doubts   *doubts
+}
+
+// probeApart is the least time between two questions about one credential.
+const probeApart = 10 * time.Second
+
+// ask asks a provider what it thinks of a credential of which it has refused a
+// target. Its word is evidence enough, either way.
+func (p *prober) ask(tenant ids.ID, c *tenants.Credential, k subject) {
+	ctx, cancel := context.WithTimeout(p.running, p.within)
+	defer cancel()
+	began, w, detail := p.now(), wordNone, ""
+	if s, err := p.senders.acquire(ctx, tenant, c.ID, c.Channel, k.version); err == nil {
+		defer p.senders.release(s)
+		if s.version == k.version {
+			r := s.Probe(ctx)
+			p.log.Info("a provider has refused a device, and was asked about the credential", "credential", c.ID.Format(ids.Credential),
+				"version", k.version, "outcome", r.Outcome.String(), "code", r.Code)
+			switch r.Outcome {
+			case channels.Accepted:
+				w = wordWorks
+			case channels.Denied:
+				w, detail = wordRefused, r.Detail
+			default: // it cannot be asked now
+			}
+		}
+	}
+	p.refusals.answered(k, w, began)
+	if w == wordRefused {
+		p.doubts.convict(tenant, k, detail)
+	}
 }
 
 func (p *prober) probe(h Hold) {
 	if h.Qualifier != "" {
 		// A push service cannot be asked without a message: let what is held try.
+		if t, err := p.tenants.get(p.running, h.Tenant); err == nil && t.byID[h.Subject] != nil {
+			p.refusals.restart(subject{versionKey{h.Subject, t.byID[h.Subject].Version}, h.Qualifier}, p.now())
+		}
 		if ended, err := p.store.EndHold(p.running, h.ID, Resume); err == nil && ended {
 			p.hints.tenantChanged(h.Tenant)
 		}

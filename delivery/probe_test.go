@@ -19,7 +19,7 @@ func TestAPersonsPauseIsNotUndoneByAProbe(t *testing.T) {
 	c := k.credential(channels.FCM, "")
 	k.device("alice", "phone", channels.FCM, nil)
 	fcm := k.channels[channels.FCM]
-	fcm.probe = channels.Result{Outcome: channels.Denied}
+	fcm.says(channels.Result{Outcome: channels.Denied})
 	fcm.answer(always(channels.Result{Outcome: channels.Denied, Scope: channels.ScopeCredential, Code: "fcm.denied"}))
 	r := k.post(toUser("alice"))
 	k.ends(r, 0, delivery.Held, delivery.CredentialDenied)
@@ -48,9 +48,11 @@ func TestARefusedCredentialResumesWhenAProbeSucceeds(t *testing.T) {
 		}
 		return accepted()
 	})
+	fcm.says(channels.Result{Outcome: channels.Denied})
 	r := k.post(toUser("alice"))
-	k.sends(fcm, 1)
+	k.ends(r, 0, delivery.Held, delivery.CredentialDenied)
 	refuse.Store(false)
+	fcm.says(accepted())
 	k.ends(r, 0, delivery.Sent, delivery.NoReason)
 	k.sound()
 }
@@ -61,6 +63,7 @@ func TestAPauseDuringAProbeStands(t *testing.T) {
 	c := k.credential(channels.FCM, "")
 	k.device("alice", "phone", channels.FCM, nil)
 	k.channels[channels.FCM].answer(always(channels.Result{Outcome: channels.Denied, Scope: channels.ScopeCredential, Code: "fcm.denied"}))
+	k.channels[channels.FCM].says(channels.Result{Outcome: channels.Denied})
 	k.ends(k.post(toUser("alice")), 0, delivery.Held, delivery.CredentialDenied)
 	_, err := k.store.PauseCredential(k.ctx, k.tenant, c.ID, "not now", tenants.Change{Actor: "bob", Action: "credential.pause"})
 	require.NoError(t, err)

@@ -41,10 +41,12 @@ func outcomeOf(it *inflight, r *route, ans *answer, n noted, t Transition) Finis
 	switch t.Hold {
 	case HoldDoubt:
 		f.Hold = Hold{Scope: HoldDoubt, Subject: v.credential, Version: v.version, Detail: ans.Detail, Reason: InDoubt}
+	case HoldRefusal:
+		f.Hold = Hold{Scope: HoldRefusal, Subject: v.credential, Version: v.version, Detail: ans.Detail, Reason: InDoubt, Qualifier: subjectOf(it, v).origin}
 	case HoldCredential:
 		f.Hold = Hold{Scope: HoldCredential, Subject: v.credential, Detail: ans.Detail, Reason: CredentialDenied}
 		if ans.Scope == channels.ScopeOrigin {
-			f.Hold.Qualifier = it.target.origin()
+			f.Hold.Qualifier = subjectOf(it, v).origin
 		}
 	default:
 	}

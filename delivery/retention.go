@@ -51,6 +51,7 @@ type purger struct {
 	tenants   *tenantCache
 	senders   *senders
 	breakers  *breakers
+	refusals  *refusals
 	retention Retention
 	every     time.Duration
 }
@@ -81,4 +82,5 @@ func (p *purger) forgetUnused() {
 	inUse := p.tenants.versions()
 	p.senders.prune(inUse)
 	p.breakers.prune(inUse)
+	p.refusals.prune(inUse, p.now())
 }

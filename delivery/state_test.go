@@ -42,7 +42,7 @@ func TestStoredNumbersNeverChange(t *testing.T) {
 		{SkipErased, uint8(SkipErased), code{10, "erased"}},
 
 		{HoldCredential, uint8(HoldCredential), code{1, "credential"}}, {HoldEndpoint, uint8(HoldEndpoint), code{2, "endpoint"}},
-		{HoldMissing, uint8(HoldMissing), code{3, "missing_credential"}}, {HoldDoubt, uint8(HoldDoubt), code{4, "doubt"}},
+		{HoldMissing, uint8(HoldMissing), code{3, "missing_credential"}}, {HoldDoubt, uint8(HoldDoubt), code{4, "doubt"}}, {HoldRefusal, uint8(HoldRefusal), code{5, "refusal"}},
 
 		{channels.FCM, uint8(channels.FCM), code{1, "fcm"}}, {channels.APNs, uint8(channels.APNs), code{2, "apns"}},
 		{channels.WebPush, uint8(channels.WebPush), code{3, "webpush"}}, {channels.Webhook, uint8(channels.Webhook), code{4, "webhook"}},

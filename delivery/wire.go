@@ -30,13 +30,16 @@ func newEngine(o *Options) *Engine {
 		payloads: newPayloads(o.Store, o.Channels),
 		gates:    &gates{},
 		breakers: &breakers{},
+		refusals: &refusals{shared: o.Store.Shared()},
 		backlog:  &backlog{env: v, store: o.Store, most: o.MaxBacklog, every: o.CountEvery},
 		metrics:  newMetrics(o.Metrics),
 	}
 	e.hints = &hints{env: v, store: o.Store, tenants: e.tenants, inflight: e.inflight, jobs: o.Jobs, poll: o.Poll,
 		claim: newSignal(), holds: newSignal(), exchange: newSignal()}
 	e.pause = &pauseSwitch{env: v, store: o.Store, hints: e.hints, poll: o.Poll}
-	e.doubts = &doubts{env: v, store: o.Store, tenants: e.tenants, breakers: e.breakers, hints: e.hints}
+	e.doubts = &doubts{env: v, store: o.Store, tenants: e.tenants, breakers: e.breakers, refusals: e.refusals, hints: e.hints}
+	e.prober = &prober{env: v, store: o.Store, tenants: e.tenants, senders: e.senders, refusals: e.refusals, doubts: e.doubts, hints: e.hints,
+		every: o.ProbeEvery, within: o.SendTimeout}
 	return e
 }
 
@@ -45,7 +48,7 @@ func (e *Engine) wireSending(o *Options) {
 	e.finisher = &finisher{env: e.env, store: o.Store, inflight: e.inflight, backlog: e.backlog, targets: e.targets,
 		doubts: e.doubts, hints: e.hints, metrics: e.metrics}
 	a := &attempter{env: e.env, store: o.Store, pause: e.pause, targets: e.targets, tenants: e.tenants, payloads: e.payloads,
-		senders: e.senders, gates: e.gates, breakers: e.breakers, doubts: e.doubts, finisher: e.finisher, hints: e.hints,
+		senders: e.senders, gates: e.gates, breakers: e.breakers, refusals: e.refusals, prober: e.prober, doubts: e.doubts, finisher: e.finisher, hints: e.hints,
 		metrics: e.metrics, sendTimeout: o.SendTimeout}
 	e.dispatch = newDispatcher(o.Workers, o.LaneSize, a.attempt)
 	e.intake = &intake{inflight: e.inflight, dispatch: e.dispatch, finisher: e.finisher}
@@ -62,7 +65,7 @@ func (e *Engine) wireCommands(o *Options) {
 	e.replayer = &replayer{env: e.env, store: o.Store, orders: orders, contents: o.Store, tenants: e.tenants, backlog: e.backlog, hints: e.hints}
 	e.restorer = &deviceRestorer{env: e.env, store: o.Store, orders: orders}
 	e.eraser = &eraser{store: o.Store, inflight: e.inflight, payloads: e.payloads, targets: e.targets, hints: e.hints}
-	e.peers = &peers{env: e.env, store: o.Store, gates: e.gates, breakers: e.breakers, budgets: []*Budget{urgents},
+	e.peers = &peers{env: e.env, store: o.Store, gates: e.gates, breakers: e.breakers, refusals: e.refusals, budgets: []*Budget{urgents},
 		doubts: e.doubts, hints: e.hints}
 	if o.Jobs != nil {
 		o.Jobs.Handle(jobs.ReplayDeadLetters, e.replayer.step)
@@ -82,11 +85,9 @@ func (e *Engine) wireLoops(o *Options) {
 		backlog: e.backlog, hints: e.hints}
 	e.claimer = &claimer{env: e.env, store: o.Store, intake: e.intake, dispatch: e.dispatch, tenants: e.tenants, leases: renewals,
 		scheduled: schedule, pause: e.pause, hints: e.hints, metrics: e.metrics, poll: o.Poll, lease: o.Lease}
-	probes := &prober{env: e.env, store: o.Store, tenants: e.tenants, senders: e.senders, hints: e.hints,
-		every: o.ProbeEvery, within: o.SendTimeout}
-	holds := &holdMover{env: e.env, store: o.Store, prober: probes, pause: e.pause, duties: work, backlog: e.backlog,
+	holds := &holdMover{env: e.env, store: o.Store, prober: e.prober, pause: e.pause, duties: work, backlog: e.backlog,
 		hints: e.hints, every: 5 * o.Poll}
-	purge := &purger{env: e.env, store: o.Store, duties: work, tenants: e.tenants, senders: e.senders, breakers: e.breakers,
+	purge := &purger{env: e.env, store: o.Store, duties: work, tenants: e.tenants, senders: e.senders, breakers: e.breakers, refusals: e.refusals,
 		retention: o.Retention, every: o.PurgeEvery}
 	clean := &cleaner{env: e.env, store: o.Store, duties: work, every: o.CleanupEvery, stale: o.StaleAfter,
 		oldCredentials: o.OldCredentials, oldKeys: o.Retention.Rows}

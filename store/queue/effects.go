@@ -44,6 +44,8 @@ func effects(t *db.Tx, f *delivery.Finish) error {
 		}
 	case delivery.DeviceSuspect:
 		return mark(t, f, devices.Suspect, devices.Active, code)
+	case delivery.DeviceRefused:
+		return mark(t, f, devices.Suspect, devices.Active, code)
 	case delivery.DeviceRetired:
 		if r.Channel == channels.Webhook {
 			return disable(t, f, code)
@@ -54,13 +56,18 @@ func effects(t *db.Tx, f *delivery.Finish) error {
 }
 
 // mark makes a device suspect or retired, unless it was registered again after
-// the attempt began or belongs to another user by now.
+// the attempt began or belongs to another user by now. A device that was refused
+// names no credential: what is confirmed of others says nothing of it.
 func mark(t *db.Tx, f *delivery.Finish, to, atMost devices.Status, code string) error {
 	r := f.Row
+	by, version := f.Credential, f.Version
+	if f.Transition.Device == delivery.DeviceRefused {
+		by, version = 0, 0
+	}
 	n, err := t.Affect(`UPDATE devices SET status=?, reason=?, status_at=?, credential_id=?, version=?, updated_at=?
  WHERE id=? AND tenant_id=? AND epoch=? AND status<=? AND registered_at<=? AND status_at<=?
  AND NOT EXISTS (SELECT 1 FROM credentials c WHERE c.id=? AND c.version>?)`,
-		to, code, db.Millis(f.Now), f.Credential, f.Version, db.Millis(f.Now),
+		to, code, db.Millis(f.Now), by, version, db.Millis(f.Now),
 		r.Target, r.Tenant, r.Epoch, atMost, db.Millis(f.StartedAt), db.Millis(f.StartedAt), f.Credential, f.Version)
 	if err != nil || n == 0 {
 		return err

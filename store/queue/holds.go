@@ -62,6 +62,13 @@ func join(t *db.Tx, f *delivery.Finish) (ids.ID, bool, error) {
 		if err != nil || current == 0 {
 			return 0, false, err // a newer version is there: it gives its own verdict
 		}
+		if h.Scope == delivery.HoldRefusal {
+			denied, err := t.Count(`SELECT count(*) FROM holds WHERE tenant_id=? AND scope=? AND subject_id=? AND (qualifier='' OR qualifier=?) AND ending=0`,
+				h.Tenant, delivery.HoldCredential, h.Subject, h.Qualifier)
+			if err != nil || denied > 0 {
+				return 0, false, err // the credential is to blame by now: the row finds its hold
+			}
+		}
 	default:
 	}
 	id, opened, err := openHold(t, h)
@@ -111,6 +118,34 @@ func (s *heldRows) EndHold(ctx context.Context, hold ids.ID, e delivery.Ending) 
 		return err
 	})
 	return ended, err
+}
+
+// RefuseCredential implements delivery.DoubtStore.
+func (s *heldRows) RefuseCredential(ctx context.Context, h delivery.Hold) (opened bool, err error) {
+	err = s.db.Do(context.WithoutCancel(ctx), 1, func(t *db.Tx) error {
+		opened = false
+		if err := t.LockTenant(h.Tenant, false); err != nil {
+			return err
+		}
+		current, err := t.Count(`SELECT count(*) FROM credentials WHERE id=? AND tenant_id=? AND version=?`, h.Subject, h.Tenant, h.Version)
+		if err != nil || current == 0 {
+			return err // a newer version is there: it gives its own verdict
+		}
+		denied := h
+		denied.Version = 0
+		if _, opened, err = openHold(t, denied); err != nil || !opened {
+			return err
+		}
+		if h.Qualifier == "" {
+			if err := registers.PauseCredential(t, h.Tenant, h.Subject, h.Detail, "engine", h.Since); err != nil {
+				return err
+			}
+		}
+		// What is in doubt because of it has something to wait for by now.
+		return t.Exec("UPDATE holds SET ending=? WHERE ending=0 AND tenant_id=? AND scope=? AND subject_id=? AND (qualifier=? OR ?='')",
+			delivery.Resume, h.Tenant, delivery.HoldRefusal, h.Subject, h.Qualifier, h.Qualifier)
+	})
+	return opened, err
 }
 
 // MoveHeld implements delivery.HoldStore.

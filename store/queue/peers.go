@@ -60,6 +60,10 @@ const (
  ON CONFLICT (subject,origin) DO UPDATE SET until=excluded.until, wait=excluded.wait, noted_at=excluded.noted_at WHERE shared_gates.until<excluded.until`
 	tellVerdicts = `INSERT INTO shared_verdicts (credential_id,version,life,seen,gone,since,newest) VALUES %s
  ON CONFLICT (credential_id,version,life) DO UPDATE SET seen=excluded.seen, gone=excluded.gone, since=excluded.since, newest=excluded.newest`
+	tellRefusals = `INSERT INTO shared_refusals (credential_id,version,origin,target_id,tenant,user_id,worked,at,noted_at) VALUES %s
+ ON CONFLICT (credential_id,version,origin,target_id) DO UPDATE SET at=excluded.at, worked=excluded.worked, noted_at=excluded.noted_at WHERE shared_refusals.at<excluded.at`
+	tellSuccesses = `INSERT INTO shared_successes (credential_id,version,origin,began,noted_at) VALUES %s
+ ON CONFLICT (credential_id,version,origin) DO UPDATE SET began=excluded.began, noted_at=excluded.noted_at WHERE shared_successes.began<excluded.began`
 	tellUses = `INSERT INTO shared_uses (kind,subject,life,per_second,noted_at) VALUES %s
  ON CONFLICT (kind,subject,life) DO UPDATE SET per_second=excluded.per_second, noted_at=excluded.noted_at`
 )
@@ -68,8 +72,20 @@ func (s *peers) tell(ctx context.Context, life int64, mine delivery.NodeState) e
 	slices.SortFunc(mine.Gates, func(a, b delivery.SharedGate) int {
 		return cmp.Or(cmp.Compare(a.Subject, b.Subject), strings.Compare(a.Origin, b.Origin))
 	})
+	slices.SortFunc(mine.Refusals, func(a, b delivery.Refusal) int {
+		return cmp.Or(cmp.Compare(a.Credential, b.Credential), cmp.Compare(a.Version, b.Version), strings.Compare(a.Origin, b.Origin), cmp.Compare(a.Target, b.Target))
+	})
+	slices.SortFunc(mine.Successes, func(a, b delivery.Success) int {
+		return cmp.Or(cmp.Compare(a.Credential, b.Credential), cmp.Compare(a.Version, b.Version), strings.Compare(a.Origin, b.Origin))
+	})
 	now := s.db.Now()
-	var gates, verdicts, uses [][]any
+	var gates, verdicts, uses, refusals, successes [][]any
+	for _, r := range mine.Refusals {
+		refusals = append(refusals, []any{r.Credential, r.Version, r.Origin, r.Target, r.Tenant, r.User, db.Bit(r.Worked), db.Millis(r.At), db.Millis(now)})
+	}
+	for _, x := range mine.Successes {
+		successes = append(successes, []any{x.Credential, x.Version, x.Origin, db.Millis(x.Began), db.Millis(now)})
+	}
 	for _, g := range mine.Gates {
 		gates = append(gates, []any{g.Subject, g.Origin, db.Millis(g.Until), g.Wait.Milliseconds(), db.Millis(now)})
 	}
@@ -82,7 +98,7 @@ func (s *peers) tell(ctx context.Context, life int64, mine delivery.NodeState) e
 	for _, w := range []struct {
 		into string
 		rows [][]any
-	}{{tellGates, gates}, {tellVerdicts, verdicts}, {tellUses, uses}} {
+	}{{tellGates, gates}, {tellVerdicts, verdicts}, {tellRefusals, refusals}, {tellSuccesses, successes}, {tellUses, uses}} {
 		for rows := range slices.Chunk(w.rows, tellLimit) {
 			if err := s.db.Do(ctx, len(rows), func(t *db.Tx) error { return insert(t, w.into, rows) }); err != nil {
 				return err
@@ -118,7 +134,9 @@ const (
 	askGates     = "SELECT subject,origin,until,wait FROM shared_gates WHERE noted_at>=? AND until>?"
 	askVerdicts  = `SELECT v.credential_id,v.version,CAST(SUM(v.seen) AS BIGINT),CAST(SUM(v.gone) AS BIGINT),MIN(v.since),MAX(v.newest)
  FROM shared_verdicts v JOIN nodes n ON n.token=v.life WHERE v.life<>? AND n.beat_at>=? AND v.newest>=? GROUP BY v.credential_id,v.version`
-	askUses = `SELECT u.kind,u.subject,SUM(u.per_second)
+	askRefusals  = `SELECT credential_id,version,origin,tenant,target_id,user_id,worked,at FROM shared_refusals WHERE noted_at>=? AND at>=?`
+	askSuccesses = `SELECT credential_id,version,origin,began FROM shared_successes WHERE noted_at>=? AND began>=?`
+	askUses      = `SELECT u.kind,u.subject,SUM(u.per_second)
  FROM shared_uses u JOIN nodes n ON n.token=u.life WHERE u.life<>? AND n.beat_at>=? AND u.noted_at>=? GROUP BY u.kind,u.subject`
 )
 
@@ -143,6 +161,25 @@ func (s *peers) ask(ctx context.Context, life int64, known time.Time) (o deliver
 		v.Since, v.Newest = db.FromMillis(since), db.FromMillis(newest)
 		return v, err
 	}, askVerdicts, life, alive, db.Millis(now.Add(-verdictsLast)))
+	if err != nil {
+		return o, err
+	}
+	lately := db.Millis(now.Add(-verdictsLast))
+	o.Refusals, err = read(ctx, s.db, func(r *sql.Rows) (x delivery.Refusal, err error) {
+		var at int64
+		err = r.Scan(&x.Credential, &x.Version, &x.Origin, &x.Tenant, &x.Target, &x.User, &x.Worked, &at)
+		x.At = db.FromMillis(at)
+		return x, err
+	}, askRefusals, db.Millis(known), lately)
+	if err != nil {
+		return o, err
+	}
+	o.Successes, err = read(ctx, s.db, func(r *sql.Rows) (x delivery.Success, err error) {
+		var began int64
+		err = r.Scan(&x.Credential, &x.Version, &x.Origin, &began)
+		x.Began = db.FromMillis(began)
+		return x, err
+	}, askSuccesses, db.Millis(known), lately)
 	if err != nil {
 		return o, err
 	}
@@ -175,6 +212,10 @@ func (s *peers) forget(ctx context.Context) error {
 			[]any{db.Millis(now.Add(-forgetEvery))}},
 		{`DELETE FROM shared_verdicts WHERE (credential_id,version,life) IN (SELECT v.credential_id,v.version,v.life FROM shared_verdicts v
  WHERE v.newest<? OR NOT EXISTS (SELECT 1 FROM nodes n WHERE n.token=v.life) LIMIT ?)`, []any{db.Millis(now.Add(-verdictsLast))}},
+		{`DELETE FROM shared_refusals WHERE (credential_id,version,origin,target_id) IN (SELECT credential_id,version,origin,target_id FROM shared_refusals
+ WHERE noted_at<? ORDER BY noted_at LIMIT ?)`, []any{db.Millis(now.Add(-verdictsLast))}},
+		{`DELETE FROM shared_successes WHERE (credential_id,version,origin) IN (SELECT credential_id,version,origin FROM shared_successes
+ WHERE noted_at<? ORDER BY noted_at LIMIT ?)`, []any{db.Millis(now.Add(-verdictsLast))}},
 		{`DELETE FROM shared_uses WHERE (kind,subject,life) IN (SELECT kind,subject,life FROM shared_uses WHERE noted_at<? LIMIT ?)`,
 			[]any{db.Millis(now.Add(-forgetEvery))}},
 	} {

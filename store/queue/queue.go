@@ -23,6 +23,7 @@ type Queue struct {
 	*retention
 	*reads
 	*affected
+	*worked
 	*peers
 	*hints
 }
@@ -36,7 +37,7 @@ func New(d *db.DB, r *registers.Registers) *Queue {
 	q := &Queue{
 		accepts: a, targets: t, claims: newClaims(d, t, h), finishes: &finishes{db: d, bulk: b}, scheduled: &scheduled{db: d, accepts: a},
 		cancels: &cancels{d}, heldRows: &heldRows{d}, reads: &reads{db: d, targets: t}, peers: &peers{db: d}, hints: h,
-		retention: &retention{db: d}, affected: &affected{d, r}, jobOrders: &jobOrders{d},
+		retention: &retention{db: d}, affected: &affected{d, r}, worked: &worked{d}, jobOrders: &jobOrders{d},
 	}
 	q.replays = &replays{db: d, registers: r, targets: t, reads: q.reads}
 	return q

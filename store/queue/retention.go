@@ -235,15 +235,15 @@ func (s *retention) purgeContent(ctx context.Context, limit int, find string, ar
 	})
 }
 
-// purgeHolds removes what has stood for a day for a credential that is missing,
-// and holds nothing: devices name their own VAPID keys, so there may be many. A
+// purgeHolds removes what has stood for a while for a credential that is missing,
+// or for targets that were refused, and holds nothing: there may be many. A
 // delivery that joins a hold shares the lock of the tenant, so that none is left
 // with a hold that is gone.
 func (s *retention) purgeHolds(ctx context.Context, now time.Time, limit int) (int, error) {
 	const unused = `NOT EXISTS (SELECT 1 FROM deliveries d INDEXED BY deliveries_hold WHERE d.hold_id=h.id AND d.hold_id<>0)`
 	type hold struct{ tenant, id ids.ID }
-	rows, err := s.db.Lists().QueryContext(ctx, `SELECT h.tenant_id,h.id FROM holds h WHERE h.scope=? AND h.since<? AND `+unused+` ORDER BY h.tenant_id,h.id LIMIT ?`,
-		delivery.HoldMissing, db.Millis(now.Add(-24*time.Hour)), limit)
+	rows, err := s.db.Lists().QueryContext(ctx, `SELECT h.tenant_id,h.id FROM holds h WHERE (h.scope=? AND h.since<? OR h.scope=? AND h.since<?) AND `+unused+` ORDER BY h.tenant_id,h.id LIMIT ?`,
+		delivery.HoldMissing, db.Millis(now.Add(-24*time.Hour)), delivery.HoldRefusal, db.Millis(now.Add(-time.Hour)), limit)
 	if err != nil {
 		return 0, err
 	}

@@ -120,6 +120,7 @@ func (s *credentialRegister) endHolds(t *db.Tx, tenant, id ids.ID, app string, k
 	}{
 		{delivery.Hold{Scope: delivery.HoldCredential, Subject: id}, delivery.Resume},
 		{delivery.Hold{Scope: delivery.HoldDoubt, Subject: id}, delivery.Reverse},
+		{delivery.Hold{Scope: delivery.HoldRefusal, Subject: id}, delivery.Resume},
 		{delivery.Hold{Scope: delivery.HoldMissing, App: app, Channel: k}, delivery.Resume},
 	} {
 		h.match.Tenant = tenant

@@ -68,6 +68,8 @@ var noUserData = map[string]string{
 	"audit":               "subjects are ids, never a user's",
 	"nodes":               "servers",
 	"shared_gates":        "credentials and origins that wait",
+	"shared_refusals":     "internal numbers of who was refused, for ten minutes",
+	"shared_successes":    "when something has succeeded",
 	"shared_verdicts":     "counts of a credential version",
 	"shared_uses":         "counts of a tenant",
 	"duties":              "background work",

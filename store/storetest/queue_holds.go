@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -15,6 +16,10 @@ import (
 
 func holdTests() map[string]func(*kit) {
 	return map[string]func(*kit){
+		"Refused/IsLookedAtAgain":           refusedIsLookedAtAgain,
+		"Refused/LeavesWithItsCredential":   refusedLeavesWithItsCredential,
+		"Refused/FindsTheCredentialsHold":   refusedFindsTheCredentialsHold,
+		"Refused/TheTargetsThatHaveWorked":  targetsThatHaveWorked,
 		"Hold/OpenedByAVerdict":             holdOpenedByVerdict,
 		"Hold/JoinedByOthers":               holdJoined,
 		"Hold/NotOpenedByDeferral":          holdNotOpenedByDeferral,
@@ -314,4 +319,93 @@ func restores(k *kit) {
 	k.status(old, devices.Retired)
 	k.status(lately, devices.Suspect)
 	k.status(other, devices.Retired)
+}
+
+// refusal holds the delivery of a device that was refused, until a time.
+func (k *kit) refusal(d devices.Device, c tenants.Credential, until time.Time) (delivery.Row, delivery.FinishResult) {
+	k.Helper()
+	return k.hold(d.ID, delivery.Hold{Subject: c.ID, Version: c.Version, Qualifier: "https://push.example"}, delivery.HoldRefusal, delivery.InDoubt, "webpush.denied", func(f *delivery.Finish) {
+		f.Transition.Device, f.Transition.DueAt, f.Row.Epoch, f.Credential, f.Version = delivery.DeviceRefused, until, d.Epoch, c.ID, c.Version
+	})
+}
+
+func refusedIsLookedAtAgain(k *kit) {
+	c := k.credential(channels.WebPush, "key")
+	d := k.device("alice", "a")
+	row, _ := k.refusal(d, c, k.Clock.Now().Add(30*time.Second))
+	k.is(row, delivery.Held, delivery.InDoubt)
+	require.Equal(k, "webpush.denied", k.status(d, devices.Suspect).Reason)
+	require.Empty(k, k.claim())
+	k.Clock.Advance(30 * time.Second)
+	got := k.claim()
+	require.Len(k, got, 1)
+	require.Equal(k, delivery.Held, got[0].Was)
+	require.Equal(k, delivery.InDoubt, got[0].Reason)
+	require.Equal(k, 30*time.Second, k.Clock.Now().Sub(got[0].UpdatedAt), "it tells how long it has waited")
+	got[0].Row.Epoch = d.Epoch
+	k.finish(delivery.Finish{Row: got[0].Row, Transition: delivery.Transition{State: delivery.Sent, Spent: 1, Device: delivery.DeviceConfirmed},
+		Attempt: k.attempt(got[0].Row, channels.Accepted, "ok"), Credential: c.ID, Version: c.Version})
+	k.status(d, devices.Active)
+	require.Len(k, k.holds(), 1, "for whoever is refused next")
+	k.Clock.Advance(2 * time.Hour)
+	k.purge()
+	require.Empty(k, k.holds())
+	require.Equal(k, []string{"registered alice   key_test", fmt.Sprintf("suspected  webpush.denied %d/1 engine", c.ID), fmt.Sprintf("restored  sent %d/1 engine", c.ID)}, k.history(d))
+}
+
+// refusedLeavesWithItsCredential: a new version gives its own verdicts at once.
+func refusedLeavesWithItsCredential(k *kit) {
+	c := k.credential(channels.WebPush, "key")
+	row, _ := k.refusal(k.device("alice", "a"), c, k.Clock.Now().Add(time.Hour))
+	k.credential(channels.WebPush, "key")
+	k.ended(1000)
+	k.is(row, delivery.Pending, delivery.NoReason)
+	row, res := k.refusal(k.device("bob", "b"), c, k.Clock.Now().Add(time.Hour))
+	require.False(k, res.Opened, "of a version that counts no more")
+	k.is(row, delivery.Pending, delivery.NoReason)
+}
+
+func refusedFindsTheCredentialsHold(k *kit) {
+	c := k.credential(channels.WebPush, "key")
+	row, _ := k.refusal(k.device("alice", "a"), c, k.Clock.Now().Add(time.Hour))
+	refuse := func(version int, origin string) bool {
+		opened, err := k.Store.RefuseCredential(k.ctx, delivery.Hold{Tenant: k.tenant, Scope: delivery.HoldCredential, Subject: c.ID, Version: version,
+			Qualifier: origin, Reason: delivery.CredentialDenied, Detail: "No.", Since: k.Clock.Now()})
+		k.ok(err)
+		return opened
+	}
+	require.False(k, refuse(7, ""), "of another version")
+	require.True(k, refuse(1, "https://other.example"))
+	require.True(k, refuse(1, "https://push.example"))
+	require.False(k, refuse(1, "https://push.example"), "it stands")
+	got, err := k.Store.Credential(k.ctx, k.tenant, c.ID)
+	k.ok(err)
+	require.Equal(k, tenants.CredentialActive, got.Status, "other push services take it")
+	k.ended(1000)
+	k.is(row, delivery.Pending, delivery.NoReason)
+	row, _ = k.refusal(k.device("bob", "b"), c, k.Clock.Now().Add(time.Hour))
+	k.is(row, delivery.Pending, delivery.NoReason) // it finds the hold of the credential
+	require.True(k, refuse(1, ""))
+	got, err = k.Store.Credential(k.ctx, k.tenant, c.ID)
+	k.ok(err)
+	require.Equal(k, tenants.CredentialPaused, got.Status)
+	mine := k.tenant
+	k.tenant = k.newTenant("other")
+	require.False(k, refuse(1, "x"))
+	k.tenant = mine
+}
+
+func targetsThatHaveWorked(k *kit) {
+	a, b := k.device("alice", "a"), k.device("alice", "b")
+	has := func(d devices.Device) bool {
+		got, err := k.Store.HasWorked(k.ctx, k.tenant, d.UserID, d.ID)
+		k.ok(err)
+		return got
+	}
+	require.False(k, has(a))
+	k.verdict(a, delivery.DeviceRetired)
+	require.False(k, has(a))
+	k.verdict(a, delivery.DeviceConfirmed, func(f *delivery.Finish) { f.Transition.State, f.Transition.Reason = delivery.Sent, delivery.NoReason })
+	require.True(k, has(a))
+	require.False(k, has(b))
 }

@@ -15,6 +15,7 @@ func sharedTests() map[string]func(*kit) {
 	return map[string]func(*kit){
 		"Exchange/Gates":                exchangesGates,
 		"Exchange/Verdicts":             exchangesVerdicts,
+		"Exchange/Refusals":             exchangesRefusals,
 		"Exchange/Uses":                 exchangesUses,
 		"Exchange/NodesThatAreThere":    exchangesWithTheLiving,
 		"Exchange/NothingBeforeItJoins": exchangesNothingBeforeItJoins,
@@ -93,6 +94,46 @@ func exchangesVerdicts(k *kit) {
 	require.Empty(k, a.hears().Verdicts, "too old")
 	a.leave()
 	require.Empty(k, c.hears().Verdicts, "they went with their node")
+}
+
+func exchangesRefusals(k *kit) {
+	now := k.Clock.Now().UTC()
+	a, b := k.node(delivery.RoleAll), k.node(delivery.RoleAll)
+	first := delivery.Refusal{Credential: 1, Version: 2, Origin: "https://push.example", Tenant: 3, Target: 4, User: 5, Worked: true, At: now}
+	other := delivery.Refusal{Credential: 1, Version: 2, Tenant: 3, Target: 5, User: 5, At: now}
+	taken := delivery.Success{Credential: 1, Version: 2, Began: now}
+	a.tells(delivery.NodeState{Refusals: []delivery.Refusal{first, other}, Successes: []delivery.Success{taken}})
+	heard := func(since time.Time) (out []delivery.Refusal, began []time.Time) {
+		o := b.tells(delivery.NodeState{KnownSince: since})
+		for _, r := range o.Refusals {
+			r.At = r.At.UTC()
+			out = append(out, r)
+		}
+		for _, s := range o.Successes {
+			began = append(began, s.Began.UTC())
+		}
+		slices.SortFunc(out, func(a, b delivery.Refusal) int { return int(a.Target - b.Target) })
+		return out, began
+	}
+	list, began := heard(time.Time{})
+	require.Equal(k, []delivery.Refusal{first, other}, list)
+	require.Equal(k, []time.Time{now}, began)
+
+	k.Clock.Advance(time.Second)
+	later, older := first, other
+	later.At, older.At = now.Add(time.Second), now.Add(-time.Second)
+	b.tells(delivery.NodeState{Refusals: []delivery.Refusal{older, later}, Successes: []delivery.Success{{Credential: 1, Version: 2, Began: now.Add(-time.Second)}}})
+	list, began = heard(k.Clock.Now())
+	require.Equal(k, []delivery.Refusal{later}, list, "the newest counts, and what is known is not said again")
+	require.Empty(k, began)
+	k.Clock.Advance(10*time.Minute + time.Second)
+	list, began = heard(time.Time{})
+	require.Empty(k, list, "it has served its time")
+	require.Empty(k, began)
+	k.Clock.Advance(time.Minute)
+	b.hears()
+	require.Empty(k, k.Dump(k.T)["shared_refusals"].Rows)
+	require.Empty(k, k.Dump(k.T)["shared_successes"].Rows)
 }
 
 func exchangesUses(k *kit) {

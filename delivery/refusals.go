@@ -1,0 +1,330 @@
+package delivery
+
+import (
+	"sync"
+	"time"
+
+	"github.com/carillonhq/carillon/ids"
+)
+
+// What a refusal needs to cost more than its own delivery: that many targets of that
+// many users were refused within a time, and nothing succeeded that began after the
+// first of them. A target that never had a success counts half: anybody can
+// register one.
+const (
+	evidenceTargets = 5
+	evidenceUsers   = 3
+	evidenceLasts   = 10 * time.Minute
+	// evidenceMost is how many targets are remembered of a subject: more say no more.
+	evidenceMost = 64
+	// evidenceSettles is how long ago evidence must have become enough when an
+	// exchange between the nodes begins, for the others to have answered by its end:
+	// they hear of it by their next, and say what has succeeded by the one after.
+	evidenceSettles = time.Second
+)
+
+// subject is what is refused: a version of a credential, at one push service where
+// the channel has many.
+type subject struct {
+	versionKey
+	origin string
+}
+
+// Refusal is a target that was refused, as nodes tell each other.
+type Refusal struct {
+	Credential   ids.ID
+	Version      int
+	Origin       string // of a push service; "": the provider has one
+	Tenant       ids.ID
+	Target, User ids.ID
+	Worked       bool // something was sent to it before
+	At           time.Time
+}
+
+func (r *Refusal) subject() subject {
+	return subject{versionKey{r.Credential, r.Version}, r.Origin}
+}
+
+// Success is the newest success of a subject, as nodes tell each other.
+type Success struct {
+	Credential ids.ID
+	Version    int
+	Origin     string
+	Began      time.Time
+}
+
+func (s *Success) subject() subject {
+	return subject{versionKey{s.Credential, s.Version}, s.Origin}
+}
+
+// refusals keep who was refused lately. They live in memory: a restart forgets them,
+// which errs on the side of sending on.
+type refusals struct {
+	mu        sync.Mutex
+	subjects  map[subject]*refused
+	shared    bool      // there may be other nodes
+	exchanged time.Time // when the last exchange with them began that has ended
+}
+
+// refused is what is known of a subject.
+type refused struct {
+	tenant  ids.ID
+	success time.Time // began: the newest of any node, or when it was to be judged anew
+	mine    time.Time // the newest success of this node
+	told    time.Time // of these, what the other nodes know
+	newest  time.Time // the newest refusal of any node
+	targets map[ids.ID]refusedTarget
+	enough  time.Time // since when there is enough evidence; zero: there is not
+	asked   time.Time // when the provider was asked last; zero: never
+	asking  bool
+	word    word // what it said
+}
+
+type refusedTarget struct {
+	user   ids.ID
+	worked bool
+	at     time.Time
+	told   bool // the other nodes know of it
+}
+
+func (r *refusals) of(k subject) *refused {
+	if r.subjects == nil {
+		r.subjects = map[subject]*refused{}
+	}
+	x := r.subjects[k]
+	if x == nil {
+		x = &refused{targets: map[ids.ID]refusedTarget{}}
+		r.subjects[k] = x
+	}
+	return x
+}
+
+// success notes one that began at a time: refusals before it count no more.
+func (r *refusals) success(k subject, began time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	x := r.of(k)
+	x.mine = latest(x.mine, began)
+	x.clear(began)
+}
+
+// restart has a subject judged anew.
+func (r *refusals) restart(k subject, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if x := r.subjects[k]; x != nil {
+		x.mine = latest(x.mine, now)
+		x.clear(now)
+	}
+}
+
+// clear forgets what a success that began at a time takes back.
+func (x *refused) clear(began time.Time) {
+	if !began.After(x.success) {
+		return
+	}
+	x.success = began
+	if x.asked.Before(began) {
+		x.word = wordNone
+	}
+	if len(x.targets) == 0 {
+		return
+	}
+	for id, t := range x.targets {
+		if t.at.Before(began) {
+			delete(x.targets, id)
+		}
+	}
+	if !x.isEnough(time.Time{}, time.Time{}) {
+		x.enough = time.Time{}
+	}
+}
+
+// refuse notes that a target was refused. ask: the provider is to be asked what it
+// thinks of the credential, and answered is to be told what came of it.
+func (r *refusals) refuse(n Refusal, askable bool) (ask bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	x := r.of(n.subject())
+	x.tenant = n.Tenant
+	x.note(n, false)
+	if !askable || x.asking || n.At.Sub(x.asked) < probeApart && !x.asked.IsZero() {
+		return false
+	}
+	x.asking = true
+	return true
+}
+
+func (x *refused) note(n Refusal, told bool) {
+	x.newest = latest(x.newest, n.At)
+	if n.At.Before(x.success) {
+		return
+	}
+	old, known := x.targets[n.Target]
+	switch {
+	case known && !n.At.After(old.at):
+		return
+	case !known && len(x.targets) >= evidenceMost:
+		x.drop(n.At.Add(-evidenceLasts))
+		if len(x.targets) >= evidenceMost {
+			return
+		}
+	}
+	x.targets[n.Target] = refusedTarget{user: n.User, worked: n.Worked, at: n.At, told: told}
+	if x.enough.IsZero() && x.isEnough(time.Time{}, n.At) {
+		x.enough = n.At
+	}
+}
+
+// drop forgets what was refused before a time.
+func (x *refused) drop(before time.Time) {
+	for id, t := range x.targets {
+		if t.at.Before(before) {
+			delete(x.targets, id)
+		}
+	}
+}
+
+// isEnough tells whether those refused since a time, and within evidenceLasts of now,
+// are enough.
+func (x *refused) isEnough(since, now time.Time) bool {
+	halves, users := 0, map[ids.ID]bool{}
+	for _, t := range x.targets {
+		if !t.at.After(since) || !now.IsZero() && now.Sub(t.at) > evidenceLasts {
+			continue
+		}
+		halves++
+		if t.worked {
+			halves++
+		}
+		users[t.user] = true
+	}
+	return halves >= 2*evidenceTargets && len(users) >= evidenceUsers
+}
+
+// judged is what the refusals of a subject say.
+type judged struct {
+	enough bool
+	word   word
+	worked bool // something has succeeded lately
+}
+
+// judge looks at the refusals since a time: whoever has put, paused or resumed the
+// credential since has it judged anew.
+func (r *refusals) judge(k subject, since, now time.Time) judged {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	x := r.subjects[k]
+	if x == nil {
+		return judged{}
+	}
+	j := judged{enough: !x.asking && r.settled(x) && x.isEnough(since, now), worked: !x.success.IsZero() && now.Sub(x.success) < evidenceLasts}
+	if x.asked.After(since) {
+		j.word = x.word
+	}
+	return j
+}
+
+// settled tells whether the other nodes have been heard about the evidence.
+func (r *refusals) settled(x *refused) bool {
+	return !x.enough.IsZero() && (!r.shared || !r.exchanged.Before(x.enough.Add(evidenceSettles)))
+}
+
+// answered notes what the provider said when it was asked at a time.
+func (r *refusals) answered(k subject, w word, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	x := r.of(k)
+	x.asking, x.asked = false, at
+	if w == wordWorks {
+		x.mine = latest(x.mine, at)
+		x.clear(at)
+	}
+	x.word = w
+}
+
+// ripe lists what is to be judged now that the other nodes have been heard in an
+// exchange that began at a time.
+func (r *refusals) ripe(began time.Time) (list []Refusal) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.exchanged = began
+	for k, x := range r.subjects {
+		if x.word == wordNone && r.settled(x) && x.tenant != 0 {
+			list = append(list, Refusal{Credential: k.credential, Version: k.version, Origin: k.origin, Tenant: x.tenant})
+		}
+	}
+	return list
+}
+
+// pending is what the other nodes have to know: who was refused here, and what has
+// succeeded here since anybody was refused anywhere.
+func (r *refusals) pending(now time.Time) (list []Refusal, successes []Success) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k, x := range r.subjects {
+		for id, t := range x.targets {
+			if !t.told {
+				list = append(list, Refusal{Credential: k.credential, Version: k.version, Origin: k.origin, Tenant: x.tenant,
+					Target: id, User: t.user, Worked: t.worked, At: t.at})
+			}
+		}
+		if x.mine.After(x.told) && x.newest.After(x.told) && now.Sub(x.newest) < evidenceLasts {
+			successes = append(successes, Success{Credential: k.credential, Version: k.version, Origin: k.origin, Began: x.mine})
+		}
+	}
+	return list, successes
+}
+
+// markSent notes what the other nodes can read now.
+func (r *refusals) markSent(list []Refusal, successes []Success) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, n := range list {
+		if x := r.subjects[n.subject()]; x != nil {
+			if t, ok := x.targets[n.Target]; ok && t.at.Equal(n.At) {
+				t.told = true
+				x.targets[n.Target] = t
+			}
+		}
+	}
+	for _, s := range successes {
+		if x := r.subjects[s.subject()]; x != nil {
+			x.told = latest(x.told, s.Began)
+		}
+	}
+}
+
+// merge takes up what the other nodes have told. answers: they wait for what has
+// succeeded here.
+func (r *refusals) merge(list []Refusal, successes []Success) (answers bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, n := range list {
+		x := r.of(n.subject())
+		x.tenant = n.Tenant
+		x.note(n, true)
+		answers = answers || x.mine.After(x.told) && x.newest.After(x.told)
+	}
+	for _, s := range successes {
+		r.of(s.subject()).clear(s.Began)
+	}
+	return answers
+}
+
+// prune forgets versions that are not in use any more, and what nothing was heard of
+// for long.
+func (r *refusals) prune(inUse map[ids.ID]int, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k, x := range r.subjects {
+		x.drop(now.Add(-evidenceLasts))
+		newest, used := inUse[k.credential]
+		idle := len(x.targets) == 0 && !x.asking && now.Sub(latest(x.success, latest(x.newest, x.asked))) > evidenceLasts
+		if !used || k.version < newest || idle {
+			delete(r.subjects, k)
+		} else if !x.isEnough(time.Time{}, now) {
+			x.enough = time.Time{}
+		}
+	}
+}
