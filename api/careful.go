@@ -37,6 +37,11 @@ type Affected struct {
 // look finds what a call would affect. The answer is the one to give instead of
 // doing it; nil: go on. force: however much it is.
 func (s *Server) look(ctx context.Context, tenant ids.ID, by delivery.AffectedBy, dry, force bool) (*answer, error) {
+	return s.lookFor(ctx, tenant, by, strandMost, dry, force)
+}
+
+// lookFor is look where a call has to be forced if it strands more than some.
+func (s *Server) lookFor(ctx context.Context, tenant ids.ID, by delivery.AffectedBy, most int, dry, force bool) (*answer, error) {
 	if force && !dry {
 		return nil, nil
 	}
@@ -44,7 +49,7 @@ func (s *Server) look(ctx context.Context, tenant ids.ID, by delivery.AffectedBy
 	if err != nil {
 		return nil, err
 	}
-	many := !force && (a.Devices > strandMost || a.Waiting > strandMost)
+	many := !force && (a.Devices > most || a.Waiting > most)
 	switch {
 	case dry:
 		status, body, err := render(http.StatusOK, Affected{DryRun: true, Devices: a.Devices, Endpoints: a.Endpoints, Waiting: a.Waiting,

@@ -76,6 +76,32 @@ func TestWhatWouldStrandManyIsForced(t *testing.T) {
 	}
 }
 
+// TestAPairThatIsInUseIsForced: a browser does not move to another by itself.
+func TestAPairThatIsInUseIsForced(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	r := request{method: "DELETE", path: "/v1/credentials/" + theCredential.Format(ids.Credential), key: keyAdmin}
+	w.reads.affected = delivery.Affected{Devices: 1}
+	require.Equal(t, problem.Conflict, problemIn(t, w.do(t, r)).Code)
+	require.Equal(t, delivery.AffectedBy{Credential: theCredential}, w.reads.by)
+	require.NotContains(t, w.did, "delete credential")
+	dry := r
+	dry.path += "?dry_run=true"
+	require.Equal(t, Affected{DryRun: true, Devices: 1, NeedsForce: true}, jsonIn[Affected](t, w.do(t, dry), 200))
+	r.path += "?force=true"
+	require.Equal(t, http.StatusNoContent, w.do(t, r).Code)
+	require.Contains(t, w.did, "delete credential")
+}
+
+// TestTheProgressOfARotationIsRead: by the pair, not by the list.
+func TestTheProgressOfARotationIsRead(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	c := jsonIn[Credential](t, w.do(t, get("/v1/credentials/"+theCredential.Format(ids.Credential), keyAdmin)), 200)
+	require.Equal(t, &Subscriptions{Bound: 83, Unknown: 5, App: 100, Percent: 83}, c.Subscriptions)
+	require.NotContains(t, w.do(t, get("/v1/credentials", keyAdmin)).Body.String(), "subscriptions")
+}
+
 // TestAnErasureIsNeverForced: but it may be looked at.
 func TestAnErasureIsNeverForced(t *testing.T) {
 	t.Parallel()

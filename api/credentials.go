@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/tenants"
@@ -20,6 +21,8 @@ type CredentialRegistry interface {
 	PutCredential(ctx context.Context, tenant ids.ID, in tenants.PutCredential, actor string) (tenants.Credential, error)
 	Credential(ctx context.Context, tenant, id ids.ID) (tenants.Credential, error)
 	Credentials(ctx context.Context, tenant ids.ID) ([]tenants.Credential, error)
+	// CountBound counts the subscriptions of a VAPID pair's app.
+	CountBound(ctx context.Context, tenant ids.ID, app, key string) (tenants.Bound, error)
 	DeleteCredential(ctx context.Context, tenant, id ids.ID, actor string) error
 	PauseCredential(ctx context.Context, tenant, id ids.ID, reason, actor string) (tenants.Credential, error)
 	ResumeCredential(ctx context.Context, tenant, id ids.ID, actor string) (tenants.Credential, error)
@@ -27,18 +30,28 @@ type CredentialRegistry interface {
 
 // Credential is a credential as it is shown, without its secret.
 type Credential struct {
-	ID        string          `json:"id" example:"crd_0d1kq3w8r000c"`
-	App       string          `json:"app"`
-	Channel   string          `json:"channel" enum:"fcm,apns,webpush"`
-	Qualifier string          `json:"qualifier,omitempty" doc:"What tells credentials of one app and channel apart: the APNs environment, the VAPID public key"`
-	Version   int             `json:"version" doc:"Grows with every put"`
-	Settings  json.RawMessage `json:"settings" doc:"What may be read of it: project, key id, topics, public key ..."`
-	Status    string          `json:"status" enum:"active,paused"`
-	Reason    string          `json:"reason,omitempty" doc:"Why it is paused"`
-	CreatedAt time.Time       `json:"created_at"`
-	UpdatedAt time.Time       `json:"updated_at"`
-	ExpiresAt time.Time       `json:"expires_at,omitzero" doc:"Absent: does not expire"`
-	ProvenAt  time.Time       `json:"proven_at,omitzero" doc:"The first success of this version; absent: none yet"`
+	ID            string          `json:"id" example:"crd_0d1kq3w8r000c"`
+	App           string          `json:"app"`
+	Channel       string          `json:"channel" enum:"fcm,apns,webpush"`
+	Qualifier     string          `json:"qualifier,omitempty" doc:"What tells credentials of one app and channel apart: the APNs environment, the VAPID public key"`
+	Version       int             `json:"version" doc:"Grows with every put"`
+	Settings      json.RawMessage `json:"settings" doc:"What may be read of it: project, key id, topics, public key ..."`
+	Status        string          `json:"status" enum:"active,paused"`
+	Reason        string          `json:"reason,omitempty" doc:"Why it is paused"`
+	CreatedAt     time.Time       `json:"created_at"`
+	UpdatedAt     time.Time       `json:"updated_at"`
+	ExpiresAt     time.Time       `json:"expires_at,omitzero" doc:"Absent: does not expire"`
+	ProvenAt      time.Time       `json:"proven_at,omitzero" doc:"The first success of this version; absent: none yet"`
+	Subscriptions *Subscriptions  `json:"subscriptions,omitempty" doc:"Of a VAPID pair that is read by its id: the browsers that are bound to it"`
+}
+
+// Subscriptions say how far the browsers of an app have moved to a VAPID pair.
+type Subscriptions struct {
+	Bound      int  `json:"bound" doc:"Subscriptions that are bound to this pair, of those that are not retired"`
+	Unknown    int  `json:"unknown" doc:"Of the app, whose pair is not known yet: their next send tells"`
+	App        int  `json:"app" doc:"All of the app"`
+	Percent    int  `json:"percent" doc:"The share of the app's that is bound to this pair"`
+	LowerBound bool `json:"lower_bound,omitzero" doc:"There are more than 1,000,000 of one of these"`
 }
 
 // CredentialInput is the channel's own form of a credential: a service account,
@@ -67,19 +80,26 @@ type credentialPath struct {
 	ID string `path:"id" doc:"The credential's id" example:"crd_0d1kq3w8r000c"`
 }
 
+type credentialDelete struct {
+	ID string `path:"id" doc:"The credential's id" example:"crd_0d1kq3w8r000c"`
+	Care
+}
+
 func (s *Server) credentialRoutes() []route {
 	const tag = "Credentials"
 	scope := needs(tenants.Credentials)
 	return []route{
 		{method: http.MethodPut, path: "/v1/apps/{app}/credentials/{channel}", access: scope, id: "putCredential", tag: tag,
 			summary: "Store a credential, or a new version of it", handler: withBody(s.putCredential),
-			about: "A new version takes effect with the next delivery, and releases what the old one, or its absence, held. The secret is sealed and never shown again."},
+			about: "A new version takes effect with the next delivery, and releases what the old one, or its absence, held. Putting what is there again changes nothing. " +
+				"A second VAPID pair of an app needs the member rotate, or the answer is 409. The secret is sealed and never shown again."},
 		{method: http.MethodGet, path: "/v1/credentials", access: scope, id: "listCredentials", tag: tag,
 			summary: "List credentials", handler: withoutBody(s.listCredentials)},
 		{method: http.MethodGet, path: "/v1/credentials/{id}", access: scope, id: "getCredential", tag: tag,
 			summary: "Read a credential", handler: withoutBody(s.getCredential)},
 		{method: http.MethodDelete, path: "/v1/credentials/{id}", access: scope, id: "deleteCredential", tag: tag, status: http.StatusNoContent,
-			summary: "Delete a credential", about: "What it served is held until there is another.", handler: noContent(s.deleteCredential)},
+			summary: "Delete a credential", handler: careful[credentialDelete, none](s.deleteCredential),
+			about: "What it served is held until there is another. It has to be forced if that strands more than 100 active devices or waiting deliveries, or any subscription of a VAPID pair: browsers do not move to another by themselves."},
 		{method: http.MethodPost, path: "/v1/credentials/{id}/pause", access: scope, id: "pauseCredential", tag: tag,
 			summary: "Hold all that a credential serves", bodyOptional: true, handler: withBody(s.pauseCredential), example: `{"reason":"key is being replaced"}`},
 		{method: http.MethodPost, path: "/v1/credentials/{id}/resume", access: scope, id: "resumeCredential", tag: tag,
@@ -107,15 +127,35 @@ func (s *Server) getCredential(ctx context.Context, c *call, p *credentialPath) 
 		return Credential{}, err
 	}
 	got, err := s.tenants.Credential(ctx, c.tenant, id)
-	return showCredential(got), err
+	if err != nil || got.Channel != channels.WebPush {
+		return showCredential(got), err
+	}
+	b, err := s.tenants.CountBound(ctx, c.tenant, got.App, got.Qualifier)
+	out := showCredential(got)
+	out.Subscriptions = &Subscriptions{Bound: b.Pair, Unknown: b.Unknown, App: b.App, Percent: b.Percent(), LowerBound: b.LowerBound}
+	return out, err
 }
 
-func (s *Server) deleteCredential(ctx context.Context, c *call, p *credentialPath) error {
+func (s *Server) deleteCredential(ctx context.Context, c *call, p *credentialDelete) (*answer, error) {
 	id, err := pathID(ids.Credential, p.ID, "credential")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return s.tenants.DeleteCredential(ctx, c.tenant, id, c.actor)
+	got, err := s.tenants.Credential(ctx, c.tenant, id)
+	if err != nil {
+		return nil, err
+	}
+	most := strandMost
+	if got.Channel == channels.WebPush {
+		most = 0 // a browser does not come back for another pair by itself
+	}
+	if a, err := s.lookFor(ctx, c.tenant, delivery.AffectedBy{Credential: id}, most, p.DryRun.DryRun, p.Force); a != nil || err != nil {
+		return a, err
+	}
+	if err := s.tenants.DeleteCredential(ctx, c.tenant, id, c.actor); err != nil {
+		return nil, err
+	}
+	return done(http.StatusNoContent, nil)
 }
 
 func (s *Server) pauseCredential(ctx context.Context, c *call, p *credentialPath, in *Pause) (Credential, error) {

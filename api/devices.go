@@ -34,6 +34,7 @@ type Device struct {
 	Kind           string            `json:"kind" enum:"token,fid,apns,subscription"`
 	Address        string            `json:"address" doc:"Token, installation id, or endpoint of the subscription"`
 	Environment    string            `json:"environment,omitempty" enum:"production,sandbox,auto" doc:"APNs only"`
+	VAPIDKey       string            `json:"vapid_key,omitempty" doc:"Web push: the VAPID public key that the subscription is bound to; absent: not known yet"`
 	InstallationID string            `json:"installation_id,omitempty"`
 	OS             string            `json:"os,omitempty"`
 	AppVersion     string            `json:"app_version,omitempty"`
@@ -88,6 +89,7 @@ type Subscription struct {
 	Endpoint       string           `json:"endpoint"`
 	ExpirationTime *float64         `json:"expirationTime,omitempty" nullable:"true" doc:"Milliseconds since 1970, or null"`
 	Keys           SubscriptionKeys `json:"keys"`
+	VAPIDKey       string           `json:"vapid_key,omitempty" doc:"The applicationServerKey that the browser subscribed with, base64url; one of the app's own. Absent: learned by the first send"`
 }
 
 // SubscriptionKeys are the keys of a subscription, in base64url.
@@ -169,13 +171,14 @@ func (in *DeviceAddress) registration(user string) (devices.Registration, rename
 	if sub := in.Subscription; sub != nil {
 		given++
 		r.Address, r.Kind, r.P256dh, r.Auth = sub.Endpoint, channels.Subscription, sub.Keys.P256dh, sub.Keys.Auth
+		r.VAPIDKey = sub.VAPIDKey
 		r.Channel = cmp.Or(r.Channel, channels.WebPush)
 		if sub.ExpirationTime != nil {
 			const farthest = 253370764800000 // 9999-01-01; also keeps the conversion exact
 			r.ExpiresAt = time.UnixMilli(int64(min(max(*sub.ExpirationTime, -1), farthest))).UTC()
 		}
 		names = renames{"address": "subscription.endpoint", "kind": "channel", "keys.p256dh": "subscription.keys.p256dh",
-			"keys.auth": "subscription.keys.auth", "expires_at": "subscription.expirationTime"}
+			"keys.auth": "subscription.keys.auth", "vapid_key": "subscription.vapid_key", "expires_at": "subscription.expirationTime"}
 	}
 	if given != 1 {
 		return r, nil, problem.AtField("token", "give exactly one of token, fid and subscription")
@@ -235,7 +238,7 @@ func placeOfDevice(d devices.Device) delivery.Cursor { return byID(d.ID) }
 func showDevice(d devices.Device) Device {
 	return Device{
 		ID: d.ID.Format(ids.Device), User: d.User, App: d.App, Channel: d.Channel.String(), Kind: string(d.Target.Kind),
-		Address: d.Target.Address, Environment: string(d.Target.Environment), InstallationID: d.InstallationID, OS: d.Target.OS,
+		Address: d.Target.Address, Environment: string(d.Target.Environment), VAPIDKey: d.VAPIDKey, InstallationID: d.InstallationID, OS: d.Target.OS,
 		AppVersion: d.AppVersion, Locale: d.Locale, TimeZone: d.TimeZone, Tags: d.Tags, Status: d.Status.String(),
 		Reason: d.Reason, StatusAt: timestamp(d.StatusAt), RegisteredAt: timestamp(d.Target.RegisteredAt), LastSeenAt: timestamp(d.LastSeenAt),
 		ExpiresAt: timestamp(d.ExpiresAt), CreatedAt: timestamp(d.CreatedAt), UpdatedAt: timestamp(d.UpdatedAt),

@@ -175,6 +175,10 @@ func (f *fakeTenants) one(what string, tenant, id ids.ID) (tenants.Credential, e
 	return aCredential(), nil
 }
 
+func (f *fakeTenants) CountBound(context.Context, ids.ID, string, string) (tenants.Bound, error) {
+	return tenants.Bound{Pair: 83, Unknown: 5, App: 100}, nil
+}
+
 func (f *fakeTenants) PutCredential(_ context.Context, _ ids.ID, in tenants.PutCredential, _ string) (tenants.Credential, error) {
 	f.w.note("put credential")
 	f.input = bytes.Clone(in.Input)

@@ -67,6 +67,7 @@ const (
 	RenewConnection Renewal = 2
 	RenewPadding    Renewal = 3 // web push: smaller record
 	RenewGateway    Renewal = 4 // APNs: the other environment
+	RenewPair       Renewal = 5 // web push: another VAPID pair of the app, which the engine picks
 )
 
 // Result is a verdict, not an error.
@@ -98,7 +99,8 @@ type Result struct {
 	// would cause as well. It makes a device suspect, never retired, until
 	// the credential is seen to work.
 	Doubtful bool
-	// Resubscribe: the browser is reachable, but bound to another VAPID key.
+	// Resubscribe: the subscription is bound to another VAPID key than the one that
+	// was used. Unless another pair of the app fits, the browser has to subscribe again.
 	Resubscribe bool
 	// Environment is the APNs environment that this attempt has proved.
 	Environment Environment

@@ -102,6 +102,7 @@ func (a *attempter) renewSnapshot(it *inflight, r *route) {
 func (a *attempter) decide(it *inflight, r *route, ans *answer, believed Assessment) Transition {
 	d := it.progress()
 	_, doubted := r.tenant.doubt(r.version())
+	d.MorePairs = ans.Resubscribe && r.credential != nil && r.tenant.morePairs(&it.target, r.credential.ID)
 	d.Undoubted = it.target.Device != devices.Suspect && !doubted
 	return Next(d, ans.Result, PolicyOf(it.Channel, r.tenant.settings), believed, ans.at, a.jitter())
 }

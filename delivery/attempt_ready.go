@@ -32,10 +32,10 @@ func (a *attempter) ready(it *inflight) (r route, ready bool) {
 	if r.tenant, err = a.tenants.get(ctx, it.Tenant); err != nil {
 		return putOff("read the tenant", err)
 	}
-	if t, hold, ok := obstacle(&it.Row, &it.target, r.tenant, now); ok {
+	r.credential = r.tenant.credential(&it.target, it.last)
+	if t, hold, ok := obstacle(&it.Row, &it.target, r.tenant, r.credential, now); ok {
 		return instead(t, hold)
 	}
-	r.credential = r.tenant.credential(&it.target)
 	if opens := a.gates.until(gatesOf(it, r.credential), now); !opens.IsZero() {
 		return instead(waitForGate(it.progress(), opens, now, a.jitter()), Hold{})
 	}

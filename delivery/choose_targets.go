@@ -240,7 +240,7 @@ func (f *chooser) addDevice(d *devices.Device) {
 	f.choices = append(f.choices, choice{
 		ref: DeliveryRef{Target: d.ID, Channel: d.Channel, User: d.User}, userID: d.UserID,
 		target: TargetNow{Exists: true, UserID: d.UserID, Epoch: d.Epoch, Device: d.Status, App: d.App, Channel: d.Channel,
-			VAPIDKey: d.VAPIDKey, Target: d.Target, ReadAt: f.now, ExpiresAt: d.ExpiresAt},
+			VAPIDKey: d.VAPIDKey, Target: d.Target, CreatedAt: d.ID.Time(), ReadAt: f.now, ExpiresAt: d.ExpiresAt},
 	})
 }
 

@@ -142,7 +142,7 @@ func TestWhatADeliveryKnowsOfItsTarget(t *testing.T) {
 	f := chooser{req: &Request{To: To{Users: []string{"alice"}}}, res: res, now: at}
 	require.NoError(t, f.run())
 	require.Equal(t, choice{ref: DeliveryRef{Target: 11, Channel: channels.FCM, User: "alice"}, userID: 1, target: TargetNow{Exists: true, UserID: 1, Epoch: 4,
-		Device: devices.Active, App: "default", Channel: channels.FCM, VAPIDKey: "key", Target: res.Devices[0].Target, ReadAt: at, ExpiresAt: in(time.Hour)}}, f.choices[0])
+		Device: devices.Active, App: "default", Channel: channels.FCM, VAPIDKey: "key", Target: res.Devices[0].Target, CreatedAt: ids.ID(11).Time(), ReadAt: at, ExpiresAt: in(time.Hour)}}, f.choices[0])
 	hook := f.choices[3]
 	require.Equal(t, DeliveryRef{Target: 101, Channel: channels.Webhook, User: "alice"}, hook.ref)
 	require.Zero(t, hook.target.ReadAt, "its secrets are still to be read")

@@ -121,7 +121,7 @@ func (c *claimer) enqueue(l Lane, claimed []Claimed, lease time.Time) {
 			continue
 		}
 		if tenant, err := c.tenants.get(c.running, it.Tenant); err == nil {
-			if cred := tenant.credential(&it.target); cred != nil {
+			if cred := tenant.credential(&it.target, it.last); cred != nil {
 				it.Credential = cred.ID
 			}
 		}

@@ -52,6 +52,8 @@ type Progress struct {
 	AtMostOnce bool // on_ambiguous: stop
 	// Renewed is what the attempt before this one asked for.
 	Renewed channels.Renewal
+	// MorePairs: the app has VAPID pairs that were not tried.
+	MorePairs bool
 	// Looked is how long the delivery has waited in doubt since it was refused before;
 	// zero: it was not.
 	Looked time.Duration

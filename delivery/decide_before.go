@@ -5,6 +5,7 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/tenants"
 )
 
 const (
@@ -47,8 +48,9 @@ func unmappable(spent int) Transition {
 }
 
 // obstacle finds what keeps a delivery from being attempted at all, and the hold
-// that it waits for, if it does. ok is false when there is none.
-func obstacle(r *Row, target *TargetNow, tenant *snapshot, now time.Time) (t Transition, h Hold, ok bool) {
+// that it waits for, if it does. ok is false when there is none. c is the credential
+// that serves the target; nil: there is none.
+func obstacle(r *Row, target *TargetNow, tenant *snapshot, c *tenants.Credential, now time.Time) (t Transition, h Hold, ok bool) {
 	drop := func(why Reason) (Transition, Hold, bool) {
 		return Transition{State: Dropped, Reason: why, Spent: r.Spent}, Hold{}, true
 	}
@@ -70,7 +72,6 @@ func obstacle(r *Row, target *TargetNow, tenant *snapshot, now time.Time) (t Tra
 	case target.Device == devices.Retired, !target.ExpiresAt.IsZero() && !target.ExpiresAt.After(now):
 		return drop(Gone)
 	}
-	c := tenant.credential(target)
 	if c == nil {
 		return hold(Hold{Scope: HoldMissing, App: target.App, Channel: r.Channel, Qualifier: qualifier(target),
 			Detail: "There is no credential for this app and channel."}, CredentialMissing)

@@ -103,7 +103,7 @@ func TestObstacle(t *testing.T) {
 		r := &Row{Target: 9, Channel: x.target.Channel, UserID: 5, Epoch: 2, Spent: spent}
 		s := newSnapshot(tenants.Tenant{}, []tenants.Credential{cred, push}, x.holds, at)
 		s.deleting = x.deleting
-		got, hold, ok := obstacle(r, &x.target, s, at)
+		got, hold, ok := obstacle(r, &x.target, s, s.credential(&x.target, lastAttempt{}), at)
 		require.Equal(t, x.reason != NoReason, ok, name)
 		want := Transition{State: Dropped, Reason: x.reason, Spent: spent, Hold: x.hold}
 		switch {

@@ -52,6 +52,13 @@ func Next(d Progress, r channels.Result, p Policy, a Assessment, now time.Time, 
 			return Transition{State: Dropped, Reason: Gone, Spent: d.Spent + 1, Device: DeviceRetired}
 		case a.Stale:
 			return again // the version that counts now gives its own verdict
+		case r.Resubscribe && d.MorePairs:
+			t := waitOrExpire(d, now, d.Spent)
+			t.Renew = channels.RenewPair
+			return t
+		case r.Resubscribe:
+			// Nobody else's success says anything of it: it waits for its browser.
+			return lookAgain(d, true, now, jitter)
 		case !a.Believed:
 			return Transition{State: Held, Reason: InDoubt, Spent: d.Spent + 1, Device: DeviceSuspect, Hold: HoldDoubt}
 		}

@@ -39,7 +39,8 @@ func (a *attempter) assess(it *inflight, r *route, ans *answer) (noted, Assessme
 
 // witness is who a verdict is about, as far as it matters.
 func (a *attempter) witness(it *inflight, r *channels.Result) witness {
-	w := witness{user: it.UserID, again: it.target.Device == devices.Suspect}
+	// Another key says nothing of the device.
+	w := witness{user: it.UserID, again: it.target.Device == devices.Suspect || r.Resubscribe}
 	if r.Outcome == channels.Denied || r.Outcome == channels.Gone && !w.again {
 		// Where it cannot be told, the target has half a voice.
 		w.worked, _ = a.store.HasWorked(a.sending, it.Tenant, it.UserID, it.Target)

@@ -39,6 +39,7 @@ type Finish struct {
 	Hold       Hold                 // for Transition.Hold: which
 	Prove      bool                 // first success of this version
 	Learned    channels.Environment // "" unless the attempt proved one
+	LearnedKey string               // web push: the VAPID key that the subscription is bound to; "" unless it was learned
 	StartedAt  time.Time            // a device registered again since is not retired
 	Now        time.Time
 }

@@ -20,11 +20,12 @@ type inflight struct {
 	lost       atomic.Bool      // another claim holds the row by now
 	writes     atomic.Int32     // of its outcome that have failed
 	flow       *flow            // while it is queued or being sent
+	last       lastAttempt      // as the row came in hand
 	looked     time.Duration    // how long it has waited in doubt, since it was refused
 }
 
 func newInflight(r Row, atMostOnce bool, target TargetNow, lease time.Time) *inflight {
-	it := &inflight{Row: r, atMostOnce: atMostOnce, target: target}
+	it := &inflight{Row: r, atMostOnce: atMostOnce, target: target, last: lastAttempt{r.Credential, r.Renewed}}
 	it.extend(lease)
 	return it
 }

@@ -249,7 +249,7 @@ func (k *kit) close() {
 func (k *kit) credential(kind channels.Kind, qualifier string) tenants.Credential {
 	k.t.Helper()
 	c, err := k.store.PutCredential(k.ctx, tenants.Credential{Tenant: k.tenant, App: "default", Channel: kind},
-		channels.Credential{Settings: json.RawMessage(`{}`), Secret: []byte("s"), Qualifier: qualifier}, tenants.Change{Actor: "test", Action: "credential.put"})
+		channels.Credential{Settings: json.RawMessage(`{}`), Secret: []byte("s"), Qualifier: qualifier}, tenants.PutOptions{Rotate: true}, tenants.Change{Actor: "test", Action: "credential.put"})
 	require.NoError(k.t, err)
 	k.engine.CredentialsChanged(k.tenant)
 	return c

@@ -110,7 +110,7 @@ func (pl *planner) resolve(ctx context.Context, p *plan, r *Request, s *snapshot
 		row := Row{Tenant: a.Tenant, Notification: a.ID, Target: c.ref.Target, Channel: c.ref.Channel, Lane: a.Lane,
 			State: Pending, UserID: c.userID, Epoch: c.target.Epoch, DueAt: start, Round: 1, UpdatedAt: now,
 			ExpiresAt: from.Add(life(ttlOf(c.ref.Channel, r.TTL, s.settings)))}
-		if cred := s.credential(&c.target); cred != nil {
+		if cred := s.credential(&c.target, lastAttempt{}); cred != nil {
 			row.Credential = cred.ID
 		}
 		a.Rows[i] = row

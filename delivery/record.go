@@ -38,6 +38,9 @@ func outcomeOf(it *inflight, r *route, ans *answer, n noted, t Transition) Finis
 		Attempt: &Attempt{Number: it.Attempts + 1, At: ans.asked, Duration: ans.at.Sub(ans.asked), Outcome: ans.Outcome, Code: ans.Code,
 			Detail: ans.Detail, Status: ans.Status, ProviderID: ans.ProviderID, Ambiguous: ans.Ambiguous},
 	}
+	if ans.Outcome == channels.Accepted && it.Channel == channels.WebPush && it.target.VAPIDKey != r.credential.Qualifier {
+		f.LearnedKey = r.credential.Qualifier
+	}
 	switch t.Hold {
 	case HoldDoubt:
 		f.Hold = Hold{Scope: HoldDoubt, Subject: v.credential, Version: v.version, Detail: ans.Detail, Reason: InDoubt}

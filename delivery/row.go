@@ -41,6 +41,7 @@ type TargetNow struct {
 	Channel   channels.Kind
 	VAPIDKey  string
 	Target    channels.Target
+	CreatedAt time.Time // about
 	ReadAt    time.Time
 	ExpiresAt time.Time // of a subscription
 }

@@ -50,8 +50,12 @@ func (s *snapshot) doubt(k versionKey) (Hold, bool) {
 }
 
 // credential picks what serves a device: that of its app, channel, and
-// environment or VAPID key, and no other. Routing never guesses.
-func (s *snapshot) credential(t *TargetNow) *tenants.Credential {
+// environment or VAPID key, and no other. Routing never guesses: where the key of a
+// subscription is not known, it goes by what was tried last.
+func (s *snapshot) credential(t *TargetNow, last lastAttempt) *tenants.Credential {
+	if t.Channel == channels.WebPush {
+		return nextPair(s.pairs(t), t, last)
+	}
 	var found *tenants.Credential
 	for i := range s.credentials {
 		c := &s.credentials[i]
@@ -59,13 +63,6 @@ func (s *snapshot) credential(t *TargetNow) *tenants.Credential {
 			continue
 		}
 		switch t.Channel {
-		case channels.WebPush:
-			if c.Qualifier == t.VAPIDKey {
-				return c
-			}
-			if t.VAPIDKey == "" && (found == nil || c.ID > found.ID) {
-				found = c // bound to an unknown key: the newest, which new subscriptions use
-			}
 		case channels.APNs:
 			switch {
 			case c.Qualifier == string(t.Target.Environment):

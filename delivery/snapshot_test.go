@@ -45,7 +45,7 @@ func TestTheCredentialOfADevice(t *testing.T) {
 		"push, another key":             {[]tenants.Credential{cred(4, "a", push, "k1")}, device("a", push, "", "k2"), 0, "k2"},
 		"push unknown, the newest":      {[]tenants.Credential{cred(5, "a", push, "k2"), cred(4, "a", push, "k1")}, device("a", push, "", ""), 5, ""},
 	} {
-		got := (&snapshot{credentials: x.have}).credential(&x.t)
+		got := (&snapshot{credentials: x.have}).credential(&x.t, lastAttempt{})
 		if x.want == 0 {
 			require.Nil(t, got, name)
 			require.Equal(t, x.missing, qualifier(&x.t), name)

@@ -111,6 +111,8 @@ type Store interface {
 	// Where the caller holds a user's token, only an installation of that user
 	// gives way, and beyond MaxOwn the oldest of the user's devices are forgotten.
 	UpsertDevice(ctx context.Context, d Device, by Caller) (Registered, error)
+	// HasPair tells whether a VAPID key is that of a pair of an app.
+	HasPair(ctx context.Context, tenant ids.ID, app, key string) (bool, error)
 	Device(ctx context.Context, tenant, id ids.ID) (Device, error)
 	Devices(ctx context.Context, tenant ids.ID, f Filter) ([]Device, error)
 	// DeleteDevice forgets an address. user, unless empty, must be its owner.

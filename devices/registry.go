@@ -81,6 +81,15 @@ func (r *Registry) Register(ctx context.Context, tenant ids.ID, in Registration)
 	if err := faults.Err(); err != nil {
 		return Registered{}, err
 	}
+	if vapid != "" {
+		// Otherwise whoever holds a user's token could have deliveries wait for keys
+		// that there will never be.
+		if has, err := r.store.HasPair(ctx, tenant, in.App, vapid); err != nil {
+			return Registered{}, err
+		} else if !has {
+			return Registered{}, problem.AtField("vapid_key", "is not the public key of a VAPID pair of the app %s; give the applicationServerKey that the browser subscribed with, or leave it out", in.App)
+		}
+	}
 	return r.store.UpsertDevice(ctx, Device{
 		Tenant: tenant, ID: r.ids.Next(), User: in.User,
 		App: in.App, Channel: in.Channel, Target: target, VAPIDKey: vapid,

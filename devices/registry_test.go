@@ -25,6 +25,7 @@ type memory struct {
 	upserted []devices.Device
 	deleted  []string
 	filter   devices.Filter
+	pair     string // the app and its VAPID key
 }
 
 var _ devices.Store = (*memory)(nil)
@@ -56,6 +57,10 @@ func (s *memory) DeleteDevice(_ context.Context, tenant, id ids.ID, user, actor 
 func (s *memory) DeleteAddress(_ context.Context, tenant ids.ID, k devices.AddressKey, user, actor string) error {
 	s.deleted = append(s.deleted, fmt.Sprintf("%d %s %s %s %s %s", tenant, k.App, k.Channel, k.Address, user, actor))
 	return nil
+}
+
+func (s *memory) HasPair(_ context.Context, _ ids.ID, app, key string) (bool, error) {
+	return app+" "+key == s.pair, nil
 }
 
 func (s *memory) DeviceHistory(_ context.Context, tenant, id ids.ID) ([]devices.Event, error) {
@@ -127,10 +132,33 @@ func TestAVAPIDKeyIsStoredAsCredentialsShowIt(t *testing.T) {
 	t.Parallel()
 	r, s := registry()
 	point := append([]byte{4}, bytes.Repeat([]byte{0xff}, 64)...)
+	s.pair = "default " + base64.RawURLEncoding.EncodeToString(point)
 	_, err := r.Register(t.Context(), 7, devices.Registration{User: "u", Channel: channels.WebPush, Address: "https://p", Auth: "AAAA",
 		VAPIDKey: base64.StdEncoding.EncodeToString(point)})
 	require.NoError(t, err)
 	require.Equal(t, base64.RawURLEncoding.EncodeToString(point), s.upserted[0].VAPIDKey)
+}
+
+// TestAVAPIDKeyIsOfThePairsOfTheApp: whoever holds a user's token cannot have
+// deliveries wait for a key that there will never be.
+func TestAVAPIDKeyIsOfThePairsOfTheApp(t *testing.T) {
+	t.Parallel()
+	point := bytes.Repeat([]byte{4}, 65)
+	key := base64.RawURLEncoding.EncodeToString(point)
+	for pair, known := range map[string]bool{"shop " + key: true, "default " + key: false, "": false} {
+		r, s := registry()
+		s.pair = pair
+		_, err := r.Register(t.Context(), 7, devices.Registration{User: "u", App: "shop", Channel: channels.WebPush, Address: "https://p", Auth: "AAAA", VAPIDKey: key})
+		if known {
+			require.NoError(t, err)
+			continue
+		}
+		var e *problem.Error
+		require.ErrorAs(t, err, &e)
+		require.Equal(t, problem.Invalid, e.Code)
+		require.Equal(t, "vapid_key", e.Fields[0].Path)
+		require.Empty(t, s.upserted)
+	}
 }
 
 func TestEveryFaultIsNamed(t *testing.T) {

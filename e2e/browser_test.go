@@ -36,7 +36,7 @@ func newVAPIDKey(t testing.TB) vapidKey {
 // put makes it a credential of the tenant.
 func (k vapidKey) put(a tenant) {
 	a.t.Helper()
-	a.do("PUT", "/v1/apps/default/credentials/webpush", map[string]any{"subject": "mailto:ops@example.com", "public_key": k.public, "private_key": k.private}, nil)
+	a.do("PUT", "/v1/apps/default/credentials/webpush", map[string]any{"subject": "mailto:ops@example.com", "public_key": k.public, "private_key": k.private, "rotate": true}, nil)
 }
 
 // TestBrowser takes a real Firefox through the life of a subscription, on a page

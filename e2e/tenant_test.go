@@ -47,6 +47,8 @@ type device struct {
 	OS             string `json:"os"`
 	Locale         string `json:"locale"`
 	TimeZone       string `json:"time_zone"`
+	VAPIDKey       string `json:"vapid_key"`
+	Status         string `json:"status"`
 }
 
 func (a tenant) devices(user string) []device {

@@ -98,7 +98,7 @@ func furnished(t *testing.T, o testOptions, s *store.Store) map[delivery.State]d
 	rows, ctx := sound(t, o, s), context.Background()
 	tenant := rows[delivery.Sent].Tenant
 	_, err := s.PutCredential(ctx, tenants.Credential{Tenant: tenant, App: "default", Channel: channels.FCM},
-		channels.Credential{Settings: []byte(`{"project":"p"}`), Secret: []byte("credential-secret")}, tenants.Change{Actor: "test", Action: "test"})
+		channels.Credential{Settings: []byte(`{"project":"p"}`), Secret: []byte("credential-secret")}, tenants.PutOptions{Rotate: true}, tenants.Change{Actor: "test", Action: "test"})
 	require.NoError(t, err)
 	_, err = s.UpsertDevice(ctx, devices.Device{Tenant: tenant, ID: o.IDs.Next(), User: "zoë", App: "default", Channel: channels.FCM,
 		Target: channels.Target{Kind: channels.FCMToken, Address: "the-device-token"}}, devices.Caller{Actor: "key_test"})

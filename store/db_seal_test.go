@@ -29,7 +29,7 @@ func TestSecretsAreNowhereInTheFiles(t *testing.T) {
 	require.NoError(t, s.CreateTenant(ctx, tenants.Tenant{ID: tenant, Name: "seen-tenant-name"}, who))
 	const credential, endpoint, userKey, content = "unseen-credential-secret", "unseen-endpoint-secret", "unseen-user-key-secret", "unseen-content"
 	c, err := s.PutCredential(ctx, tenants.Credential{Tenant: tenant, App: "default", Channel: channels.FCM},
-		channels.Credential{Settings: json.RawMessage(`{}`), Secret: []byte(credential)}, who)
+		channels.Credential{Settings: json.RawMessage(`{}`), Secret: []byte(credential)}, tenants.PutOptions{Rotate: true}, who)
 	require.NoError(t, err)
 	e := webhooks.Endpoint{Tenant: tenant, ID: o.IDs.Next(), URL: "https://seen.example", Status: webhooks.Active, Secrets: []webhooks.Secret{{Key: []byte(endpoint)}}}
 	require.NoError(t, s.CreateEndpoint(ctx, e, "test"))

@@ -1,6 +1,7 @@
 package tenants
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -53,13 +54,58 @@ func (r *Registry) PutCredential(ctx context.Context, tenant ids.ID, in PutCrede
 	} else {
 		c.ID = r.o.IDs.Next()
 	}
+	if prior != nil {
+		if same, err := r.sameAsBefore(ctx, tenant, *prior, parsed); err != nil || same {
+			return r.putAgain(ctx, *prior, err)
+		}
+	}
 	c.Qualifier, c.Settings, c.ExpiresAt = parsed.Qualifier, parsed.Settings, parsed.ExpiresAt
-	c, err = r.o.Store.PutCredential(ctx, c, parsed, Change{Actor: actor, Action: "credential.put"})
+	o := PutOptions{Rotate: in.Channel == channels.WebPush && rotates(in.Input)}
+	c, err = r.o.Store.PutCredential(ctx, c, parsed, o, Change{Actor: actor, Action: "credential.put"})
 	if err != nil {
 		return Credential{}, err
 	}
 	r.o.Changed(tenant)
 	return c, nil
+}
+
+// rotates tells whether the input of a VAPID pair says that it is one more.
+func rotates(input json.RawMessage) bool {
+	var in struct {
+		Rotate bool `json:"rotate"`
+	}
+	return json.Unmarshal(input, &in) == nil && in.Rotate
+}
+
+// sameAsBefore tells whether what is put is what is there, so that a script which
+// runs twice makes nothing new.
+func (r *Registry) sameAsBefore(ctx context.Context, tenant ids.ID, prior Credential, parsed channels.Credential) (bool, error) {
+	stored, err := r.o.Store.OpenCredential(ctx, tenant, prior.ID)
+	if err != nil {
+		return false, err
+	}
+	return bytes.Equal(stored.Secret, parsed.Secret) && bytes.Equal(compact(stored.Settings), compact(parsed.Settings)) && stored.ExpiresAt.Equal(parsed.ExpiresAt), nil
+}
+
+func compact(b json.RawMessage) []byte {
+	var out bytes.Buffer
+	if json.Compact(&out, b) != nil {
+		return b
+	}
+	return out.Bytes()
+}
+
+// putAgain is the answer to a put of what is there. Whoever puts it because the
+// provider takes it by now has it tried again.
+func (r *Registry) putAgain(ctx context.Context, c Credential, err error) (Credential, error) {
+	if err != nil || c.Status == CredentialActive {
+		return c, err
+	}
+	if err := r.o.Store.RecoverCredential(ctx, c.Tenant, c.ID); err != nil {
+		return c, err
+	}
+	r.o.Changed(c.Tenant)
+	return r.o.Store.Credential(ctx, c.Tenant, c.ID)
 }
 
 func (r *Registry) credentialChannel(in PutCredential) (channels.Channel, error) {
@@ -109,6 +155,11 @@ func (r *Registry) Credential(ctx context.Context, tenant, id ids.ID) (Credentia
 // Credentials lists the credentials of a tenant, at most MaxCredentials.
 func (r *Registry) Credentials(ctx context.Context, tenant ids.ID) ([]Credential, error) {
 	return r.o.Store.Credentials(ctx, tenant)
+}
+
+// CountBound counts the subscriptions that are bound to a VAPID pair of an app.
+func (r *Registry) CountBound(ctx context.Context, tenant ids.ID, app, key string) (Bound, error) {
+	return r.o.Store.CountBound(ctx, tenant, app, key)
 }
 
 // DeleteCredential forgets a credential. What it served is held until there is

@@ -3,6 +3,7 @@ package tenants_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"runtime"
 	"sync"
 	"testing"
@@ -26,7 +27,10 @@ func TestACredentialIsAVersionOfTheOneInItsPlace(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "default", first.App)
 	require.Equal(t, 1, first.Version)
-	second, err := put("default", channels.FCM, `{"project":"p"}`)
+	again, err := put("default", channels.FCM, ` {"project": "p"}`)
+	require.NoError(t, err)
+	require.Equal(t, 1, again.Version, "what is there already is not put again")
+	second, err := put("default", channels.FCM, `{"project":"p","secret":"another"}`)
 	require.NoError(t, err)
 	require.Equal(t, first.ID, second.ID)
 	require.Equal(t, 2, second.Version)
@@ -35,7 +39,7 @@ func TestACredentialIsAVersionOfTheOneInItsPlace(t *testing.T) {
 	_, err = put("second", channels.FCM, `{"project":"q"}`)
 	require.NoError(t, err, "another app has its own")
 	require.Equal(t, []ids.ID{7, 7, 7}, b.changed)
-	require.Equal(t, []string{"", "", `{"project":"p"}`, "", `{"project":"p"}`, ""}, b.fcm.priors)
+	require.Equal(t, []string{"", "", `{"project":"p"}`, "", `{"project":"p"}`, "", `{"project":"p"}`, ""}, b.fcm.priors)
 
 	both, err := put("default", channels.APNs, `{"project":"t"}`)
 	require.NoError(t, err)
@@ -108,9 +112,9 @@ func TestPutsOfACredentialTakeTurns(t *testing.T) {
 		Channels: map[channels.Kind]channels.Channel{channels.FCM: b.fcm}})
 	const n = 20
 	var wg sync.WaitGroup
-	for range n {
+	for i := range n {
 		wg.Go(func() {
-			_, err := registry.PutCredential(t.Context(), 7, tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{}`)}, "cli")
+			_, err := registry.PutCredential(t.Context(), 7, tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(fmt.Sprintf(`{"secret":"%d"}`, i))}, "cli")
 			assert.NoError(t, err)
 		})
 	}
@@ -128,4 +132,26 @@ func (u unhurried) Credentials(ctx context.Context, tenant ids.ID) ([]tenants.Cr
 	list, err := u.memory.Credentials(ctx, tenant)
 	runtime.Gosched()
 	return list, err
+}
+
+// TestPuttingAgainResumesWhatTheProviderRefused: but a person's pause stands, which
+// the store knows.
+func TestPuttingAgainResumesWhatTheProviderRefused(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	put := func() (tenants.Credential, error) {
+		return b.PutCredential(t.Context(), 7, tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{}`)}, "cli")
+	}
+	c, err := put()
+	require.NoError(t, err)
+	_, err = b.PauseCredential(t.Context(), 7, c.ID, "refused", "engine")
+	require.NoError(t, err)
+	c, err = put()
+	require.NoError(t, err)
+	require.Equal(t, 1, c.Version)
+	require.Equal(t, tenants.CredentialActive, c.Status)
+	require.Equal(t, 1, b.store.count("RecoverCredential"))
+	_, err = put()
+	require.NoError(t, err)
+	require.Equal(t, 1, b.store.count("RecoverCredential"))
 }

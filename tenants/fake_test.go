@@ -52,6 +52,7 @@ type memory struct {
 	creds   map[ids.ID]tenants.Credential
 	opened  map[ids.ID]channels.Credential
 	reads   map[string]int
+	rotated bool // by the last put
 }
 
 var _ tenants.Store = (*memory)(nil)
@@ -257,10 +258,24 @@ func (m *memory) Apps(_ context.Context, tenant ids.ID) ([]tenants.App, error) {
 	return slices.DeleteFunc(slices.Clone(m.apps), func(a tenants.App) bool { return a.Tenant != tenant }), err
 }
 
-func (m *memory) PutCredential(_ context.Context, c tenants.Credential, o channels.Credential, ch tenants.Change) (tenants.Credential, error) {
+func (m *memory) CountBound(context.Context, ids.ID, string, string) (tenants.Bound, error) {
+	return tenants.Bound{}, nil
+}
+
+func (m *memory) RecoverCredential(_ context.Context, _, id ids.ID) error {
+	leave, err := m.enter("RecoverCredential")
+	defer leave()
+	c := m.creds[id]
+	c.Status = tenants.CredentialActive
+	m.creds[id] = c
+	return err
+}
+
+func (m *memory) PutCredential(_ context.Context, c tenants.Credential, o channels.Credential, p tenants.PutOptions, ch tenants.Change) (tenants.Credential, error) {
 	leave, err := m.enter("PutCredential", ch)
 	defer leave()
 	c.Version = m.creds[c.ID].Version + 1
+	m.rotated = p.Rotate
 	c.Status = tenants.CredentialActive
 	m.creds[c.ID], m.opened[c.ID] = c, o
 	return c, err
@@ -336,8 +351,8 @@ func (k *keyring) ParseCredential(input []byte, prior json.RawMessage) (channels
 	defer k.mu.Unlock()
 	k.priors = append(k.priors, string(prior))
 	var in struct {
-		Slot, Project string
-		Generate      bool
+		Slot, Project, Secret string
+		Generate              bool
 	}
 	if err := json.Unmarshal(input, &in); err != nil {
 		return channels.Credential{}, problem.AtField("", "is not JSON")
@@ -350,7 +365,7 @@ func (k *keyring) ParseCredential(input []byte, prior json.RawMessage) (channels
 	if prior != nil && !bytes.Equal(prior, settings) {
 		return channels.Credential{}, problem.New(problem.CredentialRefused, "The project differs.")
 	}
-	return channels.Credential{Settings: settings, Secret: []byte("s"), Qualifier: in.Slot}, nil
+	return channels.Credential{Settings: settings, Secret: []byte("s" + in.Secret), Qualifier: in.Slot}, nil
 }
 
 type bench struct {

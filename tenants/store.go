@@ -54,6 +54,29 @@ type UserKeyStore interface {
 	DeleteUserKey(ctx context.Context, tenant, id ids.ID, c Change) error
 }
 
+// PutOptions say how a credential is put.
+type PutOptions struct {
+	Rotate bool // web push: another pair may stand beside those that the app has
+}
+
+// MostBound is how many subscriptions are counted at most.
+const MostBound = 1_000_000
+
+// Bound says how many subscriptions of an app, of those that are not retired, are
+// bound to one of its VAPID pairs.
+type Bound struct {
+	Pair, Unknown, App int
+	LowerBound         bool // there are more than MostBound of one of these
+}
+
+// Percent is the share of the app's subscriptions that are bound to the pair.
+func (b Bound) Percent() int {
+	if b.App == 0 {
+		return 100
+	}
+	return b.Pair * 100 / b.App
+}
+
 // CredentialStore keeps apps and credentials.
 type CredentialStore interface {
 	PutApp(context.Context, App, Change) error // exists: no error
@@ -63,11 +86,18 @@ type CredentialStore interface {
 	// channel and qualifier, creating it and the app where needed. In the same
 	// transaction it ends the holds that the old version, or its absence,
 	// caused. Version, times and status are set by the store.
-	PutCredential(context.Context, Credential, channels.Credential, Change) (Credential, error)
+	//
+	// A second VAPID pair of an app is Conflict unless the put says that it rotates.
+	PutCredential(context.Context, Credential, channels.Credential, PutOptions, Change) (Credential, error)
 	Credential(ctx context.Context, tenant, id ids.ID) (Credential, error)
 	Credentials(ctx context.Context, tenant ids.ID) ([]Credential, error) // at most 1,000
 	// OpenCredential returns the newest version with its secret, for a sender.
 	OpenCredential(ctx context.Context, tenant, id ids.ID) (channels.Credential, error)
+	// RecoverCredential resumes a credential that the engine has paused because its
+	// provider refused it; a person's pause stands.
+	RecoverCredential(ctx context.Context, tenant, id ids.ID) error
+	// CountBound counts the subscriptions that are bound to a VAPID pair of an app.
+	CountBound(ctx context.Context, tenant ids.ID, app, key string) (Bound, error)
 	// DeleteCredential: its deliveries are held as credential_missing from then on.
 	DeleteCredential(ctx context.Context, tenant, id ids.ID, c Change) error
 	// PauseCredential makes a hold; ResumeCredential ends it and every other hold

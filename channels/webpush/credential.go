@@ -26,6 +26,7 @@ type input struct {
 	Generate   bool   `json:"generate"`
 	PublicKey  string `json:"public_key"`
 	PrivateKey string `json:"private_key"`
+	Rotate     bool   `json:"rotate"` // read by whoever keeps the pairs of an app
 }
 
 // settings is what may be read back. Browsers subscribe with the public key.
@@ -81,15 +82,17 @@ func parseInput(raw []byte) (input, error) {
 			err = json.Unmarshal(members[name], &in.Subject)
 		case "generate":
 			err = json.Unmarshal(members[name], &in.Generate)
+		case "rotate":
+			err = json.Unmarshal(members[name], &in.Rotate)
 		case "public_key":
 			err = json.Unmarshal(members[name], &in.PublicKey)
 		case "private_key":
 			err = json.Unmarshal(members[name], &in.PrivateKey)
 		default:
-			faults.Add(name, "is not a member of a VAPID credential; there are subject, generate, public_key and private_key")
+			faults.Add(name, "is not a member of a VAPID credential; there are subject, generate, public_key, private_key and rotate")
 		}
 		if err != nil { // its text may hold the value
-			faults.Add(name, "has the wrong type: generate is a boolean, the others are strings")
+			faults.Add(name, "has the wrong type: generate and rotate are booleans, the others are strings")
 		}
 	}
 	if faults.Err() != nil {

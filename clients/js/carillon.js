@@ -170,7 +170,7 @@ export class Carillon extends EventTarget {
     return this.#request('PUT', '/v1/me/devices', {
       app: this.#app,
       channel: 'webpush',
-      subscription: subscription.toJSON(),
+      subscription: { ...subscription.toJSON(), vapid_key: encode(subscription.options?.applicationServerKey) ?? key },
       installation_id: installation(),
       os: 'web',
       locale: navigator.language,
@@ -263,6 +263,13 @@ async function subscribeWith(pushManager, key) {
 /** @param {string} key  base64url @returns {Uint8Array} */
 function decode(key) {
   return Uint8Array.from(atob(String(key).replace(/-/g, '+').replace(/_/g, '/')), (c) => c.charCodeAt(0));
+}
+
+/** @param {ArrayBuffer | null | undefined} bytes @returns {string | undefined} base64url */
+function encode(bytes) {
+  if (!bytes) return undefined;
+  const text = btoa(String.fromCharCode(...new Uint8Array(bytes)));
+  return text.replace(/\+/g, '-').replace(/\//g, '_').replace(/=+$/, '');
 }
 
 /** Names this browser for good, so that a new subscription replaces the old one; undefined without storage. */

@@ -29,6 +29,9 @@ func TestDemoOnce(t *testing.T) {
 		`POST /v1/deliveries/dlv_\w+/replay`,
 		`(?m)^fcm +bob +tablet +sent +2 .*replayed$`,
 		`1 of 1`,
+		`a second VAPID pair`,
+		`(?m)^  restored +asked_for +key_\w+$`,
+		`(?m)^  retired +fcm\.unregistered +engine$`,
 	} {
 		require.Regexp(t, want, out)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -221,6 +222,14 @@ func checkDoubt(d *doctor.Diagnosis, _ time.Time) []finding {
 	}
 	return one(finding{note, "devices", fmt.Sprintf("%d devices are suspect: a provider called them gone, and a wrong credential would cause that too.", d.Depths.Suspect),
 		"They are retired when the credential is seen to work, and come back when it is replaced.", "`carillon holds` shows whose word is in doubt."})
+}
+
+func checkPairs(d *doctor.Diagnosis, _ time.Time) (out []finding) {
+	for _, tenant := range slices.Sorted(maps.Keys(d.WrongPairs)) {
+		out = append(out, finding{warning, "vapid_pairs", fmt.Sprintf("%d browsers of %s were retired because another VAPID key was used than theirs.", d.WrongPairs[tenant], tenant),
+			"They get nothing, though the pair may be there.", "Restore them, and each is sent to with its own pair: `carillon devices restore --reason webpush.key_mismatch` with a key of the tenant."})
+	}
+	return out
 }
 
 func checkBackup(d *doctor.Diagnosis, now time.Time) []finding {

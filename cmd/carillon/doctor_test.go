@@ -103,6 +103,7 @@ func TestEachFindingIsMade(t *testing.T) {
 			d.Depths.Dead = map[delivery.Reason]int{delivery.Exhausted: 2, delivery.Rejected: 1}
 		}, note, "dead_letters", "1 rejected, 2 exhausted"},
 		{"suspect", soundSQLite, func(d *doctor.Diagnosis) { d.Depths.Suspect = 3 }, note, "devices", "3 devices"},
+		{"wrong pairs", soundSQLite, func(d *doctor.Diagnosis) { d.WrongPairs = map[string]int{"acme": 24} }, warning, "vapid_pairs", "24 browsers of acme"},
 		{"no backup", soundSQLite, func(d *doctor.Diagnosis) { d.BackupAt = time.Time{} }, note, "backup", "No backup"},
 		{"old backup", soundSQLite, func(d *doctor.Diagnosis) { d.BackupAt = doctorNow.Add(-8 * 24 * time.Hour) }, warning, "backup", "8 days"},
 		{"standby", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.Recovery = true }, fault, "durability", "is a standby"},

@@ -35,8 +35,10 @@ type Diagnosis struct {
 	Nodes  []db.Node
 	// Running tells whether a server runs: one that beats, or that holds the lock of
 	// the file.
-	Running  bool
-	BackupAt time.Time // of the newest backup that is known of; zero: none is
+	Running bool
+	// WrongPairs counts, by tenant, browsers that were retired by another key's verdict.
+	WrongPairs map[string]int
+	BackupAt   time.Time // of the newest backup that is known of; zero: none is
 	// ClockAhead is by how much the database's clock is ahead of this machine's.
 	ClockAhead time.Duration
 	SQLite     *SQLiteFacts
@@ -87,6 +89,7 @@ func (s *Doctor) Examine(ctx context.Context, deep bool) Diagnosis {
 		d.Pause, d.BackupAt = registers.PauseOf(all), all[registers.FactBackup].At
 		return err
 	})
+	try("the VAPID pairs", func() (err error) { d.WrongPairs, err = s.registers.WrongPairs(ctx); return err })
 	try("the invariants", func() (err error) { d.Broken, err = s.Check(ctx, true); return err })
 	try("the queue", func() (err error) { d.Depths, err = s.Depths(ctx); return err })
 	return d

@@ -25,6 +25,12 @@ func effects(t *db.Tx, f *delivery.Finish) error {
 			return err
 		}
 	}
+	if f.LearnedKey != "" {
+		if err := t.Exec(`UPDATE devices SET vapid_key=?, updated_at=? WHERE id=? AND tenant_id=? AND epoch=? AND status_at<=?`,
+			f.LearnedKey, db.Millis(f.Now), f.Row.Target, f.Row.Tenant, f.Row.Epoch, db.Millis(f.StartedAt)); err != nil {
+			return err
+		}
+	}
 	r := f.Row
 	code := ""
 	if f.Attempt != nil {

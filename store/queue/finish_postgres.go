@@ -38,7 +38,7 @@ const (
 func plainFinish(f *delivery.Finish) bool {
 	n := &f.Transition
 	effect := n.Device != delivery.DeviceUntouched && (n.Device != delivery.DeviceConfirmed || f.Row.Channel != channels.Webhook)
-	return f.Attempt != nil && n.Hold == 0 && n.State != delivery.Held && !effect && !f.Prove && f.Learned == ""
+	return f.Attempt != nil && n.Hold == 0 && n.State != delivery.Held && !effect && !f.Prove && f.Learned == "" && f.LearnedKey == ""
 }
 
 // plainly is what a plain finish writes.

@@ -53,7 +53,7 @@ func (s *targets) scanDeviceNow(r db.Scanner) (o owned, now delivery.TargetNow, 
 		&t.Kind, &t.Address, &t.Environment, &keys, &t.OS, &registered, &o.tenant)
 	t.RegisteredAt, now.ExpiresAt = db.FromMillis(registered), db.FromMillis(expires)
 	t.P256dh, t.Auth = registers.SplitKeys(keys)
-	now.ReadAt, now.Exists = s.db.Now(), err == nil
+	now.CreatedAt, now.ReadAt, now.Exists = o.id.Time(), s.db.Now(), err == nil
 	return o, now, err
 }
 

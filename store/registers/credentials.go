@@ -54,7 +54,7 @@ func withVersion(q *gorm.DB) *gorm.DB {
 }
 
 // PutCredential implements tenants.CredentialStore.
-func (s *credentialRegister) PutCredential(ctx context.Context, c tenants.Credential, secret channels.Credential, ch tenants.Change) (tenants.Credential, error) {
+func (s *credentialRegister) PutCredential(ctx context.Context, c tenants.Credential, secret channels.Credential, o tenants.PutOptions, ch tenants.Change) (tenants.Credential, error) {
 	now := s.db.Now()
 	id := s.db.IDs().Next() // for a first version
 	if known, err := s.credentialID(ctx, c.Tenant, c.App, c.Channel, secret.Qualifier); err != nil {
@@ -68,6 +68,9 @@ func (s *credentialRegister) PutCredential(ctx context.Context, c tenants.Creden
 	}
 	err = s.db.Change(ctx, func(t *db.Tx) error {
 		if err := t.LockTenant(c.Tenant, false); err != nil {
+			return err
+		}
+		if err := checkPairs(t, c, secret.Qualifier, o); err != nil {
 			return err
 		}
 		if err := putApp(t, tenants.App{Tenant: c.Tenant, Name: c.App, CreatedAt: now}, ch); err != nil {
@@ -91,6 +94,9 @@ func (s *credentialRegister) PutCredential(ctx context.Context, c tenants.Creden
 			return err
 		}
 		if err := s.endHolds(t, c.Tenant, id, c.App, c.Channel); err != nil {
+			return err
+		}
+		if err := s.tryPairs(t, c); err != nil {
 			return err
 		}
 		return t.Audit(c.Tenant, ch.Actor, ch.Action, id.Format(ids.Credential))

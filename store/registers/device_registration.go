@@ -89,6 +89,9 @@ func upsertDevice(t *db.Tx, d devices.Device, by devices.Caller, tags string, re
 	if x.Environment == "auto" && old.Target.Address == x.Address && old.Target.Environment != "" {
 		x.Environment = old.Target.Environment
 	}
+	if d.VAPIDKey == "" && old.Target.Address == x.Address {
+		d.VAPIDKey = old.VAPIDKey
+	}
 	if err := t.Exec(updateDevice, user, epoch, x.Kind, x.Address, hash[:], x.Environment, joinKeys(x), d.VAPIDKey, d.InstallationID, x.OS,
 		d.AppVersion, d.Locale, d.TimeZone, tags, db.Millis(x.RegisteredAt), db.Millis(d.LastSeenAt), db.Millis(d.ExpiresAt), now, now,
 		old.ID, d.Tenant); err != nil {

@@ -36,6 +36,20 @@ func TestTheHistoryOfADeviceCostsItsEvents(t *testing.T) {
 	}
 }
 
+// TestSubscriptionsAreCountedByTheirIndex: never by a walk through all devices.
+func TestSubscriptionsAreCountedByTheirIndex(t *testing.T) {
+	t.Parallel()
+	for query, want := range map[string]string{
+		boundToKey: "INDEX devices_vapid (tenant_id=? AND app=? AND vapid_key=?)",
+		boundToApp: "INDEX devices_vapid (tenant_id=? AND app=?)",
+		wrongPairs: "USING INDEX devices_doubt",
+	} {
+		plan := strings.Join(planOf(t, query, make([]any, strings.Count(query, "?"))...), "\n")
+		require.Contains(t, plan, want)
+		require.NotContains(t, plan, "SCAN devices\n")
+	}
+}
+
 // planOf is what SQLite is going to do for a query.
 func planOf(t *testing.T, query string, args ...any) (plan []string) {
 	t.Helper()

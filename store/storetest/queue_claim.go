@@ -276,7 +276,7 @@ func readsTargets(k *kit) {
 	d := k.device("alice", "a")
 	now, err := k.Store.Target(k.ctx, k.tenant, d.ID, channels.FCM)
 	k.ok(err)
-	require.Equal(k, delivery.TargetNow{Exists: true, UserID: d.UserID, Epoch: 1, Device: d.Status, App: "default", Channel: channels.FCM,
+	require.Equal(k, delivery.TargetNow{Exists: true, UserID: d.UserID, Epoch: 1, Device: d.Status, App: "default", CreatedAt: d.ID.Time(), Channel: channels.FCM,
 		Target: d.Target, ReadAt: k.Clock.Now()}, now)
 	for _, kind := range channels.Kinds() {
 		now, err = k.Store.Target(k.ctx, k.tenant, 4711, kind)

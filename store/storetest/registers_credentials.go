@@ -12,6 +12,7 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/tenants"
@@ -19,22 +20,26 @@ import (
 
 func credentialTests() map[string]func(*kit) {
 	return map[string]func(*kit){
-		"Credential/IsReadBack":       credentialIsReadBack,
-		"Credential/Versions":         credentialVersions,
-		"Credential/Qualifiers":       credentialQualifiers,
-		"Credential/TwoFirstPuts":     twoFirstPuts,
-		"Credential/ReadsAgree":       readsAgree,
-		"Credential/PutEndsHolds":     putEndsHolds,
-		"Credential/PauseAndResume":   pausesCredentials,
-		"Credential/IsDeleted":        deletesCredentials,
-		"Credential/RecoversByItself": recovers,
+		"VAPIDPair/ASecondOneIsARotation":   secondPairIsARotation,
+		"VAPIDPair/SubscriptionsAreCounted": countsSubscriptions,
+		"VAPIDPair/ALearnedKeyIsKept":       keepsALearnedKey,
+		"VAPIDPair/WhatEarlierVersionsDid":  wrongPairsOfBefore,
+		"Credential/IsReadBack":             credentialIsReadBack,
+		"Credential/Versions":               credentialVersions,
+		"Credential/Qualifiers":             credentialQualifiers,
+		"Credential/TwoFirstPuts":           twoFirstPuts,
+		"Credential/ReadsAgree":             readsAgree,
+		"Credential/PutEndsHolds":           putEndsHolds,
+		"Credential/PauseAndResume":         pausesCredentials,
+		"Credential/IsDeleted":              deletesCredentials,
+		"Credential/RecoversByItself":       recovers,
 	}
 }
 
 func credentialIsReadBack(k *kit) {
 	now := k.Clock.Now()
 	c, err := k.Store.PutCredential(k.ctx, tenants.Credential{Tenant: k.tenant, App: "ipad", Channel: channels.APNs},
-		channels.Credential{Settings: json.RawMessage(`{"team":"T"}`), Secret: []byte("p8"), Qualifier: "sandbox", ExpiresAt: now.Add(time.Hour)}, change("credential.put"))
+		channels.Credential{Settings: json.RawMessage(`{"team":"T"}`), Secret: []byte("p8"), Qualifier: "sandbox", ExpiresAt: now.Add(time.Hour)}, tenants.PutOptions{Rotate: true}, change("credential.put"))
 	k.ok(err)
 	require.Equal(k, tenants.Credential{Tenant: k.tenant, ID: c.ID, App: "ipad", Channel: channels.APNs, Qualifier: "sandbox", Version: 1,
 		Settings: json.RawMessage(`{"team":"T"}`), Status: tenants.CredentialActive, CreatedAt: now, UpdatedAt: now, ExpiresAt: now.Add(time.Hour)}, c)
@@ -55,7 +60,7 @@ func credentialVersions(k *kit) {
 	k.ok(err)
 	k.Clock.Advance(time.Second)
 	next, err := k.Store.PutCredential(k.ctx, tenants.Credential{Tenant: k.tenant, App: "default", Channel: channels.FCM},
-		channels.Credential{Settings: json.RawMessage(`{"project":"q"}`), Secret: []byte("two")}, change("credential.put"))
+		channels.Credential{Settings: json.RawMessage(`{"project":"q"}`), Secret: []byte("two")}, tenants.PutOptions{Rotate: true}, change("credential.put"))
 	k.ok(err)
 	require.Equal(k, first.ID, next.ID)
 	require.Equal(k, 2, next.Version)
@@ -154,7 +159,7 @@ func readsAgree(k *kit) {
 // putAs puts an APNs credential with these settings and this secret.
 func (k *kit) putAs(qualifier, settings, secret string, expires time.Time) (tenants.Credential, error) {
 	return k.Store.PutCredential(k.ctx, tenants.Credential{Tenant: k.tenant, App: "default", Channel: channels.APNs},
-		channels.Credential{Settings: json.RawMessage(settings), Secret: []byte(secret), Qualifier: qualifier, ExpiresAt: expires}, change("credential.put"))
+		channels.Credential{Settings: json.RawMessage(settings), Secret: []byte(secret), Qualifier: qualifier, ExpiresAt: expires}, tenants.PutOptions{Rotate: true}, change("credential.put"))
 }
 
 func putEndsHolds(k *kit) {
@@ -226,4 +231,88 @@ func recovers(k *kit) {
 	got, err := k.Store.Credential(k.ctx, k.tenant, c.ID)
 	k.ok(err)
 	require.Equal(k, tenants.CredentialActive, got.Status)
+}
+
+func secondPairIsARotation(k *kit) {
+	put := func(app, key string, rotate bool) error {
+		_, err := k.Store.PutCredential(k.ctx, tenants.Credential{Tenant: k.tenant, App: app, Channel: channels.WebPush},
+			channels.Credential{Settings: json.RawMessage(`{}`), Secret: []byte("s"), Qualifier: key}, tenants.PutOptions{Rotate: rotate}, change("credential.put"))
+		return err
+	}
+	k.ok(put("default", "first", false))
+	k.code(problem.Conflict, put("default", "second", false))
+	all, err := k.Store.Credentials(k.ctx, k.tenant)
+	k.ok(err)
+	require.Len(k, all, 1, "nothing was stored")
+	k.ok(put("default", "first", false))
+	k.ok(put("other", "second", false))
+	k.ok(put("default", "second", true))
+	k.ok(put("default", "first", false))
+	k.ok(put("default", "second", false))
+	has, err := k.Store.HasPair(k.ctx, k.tenant, "default", "second")
+	k.ok(err)
+	require.True(k, has)
+	has, err = k.Store.HasPair(k.ctx, k.tenant, "other", "first")
+	k.ok(err)
+	require.False(k, has)
+}
+
+func (k *kit) browserWith(user, address, key string) devices.Device {
+	k.Helper()
+	return k.device(user, address, func(d *devices.Device) {
+		d.Channel, d.Target.Kind, d.VAPIDKey = channels.WebPush, channels.Subscription, key
+		d.Target.P256dh, d.Target.Auth = make([]byte, 65), make([]byte, 16)
+	})
+}
+
+func countsSubscriptions(k *kit) {
+	for i, key := range []string{"one", "one", "two", ""} {
+		k.browserWith("alice", fmt.Sprint("https://push.example/", i), key)
+	}
+	k.device("alice", "a phone")
+	gone := k.browserWith("bob", "https://push.example/gone", "two")
+	k.Clock.Advance(time.Second)
+	k.verdict(gone, delivery.DeviceRetired)
+	for key, want := range map[string]tenants.Bound{"one": {Pair: 2, Unknown: 1, App: 4}, "two": {Pair: 1, Unknown: 1, App: 4}, "three": {Unknown: 1, App: 4}} {
+		got, err := k.Store.CountBound(k.ctx, k.tenant, "default", key)
+		k.ok(err)
+		require.Equal(k, want, got)
+	}
+	require.Equal(k, 50, tenants.Bound{Pair: 2, App: 4}.Percent())
+	require.Equal(k, 100, tenants.Bound{}.Percent())
+	k.tenant = k.newTenant("other")
+	got, err := k.Store.CountBound(k.ctx, k.tenant, "default", "one")
+	k.ok(err)
+	require.Zero(k, got)
+}
+
+func keepsALearnedKey(k *kit) {
+	d := k.browserWith("alice", "https://push.example/x", "")
+	learn := func(key string) {
+		k.verdict(d, delivery.DeviceConfirmed, func(f *delivery.Finish) {
+			f.Transition.State, f.Transition.Reason, f.LearnedKey, f.StartedAt = delivery.Sent, delivery.NoReason, key, k.Clock.Now()
+		})
+	}
+	learn("one")
+	require.Equal(k, "one", k.status(d, devices.Active).VAPIDKey)
+	k.Clock.Advance(time.Second)
+	require.Equal(k, "one", k.browserWith("alice", "https://push.example/x", "").VAPIDKey, "a registration that does not know")
+	require.Equal(k, "two", k.browserWith("alice", "https://push.example/x", "two").VAPIDKey, "who says it is believed")
+	learn("one")
+	require.Equal(k, "one", k.status(d, devices.Active).VAPIDKey, "until a send shows another")
+}
+
+func wrongPairsOfBefore(k *kit) {
+	d := k.browserWith("alice", "https://push.example/x", "")
+	k.browserWith("alice", "https://push.example/y", "")
+	k.Clock.Advance(time.Second)
+	k.verdict(d, delivery.DeviceRetired, func(f *delivery.Finish) { f.Attempt.Code = "webpush.key_mismatch" })
+	got, err := k.Store.WrongPairs(k.ctx)
+	k.ok(err)
+	require.Equal(k, map[string]int{"acme": 1}, got)
+	k.runs(k.restoreJob(devices.RestoreFilter{Reason: "webpush.key_mismatch"}).ID)
+	k.status(d, devices.Active)
+	got, err = k.Store.WrongPairs(k.ctx)
+	k.ok(err)
+	require.Empty(k, got)
 }

@@ -24,6 +24,7 @@ import (
 
 // Store is what a database has to offer.
 type Store interface {
+	WrongPairs(ctx context.Context) (map[string]int, error)
 	delivery.Store
 	delivery.Reader
 	devices.Store
@@ -144,7 +145,7 @@ func (k *kit) credential(kind channels.Kind, qualifier string) tenants.Credentia
 
 func (k *kit) put(kind channels.Kind, qualifier string) (tenants.Credential, error) {
 	return k.Store.PutCredential(k.ctx, tenants.Credential{Tenant: k.tenant, App: "default", Channel: kind},
-		channels.Credential{Settings: json.RawMessage(`{"project":"p"}`), Secret: []byte("credential-secret"), Qualifier: qualifier},
+		channels.Credential{Settings: json.RawMessage(`{"project":"p"}`), Secret: []byte("credential-secret"), Qualifier: qualifier}, tenants.PutOptions{Rotate: true},
 		change("credential.put"))
 }
 

@@ -70,7 +70,7 @@ func anothersIDIsNotFound(k *kit) {
 	k.ok(err)
 	require.False(k, there)
 	_, err = s.PutCredential(ctx, tenants.Credential{Tenant: other, ID: c.ID, App: c.App, Channel: c.Channel},
-		channels.Credential{Settings: []byte("{}"), Secret: []byte("x")}, who)
+		channels.Credential{Settings: []byte("{}"), Secret: []byte("x")}, tenants.PutOptions{Rotate: true}, who)
 	k.ok(err)
 
 	k.tenant = mine

@@ -123,7 +123,7 @@ test('subscribe registers the worker, subscribes and tells the server', async ()
   assert.deepEqual(rest, {
     app: 'my app',
     channel: 'webpush',
-    subscription: { endpoint: `${ENDPOINT}1`, expirationTime: null, keys: { p256dh: 'p', auth: 'a' } },
+    subscription: { endpoint: `${ENDPOINT}1`, expirationTime: null, keys: { p256dh: 'p', auth: 'a' }, vapid_key: 'BAEC_-8' },
     os: 'web',
     locale: 'de-AT',
   });

@@ -21,6 +21,9 @@ func (d *demo) story(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("register devices: %w", err)
 	}
+	if err := d.rotate(ctx); err != nil {
+		return fmt.Errorf("rotate the VAPID pair: %w", err)
+	}
 	d.print("\nThree notifications: to alice, to bob, and an event for webhook subscribers.\n")
 	all, err := d.send(ctx, t)
 	if err != nil {
@@ -30,7 +33,16 @@ func (d *demo) story(ctx context.Context) error {
 		return err
 	}
 	d.bobs = all[t.dead.target].Notification
-	return d.replay(ctx, t, all)
+	if err := d.replay(ctx, t, all); err != nil {
+		return err
+	}
+	return d.restore(ctx, t)
+}
+
+// rotate adds a second VAPID pair: what browsers subscribe with from then on.
+func (d *demo) rotate(ctx context.Context) error {
+	d.print("PUT /v1/apps/default/credentials/webpush  {\"generate\":true,\"rotate\":true}: a second VAPID pair; both browsers are sent to with the first, which is theirs")
+	return d.call(ctx, "PUT", "/v1/apps/default/credentials/webpush", map[string]any{"generate": true, "rotate": true, "subject": "mailto:ops@example.com"}, nil)
 }
 
 // createTenant makes the tenant with a fast retry policy, its key, and credentials.
@@ -186,6 +198,43 @@ func (d *demo) replay(ctx context.Context, t *targets, all map[string]delivery) 
 	}
 	if state := got[t.dead.target].outcome(); state != "sent" {
 		return fmt.Errorf("the replayed delivery should be sent, but is %s", state)
+	}
+	return nil
+}
+
+// restore takes the retirement of bob's old phone back, as after a mistake.
+func (d *demo) restore(ctx context.Context, t *targets) error {
+	order := map[string]any{"filter": map[string]any{"reason": "fcm.unregistered"}}
+	d.print("Was that a mistake? What a verdict has retired can be taken back.\nPOST /v1/devices/restore    {\"filter\":{\"reason\":\"fcm.unregistered\"}}")
+	var job struct{ ID string }
+	if err := d.call(ctx, "POST", "/v1/devices/restore", order, &job); err != nil {
+		return fmt.Errorf("restore devices: %w", err)
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var device struct{ Status string }
+		if err := d.call(ctx, "GET", "/v1/devices/"+t.retired, nil, &device); err != nil {
+			return err
+		}
+		if device.Status == "active" {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return errors.New("the device was not restored in time")
+		case <-tick.C:
+		}
+	}
+	var history struct {
+		Data []struct{ Event, Reason, Actor string }
+	}
+	if err := d.call(ctx, "GET", "/v1/devices/"+t.retired+"/history", nil, &history); err != nil {
+		return err
+	}
+	d.print("GET /v1/devices/%s/history", t.retired)
+	for _, e := range history.Data {
+		d.print("  %-10s  %-16s  %s", e.Event, e.Reason, e.Actor)
 	}
 	return nil
 }
