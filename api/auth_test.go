@@ -27,6 +27,7 @@ var bodies = map[string]string{
 	"pauseEndpoint":      `{"reason":"r"}`,
 	"putCredential":      `{"private_key":"x"}`,
 	"pauseCredential":    `{"reason":"r"}`,
+	"rollbackCredential": `{"version":1}`,
 	"createKey":          `{"name":"k","scopes":["send"]}`,
 	"createUserKey":      `{"name":"k"}`,
 	"createTenant":       `{"name":"acme"}`,

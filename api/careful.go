@@ -52,9 +52,7 @@ func (s *Server) lookFor(ctx context.Context, tenant ids.ID, by delivery.Affecte
 	many := !force && (a.Devices > most || a.Waiting > most)
 	switch {
 	case dry:
-		status, body, err := render(http.StatusOK, Affected{DryRun: true, Devices: a.Devices, Endpoints: a.Endpoints, Waiting: a.Waiting,
-			LowerBound: a.LowerBound, NeedsForce: many})
-		return &answer{Status: status, ContentType: jsonType, Body: body}, err
+		return dryAnswer(a, many, nil)
 	case many:
 		least := ""
 		if a.LowerBound {
@@ -64,6 +62,14 @@ func (s *Server) lookFor(ctx context.Context, tenant ids.ID, by delivery.Affecte
 			"Look at it with ?dry_run=true; if it is what you want, call again with ?force=true.", least, a.Devices, least, a.Waiting)
 	}
 	return nil, nil
+}
+
+// dryAnswer says what would be affected.
+func dryAnswer(a delivery.Affected, needsForce bool, err error) (*answer, error) {
+	if err != nil {
+		return nil, err
+	}
+	return done(http.StatusOK, Affected{DryRun: true, Devices: a.Devices, Endpoints: a.Endpoints, Waiting: a.Waiting, LowerBound: a.LowerBound, NeedsForce: needsForce})
 }
 
 // done is the answer of a careful call that was made; v is nil where it has no body.

@@ -19,10 +19,15 @@ import (
 // CredentialRegistry keeps what a tenant sends with. It never gives a secret out.
 type CredentialRegistry interface {
 	PutCredential(ctx context.Context, tenant ids.ID, in tenants.PutCredential, actor string) (tenants.Credential, error)
+	// RehearseCredential does what PutCredential does, but stores nothing. It gives the
+	// credential that would get a new version; its ID is 0 if it would be a new one.
+	RehearseCredential(ctx context.Context, tenant ids.ID, in tenants.PutCredential) (tenants.Credential, error)
 	Credential(ctx context.Context, tenant, id ids.ID) (tenants.Credential, error)
 	Credentials(ctx context.Context, tenant ids.ID) ([]tenants.Credential, error)
 	// CountBound counts the subscriptions of a VAPID pair's app.
 	CountBound(ctx context.Context, tenant ids.ID, app, key string) (tenants.Bound, error)
+	CredentialVersions(ctx context.Context, tenant, id ids.ID) ([]tenants.CredentialVersion, error)
+	RollbackCredential(ctx context.Context, tenant, id ids.ID, in tenants.Rollback, actor string) (tenants.Credential, error)
 	DeleteCredential(ctx context.Context, tenant, id ids.ID, actor string) error
 	PauseCredential(ctx context.Context, tenant, id ids.ID, reason, actor string) (tenants.Credential, error)
 	ResumeCredential(ctx context.Context, tenant, id ids.ID, actor string) (tenants.Credential, error)
@@ -42,7 +47,37 @@ type Credential struct {
 	UpdatedAt     time.Time       `json:"updated_at"`
 	ExpiresAt     time.Time       `json:"expires_at,omitzero" doc:"Absent: does not expire"`
 	ProvenAt      time.Time       `json:"proven_at,omitzero" doc:"The first success of this version; absent: none yet"`
+	Verification  Verification    `json:"verification"`
 	Subscriptions *Subscriptions  `json:"subscriptions,omitempty" doc:"Of a VAPID pair that is read by its id: the browsers that are bound to it"`
+}
+
+// Verification is what the provider said of a version when it was asked.
+type Verification struct {
+	Status    string    `json:"status" enum:"not_checked,verified,unverified,refused,not_verifiable" doc:"unverified: the provider could not be asked. not_verifiable: a push service tells nothing without a subscription"`
+	Verified  bool      `json:"verified"`
+	CheckedAt time.Time `json:"checked_at,omitzero"`
+	Code      string    `json:"code,omitempty" doc:"As of an attempt"`
+	Detail    string    `json:"detail,omitempty"`
+	Proves    string    `json:"proves,omitempty" doc:"What it says, and what it does not"`
+}
+
+// CredentialVersion is a version of a credential, without its secret.
+type CredentialVersion struct {
+	Version      int             `json:"version"`
+	Current      bool            `json:"current"`
+	Kept         bool            `json:"kept" doc:"Its secret is, so that it can be gone back to"`
+	Settings     json.RawMessage `json:"settings"`
+	Actor        string          `json:"actor,omitempty" doc:"The key that put it"`
+	AutoRollback bool            `json:"auto_rollback"`
+	CreatedAt    time.Time       `json:"created_at"`
+	ExpiresAt    time.Time       `json:"expires_at,omitzero"`
+	ProvenAt     time.Time       `json:"proven_at,omitzero"`
+	Verification Verification    `json:"verification"`
+}
+
+// CredentialRollback says what to go back to.
+type CredentialRollback struct {
+	Version int `json:"version,omitzero" minimum:"1" doc:"The one before the newest where absent"`
 }
 
 // Subscriptions say how far the browsers of an app have moved to a VAPID pair.
@@ -72,8 +107,17 @@ type Pause struct {
 }
 
 type credentialPut struct {
-	App     string `path:"app" maxLength:"63" doc:"The app's name; default where there is only one" example:"default"`
-	Channel string `path:"channel" enum:"fcm,apns,webpush"`
+	App          string `path:"app" maxLength:"63" doc:"The app's name; default where there is only one" example:"default"`
+	Channel      string `path:"channel" enum:"fcm,apns,webpush"`
+	Verify       bool   `query:"verify" default:"true" doc:"false: store it without asking the provider"`
+	AutoRollback bool   `query:"auto_rollback" doc:"Go back to the version before if this one is refused before its first success"`
+	Compromised  bool   `query:"compromised" doc:"Destroy the secrets of the versions before at once"`
+	DryRun
+}
+
+type credentialRollback struct {
+	ID     string `path:"id" doc:"The credential's id" example:"crd_0d1kq3w8r000c"`
+	Verify bool   `query:"verify" default:"true" doc:"false: without asking the provider"`
 }
 
 type credentialPath struct {
@@ -90,13 +134,19 @@ func (s *Server) credentialRoutes() []route {
 	scope := needs(tenants.Credentials)
 	return []route{
 		{method: http.MethodPut, path: "/v1/apps/{app}/credentials/{channel}", access: scope, id: "putCredential", tag: tag,
-			summary: "Store a credential, or a new version of it", handler: withBody(s.putCredential),
+			summary: "Store a credential, or a new version of it", handler: carefulPut(s.putCredential),
 			about: "A new version takes effect with the next delivery, and releases what the old one, or its absence, held. Putting what is there again changes nothing. " +
-				"A second VAPID pair of an app needs the member rotate, or the answer is 409. The secret is sealed and never shown again."},
+				"FCM and APNs are asked first whether they take it, within 5 seconds: what they refuse is 422 and changes nothing; what cannot be asked is stored unverified. " +
+				"A second VAPID pair of an app needs the member rotate, or the answer is 409. A person's pause stays. The secret is sealed and never shown again."},
 		{method: http.MethodGet, path: "/v1/credentials", access: scope, id: "listCredentials", tag: tag,
 			summary: "List credentials", handler: withoutBody(s.listCredentials)},
 		{method: http.MethodGet, path: "/v1/credentials/{id}", access: scope, id: "getCredential", tag: tag,
 			summary: "Read a credential", handler: withoutBody(s.getCredential)},
+		{method: http.MethodGet, path: "/v1/credentials/{id}/versions", access: scope, id: "listCredentialVersions", tag: tag,
+			summary: "List the versions of a credential, newest first", handler: withoutBody(s.listCredentialVersions)},
+		{method: http.MethodPost, path: "/v1/credentials/{id}/rollback", access: scope, id: "rollbackCredential", tag: tag,
+			summary: "Go back to an earlier version of a credential", bodyOptional: true, handler: withBody(s.rollbackCredential), example: `{"version":3}`,
+			about: "Makes a new version with its content, as long as that is kept (retention.credentials). It is verified as a put is."},
 		{method: http.MethodDelete, path: "/v1/credentials/{id}", access: scope, id: "deleteCredential", tag: tag, status: http.StatusNoContent,
 			summary: "Delete a credential", handler: careful[credentialDelete, none](s.deleteCredential),
 			about: "What it served is held until there is another. It has to be forced if that strands more than 100 active devices or waiting deliveries, or any subscription of a VAPID pair: browsers do not move to another by themselves."},
@@ -107,13 +157,35 @@ func (s *Server) credentialRoutes() []route {
 	}
 }
 
-func (s *Server) putCredential(ctx context.Context, c *call, p *credentialPut, _ *CredentialInput) (Credential, error) {
+func carefulPut(h func(context.Context, *call, *credentialPut) (*answer, error)) handler {
+	r := renders[credentialPut, CredentialInput, Credential](h)
+	r.careful = true
+	return r
+}
+
+func (s *Server) putCredential(ctx context.Context, c *call, p *credentialPut) (*answer, error) {
 	kind, ok := channels.ParseKind(p.Channel)
 	if !ok {
-		return Credential{}, problem.New(problem.NotFound, "There is no channel with this name.")
+		return nil, problem.New(problem.NotFound, "There is no channel with this name.")
 	}
-	got, err := s.tenants.PutCredential(ctx, c.tenant, tenants.PutCredential{App: p.App, Channel: kind, Input: c.body}, c.actor)
-	return showCredential(got), err
+	var shape CredentialInput
+	if err := decode(c.body, &shape); err != nil {
+		return nil, err
+	}
+	in := tenants.PutCredential{App: p.App, Channel: kind, Input: c.body,
+		Unverified: !p.Verify, AutoRollback: p.AutoRollback, Compromised: p.Compromised}
+	if p.DryRun.DryRun {
+		prior, err := s.tenants.RehearseCredential(ctx, c.tenant, in)
+		if err != nil || prior.ID == 0 {
+			return dryAnswer(delivery.Affected{}, false, err)
+		}
+		return s.look(ctx, c.tenant, delivery.AffectedBy{Credential: prior.ID}, true, true)
+	}
+	got, err := s.tenants.PutCredential(ctx, c.tenant, in, c.actor)
+	if err != nil {
+		return nil, err
+	}
+	return done(http.StatusOK, showCredential(got))
 }
 
 func (s *Server) listCredentials(ctx context.Context, c *call, _ *none) (List[Credential], error) {
@@ -134,6 +206,31 @@ func (s *Server) getCredential(ctx context.Context, c *call, p *credentialPath) 
 	out := showCredential(got)
 	out.Subscriptions = &Subscriptions{Bound: b.Pair, Unknown: b.Unknown, App: b.App, Percent: b.Percent(), LowerBound: b.LowerBound}
 	return out, err
+}
+
+func (s *Server) listCredentialVersions(ctx context.Context, c *call, p *credentialPath) (List[CredentialVersion], error) {
+	id, err := pathID(ids.Credential, p.ID, "credential")
+	if err != nil {
+		return List[CredentialVersion]{}, err
+	}
+	got, err := s.tenants.Credential(ctx, c.tenant, id)
+	if err != nil {
+		return List[CredentialVersion]{}, err
+	}
+	rows, err := s.tenants.CredentialVersions(ctx, c.tenant, id)
+	return singlePage(rows, func(v tenants.CredentialVersion) CredentialVersion {
+		return CredentialVersion{Version: v.Version, Current: v.Current, Kept: v.Kept, Settings: orEmpty(v.Settings), Actor: v.Actor, AutoRollback: v.AutoRollback,
+			CreatedAt: timestamp(v.CreatedAt), ExpiresAt: timestamp(v.ExpiresAt), ProvenAt: timestamp(v.ProvenAt), Verification: showVerification(got.Channel, v.Verification)}
+	}), err
+}
+
+func (s *Server) rollbackCredential(ctx context.Context, c *call, p *credentialRollback, in *CredentialRollback) (Credential, error) {
+	id, err := pathID(ids.Credential, p.ID, "credential")
+	if err != nil {
+		return Credential{}, err
+	}
+	got, err := s.tenants.RollbackCredential(ctx, c.tenant, id, tenants.Rollback{Version: in.Version, Unverified: !p.Verify}, c.actor)
+	return showCredential(got), err
 }
 
 func (s *Server) deleteCredential(ctx context.Context, c *call, p *credentialDelete) (*answer, error) {
@@ -180,10 +277,28 @@ func showCredential(c tenants.Credential) Credential {
 	out := Credential{
 		ID: c.ID.Format(ids.Credential), App: c.App, Channel: c.Channel.String(), Qualifier: c.Qualifier, Version: c.Version,
 		Settings: c.Settings, Status: string(c.Status), Reason: c.Reason, CreatedAt: timestamp(c.CreatedAt), UpdatedAt: timestamp(c.UpdatedAt),
-		ExpiresAt: timestamp(c.ExpiresAt), ProvenAt: timestamp(c.ProvenAt),
+		ExpiresAt: timestamp(c.ExpiresAt), ProvenAt: timestamp(c.ProvenAt), Verification: showVerification(c.Channel, c.Verification),
 	}
-	if len(out.Settings) == 0 {
-		out.Settings = json.RawMessage("{}")
+	out.Settings = orEmpty(out.Settings)
+	return out
+}
+
+func orEmpty(settings json.RawMessage) json.RawMessage {
+	if len(settings) == 0 {
+		return json.RawMessage("{}")
+	}
+	return settings
+}
+
+func showVerification(k channels.Kind, v tenants.Verification) Verification {
+	out := Verification{Status: v.State.String(), Verified: v.State == tenants.Verified, CheckedAt: timestamp(v.At), Code: v.Code, Detail: v.Detail}
+	if v.State != tenants.Verified {
+		return out
+	}
+	if k == channels.FCM {
+		out.Proves = "The key, that the API is enabled, and the permission to send. Not that the devices belong to this project."
+	} else {
+		out.Proves = "The key or certificate, at one gateway of Apple at least. Not the topics."
 	}
 	return out
 }

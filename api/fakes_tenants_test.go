@@ -24,6 +24,8 @@ const (
 func keyWith(scope tenants.Scope) string { return "crl_" + string(scope) }
 
 type fakeTenants struct {
+	put         tenants.PutCredential
+	rollback    tenants.Rollback
 	w           *world
 	credentials []tenants.Credential
 	origins     []string
@@ -179,9 +181,32 @@ func (f *fakeTenants) CountBound(context.Context, ids.ID, string, string) (tenan
 	return tenants.Bound{Pair: 83, Unknown: 5, App: 100}, nil
 }
 
+func (f *fakeTenants) RehearseCredential(_ context.Context, _ ids.ID, in tenants.PutCredential) (tenants.Credential, error) {
+	f.w.note("rehearse credential")
+	if in.App == "new" {
+		return tenants.Credential{}, nil
+	}
+	return aCredential(), nil
+}
+
+func (f *fakeTenants) CredentialVersions(_ context.Context, tenant, id ids.ID) ([]tenants.CredentialVersion, error) {
+	if _, err := f.one("versions", tenant, id); err != nil {
+		return nil, err
+	}
+	return []tenants.CredentialVersion{
+		{Version: 2, Current: true, Kept: true, Actor: "key_1", AutoRollback: true, CreatedAt: epoch, Verification: tenants.Verification{State: tenants.Unverified, Code: "transport.timeout", At: epoch}},
+		{Version: 1, Settings: json.RawMessage(`{"a":1}`), CreatedAt: epoch, ProvenAt: epoch},
+	}, nil
+}
+
+func (f *fakeTenants) RollbackCredential(_ context.Context, tenant, id ids.ID, in tenants.Rollback, _ string) (tenants.Credential, error) {
+	f.rollback = in
+	return f.one("rollback credential", tenant, id)
+}
+
 func (f *fakeTenants) PutCredential(_ context.Context, _ ids.ID, in tenants.PutCredential, _ string) (tenants.Credential, error) {
 	f.w.note("put credential")
-	f.input = bytes.Clone(in.Input)
+	f.input, f.put = bytes.Clone(in.Input), in
 	return aCredential(), nil
 }
 

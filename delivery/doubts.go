@@ -22,6 +22,9 @@ type DoubtStore interface {
 	// one push service of it, unless it has a newer version than the hold names, and
 	// lets those that are in doubt because of it join. opened: it did not stand before.
 	RefuseCredential(ctx context.Context, h Hold) (opened bool, err error)
+	// GoBack makes the version before a refused one current again, as a new one, where
+	// whoever put it asked for that, and it has never worked. 0: it was not so.
+	GoBack(ctx context.Context, tenant, credential ids.ID, version int, now time.Time) (to int, err error)
 }
 
 // doubts follow up on what a credential version said of devices: a success of a
@@ -56,8 +59,12 @@ func (d *doubts) confirm(tenant ids.ID, k versionKey) {
 }
 
 // holdOpened follows up on a hold that has just been opened.
-func (d *doubts) holdOpened(tenant ids.ID, k versionKey) {
+func (d *doubts) holdOpened(tenant ids.ID, k versionKey, h Hold) {
 	d.hints.tenantChanged(tenant)
+	if h.Scope == HoldCredential && h.Reason == CredentialDenied {
+		d.goBack(tenant, subject{k, h.Qualifier})
+		return
+	}
 	d.confirm(tenant, k)
 }
 
@@ -70,6 +77,23 @@ func (d *doubts) convict(tenant ids.ID, k subject, why string) {
 	}
 	if opened {
 		d.log.Warn("a credential is refused, and held with all that it serves", "credential", k.credential.Format(ids.Credential), "version", k.version, "origin", k.origin)
+		d.hints.tenantChanged(tenant)
+		d.goBack(tenant, k)
+	}
+}
+
+// goBack has a new version that is refused replaced by the one before, where that was
+// asked for.
+func (d *doubts) goBack(tenant ids.ID, k subject) {
+	if k.origin != "" {
+		return // other push services may take it
+	}
+	to, err := d.store.GoBack(d.running, tenant, k.credential, k.version, d.now())
+	if err != nil {
+		d.log.Warn("go back to the version before", "credential", k.credential.Format(ids.Credential), "error", err)
+	}
+	if to > 0 {
+		d.log.Warn("a new version of a credential is refused; the one before is current again", "credential", k.credential.Format(ids.Credential), "refused", k.version, "back_to", to)
 		d.hints.tenantChanged(tenant)
 	}
 }

@@ -110,7 +110,7 @@ func (x *finisher) written(it *inflight, f *Finish, res FinishResult) {
 	switch {
 	case res.Opened:
 		failpoint.Hit("hold.committed")
-		go x.doubts.holdOpened(it.Tenant, versionKey{f.Credential, f.Version})
+		go x.doubts.holdOpened(it.Tenant, versionKey{f.Credential, f.Version}, f.Hold)
 	case t.State == Pending && f.Transition.State == Held: // what is known of the tenant is old
 		go x.hints.tenantChanged(it.Tenant)
 	case t.State == Pending:

@@ -39,6 +39,7 @@ type Options struct {
 	PurgeEvery    time.Duration // 1 min
 	CountEvery    time.Duration // between two counts of the backlog; 10 s
 	ProbeEvery    time.Duration // of refused credentials; 15 min
+	VerifyEvery   time.Duration // how often it is looked which credentials are due to be verified; 10 min
 	// StaleAfter is after how long without a sign of life a device is retired, where
 	// the tenant does not say; 0: never.
 	StaleAfter time.Duration
@@ -60,6 +61,7 @@ func (o *Options) defaults() {
 	set(&o.PurgeEvery, time.Minute)
 	set(&o.CountEvery, 10*time.Second)
 	set(&o.ProbeEvery, 15*time.Minute)
+	set(&o.VerifyEvery, 10*time.Minute)
 	set(&o.OldCredentials, 30*24*time.Hour)
 	set(&o.CleanupEvery, time.Hour)
 	if o.Retention == (Retention{}) {

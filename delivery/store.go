@@ -20,6 +20,7 @@ type Store interface {
 	ScheduledStore
 	HoldStore
 	ProbeStore
+	VerifyStore
 	RetentionStore
 	CleanupStore
 	BacklogStore

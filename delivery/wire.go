@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/carillonhq/carillon/jobs"
+	"github.com/carillonhq/carillon/tenants"
 )
 
 // New makes an engine. Nothing runs until Start.
@@ -91,5 +92,7 @@ func (e *Engine) wireLoops(o *Options) {
 		retention: o.Retention, every: o.PurgeEvery}
 	clean := &cleaner{env: e.env, store: o.Store, duties: work, every: o.CleanupEvery, stale: o.StaleAfter,
 		oldCredentials: o.OldCredentials, oldKeys: o.Retention.Rows}
-	e.loops = []func(){e.claimer.run, renewals.run, holds.run, purge.run, clean.run}
+	check := &verifier{env: e.env, store: o.Store, senders: e.senders, doubts: e.doubts, duties: work, pause: e.pause,
+		every: o.VerifyEvery, within: tenants.VerifyWithin}
+	e.loops = []func(){check.run, e.claimer.run, renewals.run, holds.run, purge.run, clean.run}
 }

@@ -106,6 +106,9 @@ func (a *apnsService) judge(x *exchange, r *http.Request, c *conn, sandbox bool)
 		return apnsError(http.StatusBadRequest, "BadDeviceToken", "A token is at least 64 hexadecimal digits, in pairs.")
 	}
 	fault, ofSandbox, asked := parseHexToken(token)
+	if strings.Trim(token, "0") == "" { // no device has it: Apple tells whether a key is good by what it is asked about
+		return apnsError(http.StatusBadRequest, "BadDeviceToken", "Nobody has this token.")
+	}
 	if ofSandbox != sandbox {
 		return apnsError(http.StatusBadRequest, "BadDeviceToken", "The token belongs to the other environment.")
 	}

@@ -19,6 +19,10 @@ type PutCredential struct {
 	App     string // "" is DefaultApp
 	Channel channels.Kind
 	Input   json.RawMessage
+	// Unverified: the provider is not asked.
+	Unverified   bool
+	Compromised  bool // see PutOptions
+	AutoRollback bool
 }
 
 // PutCredential stores a credential or a new version of it. Which one it is a
@@ -35,9 +39,7 @@ func (r *Registry) PutCredential(ctx context.Context, tenant ids.ID, in PutCrede
 	if err != nil {
 		return Credential{}, err
 	}
-	// Two puts at a time could both take themselves for the first version.
-	r.putting.Lock()
-	defer r.putting.Unlock()
+	o := PutOptions{Rotate: in.Channel == channels.WebPush && rotates(in.Input), Compromised: in.Compromised, AutoRollback: in.AutoRollback}
 	stored, err := r.o.Store.Credentials(ctx, tenant)
 	if err != nil {
 		return Credential{}, err
@@ -45,6 +47,23 @@ func (r *Registry) PutCredential(ctx context.Context, tenant ids.ID, in PutCrede
 	parsed, prior, err := parseCredential(channel, in, stored)
 	if err != nil {
 		return Credential{}, err
+	}
+	if !in.Unverified { // outside of everything that others wait for
+		if o.Verification, err = r.verify(ctx, tenant, channel, parsed); err != nil {
+			return Credential{}, err
+		}
+	}
+	// Two puts at a time could both take themselves for the first version.
+	r.putting.Lock()
+	defer r.putting.Unlock()
+	if stored, err = r.o.Store.Credentials(ctx, tenant); err != nil {
+		return Credential{}, err
+	}
+	if now := inPlaceOf(in, parsed.Qualifier, stored); now != nil && (prior == nil || now.ID != prior.ID || now.Version != prior.Version) || now == nil && prior != nil {
+		// Somebody was faster: what is there now may refuse it.
+		if parsed, prior, err = parseCredential(channel, in, stored); err != nil {
+			return Credential{}, err
+		}
 	}
 	c := Credential{Tenant: tenant, App: in.App, Channel: in.Channel}
 	if prior != nil {
@@ -56,17 +75,82 @@ func (r *Registry) PutCredential(ctx context.Context, tenant ids.ID, in PutCrede
 	}
 	if prior != nil {
 		if same, err := r.sameAsBefore(ctx, tenant, *prior, parsed); err != nil || same {
-			return r.putAgain(ctx, *prior, err)
+			return r.putAgain(ctx, *prior, o.Verification, err)
 		}
 	}
 	c.Qualifier, c.Settings, c.ExpiresAt = parsed.Qualifier, parsed.Settings, parsed.ExpiresAt
-	o := PutOptions{Rotate: in.Channel == channels.WebPush && rotates(in.Input)}
 	c, err = r.o.Store.PutCredential(ctx, c, parsed, o, Change{Actor: actor, Action: "credential.put"})
 	if err != nil {
 		return Credential{}, err
 	}
 	r.o.Changed(tenant)
 	return c, nil
+}
+
+// RehearseCredential checks and verifies what PutCredential would store, and stores
+// nothing. It gives the credential that it would be a version of; the zero value if
+// it would be a new one.
+func (r *Registry) RehearseCredential(ctx context.Context, tenant ids.ID, in PutCredential) (Credential, error) {
+	if in.App == "" {
+		in.App = DefaultApp
+	}
+	channel, err := r.credentialChannel(in)
+	if err != nil {
+		return Credential{}, err
+	}
+	stored, err := r.o.Store.Credentials(ctx, tenant)
+	if err != nil {
+		return Credential{}, err
+	}
+	parsed, prior, err := parseCredential(channel, in, stored)
+	if err == nil && !in.Unverified {
+		_, err = r.verify(ctx, tenant, channel, parsed)
+	}
+	if err != nil || prior == nil {
+		return Credential{}, err
+	}
+	return *prior, nil
+}
+
+// CredentialVersions lists the versions of a credential, the newest first.
+func (r *Registry) CredentialVersions(ctx context.Context, tenant, id ids.ID) ([]CredentialVersion, error) {
+	return r.o.Store.CredentialVersions(ctx, tenant, id)
+}
+
+// Rollback says what to go back to.
+type Rollback struct {
+	Version    int // 0: the one before the newest
+	Unverified bool
+}
+
+// RollbackCredential makes a new version with the content of an earlier one, as long
+// as that is kept.
+func (r *Registry) RollbackCredential(ctx context.Context, tenant, id ids.ID, in Rollback, actor string) (Credential, error) {
+	c, err := r.o.Store.Credential(ctx, tenant, id)
+	if err != nil {
+		return c, err
+	}
+	if in.Version == 0 {
+		in.Version = c.Version - 1
+	}
+	if in.Version < 1 || in.Version >= c.Version {
+		return c, problem.AtField("version", "must be one before the newest, which is %d", c.Version)
+	}
+	opened, err := r.o.Store.OpenVersion(ctx, tenant, id, in.Version)
+	if err != nil {
+		return c, err
+	}
+	var v Verification
+	if ch := r.o.Channels[c.Channel]; ch != nil && !in.Unverified {
+		if v, err = r.verify(ctx, tenant, ch, opened); err != nil {
+			return c, err
+		}
+	}
+	c, err = r.o.Store.RollbackCredential(ctx, tenant, id, in.Version, v, Change{Actor: actor, Action: "credential.rollback"})
+	if err == nil {
+		r.o.Changed(tenant)
+	}
+	return c, err
 }
 
 // rotates tells whether the input of a VAPID pair says that it is one more.
@@ -97,9 +181,18 @@ func compact(b json.RawMessage) []byte {
 
 // putAgain is the answer to a put of what is there. Whoever puts it because the
 // provider takes it by now has it tried again.
-func (r *Registry) putAgain(ctx context.Context, c Credential, err error) (Credential, error) {
-	if err != nil || c.Status == CredentialActive {
+func (r *Registry) putAgain(ctx context.Context, c Credential, v Verification, err error) (Credential, error) {
+	if err != nil {
 		return c, err
+	}
+	if v.State != NotChecked {
+		if err := r.o.Store.NoteVerification(ctx, c.Tenant, c.ID, c.Version, v); err != nil {
+			return c, err
+		}
+		c.Verification = v
+	}
+	if c.Status == CredentialActive {
+		return c, nil
 	}
 	if err := r.o.Store.RecoverCredential(ctx, c.Tenant, c.ID); err != nil {
 		return c, err
@@ -134,17 +227,25 @@ func parseCredential(ch channels.Channel, in PutCredential, stored []Credential)
 	if err != nil {
 		return channels.Credential{}, nil, err
 	}
-	for i, c := range stored {
-		if c.App != in.App || c.Channel != in.Channel || c.Qualifier != parsed.Qualifier {
-			continue
-		}
-		again, err := ch.ParseCredential(in.Input, c.Settings)
-		if err == nil && again.Qualifier != c.Qualifier {
-			err = fmt.Errorf("channel %s read the same credential in two ways", in.Channel)
-		}
-		return again, &stored[i], err
+	c := inPlaceOf(in, parsed.Qualifier, stored)
+	if c == nil {
+		return parsed, nil, nil
 	}
-	return parsed, nil, nil
+	again, err := ch.ParseCredential(in.Input, c.Settings)
+	if err == nil && again.Qualifier != c.Qualifier {
+		err = fmt.Errorf("channel %s read the same credential in two ways", in.Channel)
+	}
+	return again, c, err
+}
+
+// inPlaceOf finds the stored credential that one with a qualifier is a version of.
+func inPlaceOf(in PutCredential, qualifier string, stored []Credential) *Credential {
+	for i, c := range stored {
+		if c.App == in.App && c.Channel == in.Channel && c.Qualifier == qualifier {
+			return &stored[i]
+		}
+	}
+	return nil
 }
 
 // Credential returns a credential of the tenant, without its secret.

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -52,7 +53,7 @@ type memory struct {
 	creds   map[ids.ID]tenants.Credential
 	opened  map[ids.ID]channels.Credential
 	reads   map[string]int
-	rotated bool // by the last put
+	options tenants.PutOptions // of the last put
 }
 
 var _ tenants.Store = (*memory)(nil)
@@ -258,6 +259,36 @@ func (m *memory) Apps(_ context.Context, tenant ids.ID) ([]tenants.App, error) {
 	return slices.DeleteFunc(slices.Clone(m.apps), func(a tenants.App) bool { return a.Tenant != tenant }), err
 }
 
+func (m *memory) CredentialVersions(_ context.Context, _, id ids.ID) ([]tenants.CredentialVersion, error) {
+	c, err := find(m.creds, id)
+	return []tenants.CredentialVersion{{Version: c.Version}}, err
+}
+
+func (m *memory) OpenVersion(_ context.Context, _, id ids.ID, version int) (channels.Credential, error) {
+	if version == 1 {
+		return channels.Credential{}, problem.New(problem.Conflict, "It is destroyed.")
+	}
+	return m.opened[id], nil
+}
+
+func (m *memory) RollbackCredential(_ context.Context, _, id ids.ID, to int, v tenants.Verification, c tenants.Change) (tenants.Credential, error) {
+	leave, err := m.enter("RollbackCredential", c)
+	defer leave()
+	x := m.creds[id]
+	x.Version, x.Verification, x.Reason = x.Version+1, v, fmt.Sprint("back to ", to)
+	m.creds[id] = x
+	return x, err
+}
+
+func (m *memory) NoteVerification(_ context.Context, _, id ids.ID, _ int, v tenants.Verification) error {
+	leave, err := m.enter("NoteVerification")
+	defer leave()
+	c := m.creds[id]
+	c.Verification = v
+	m.creds[id] = c
+	return err
+}
+
 func (m *memory) CountBound(context.Context, ids.ID, string, string) (tenants.Bound, error) {
 	return tenants.Bound{}, nil
 }
@@ -275,7 +306,8 @@ func (m *memory) PutCredential(_ context.Context, c tenants.Credential, o channe
 	leave, err := m.enter("PutCredential", ch)
 	defer leave()
 	c.Version = m.creds[c.ID].Version + 1
-	m.rotated = p.Rotate
+	m.options = p
+	c.Verification = p.Verification
 	c.Status = tenants.CredentialActive
 	m.creds[c.ID], m.opened[c.ID] = c, o
 	return c, err
@@ -343,8 +375,33 @@ type keyring struct {
 	kind      channels.Kind
 	mu        sync.Mutex
 	generated int
+	ask       func(context.Context) channels.Result // what the provider says; nil: it takes everything
+	asked     int
 	priors    []string
 }
+
+func (k *keyring) Kind() channels.Kind { return k.kind }
+
+func (k *keyring) Open(channels.Credential) (channels.Sender, error) { return prober{keyring: k}, nil }
+
+// prober is a sender that is only asked.
+type prober struct {
+	channels.Sender
+	keyring *keyring
+}
+
+func (p prober) Probe(ctx context.Context) channels.Result {
+	p.keyring.mu.Lock()
+	p.keyring.asked++
+	ask := p.keyring.ask
+	p.keyring.mu.Unlock()
+	if ask == nil {
+		return channels.Result{Outcome: channels.Accepted}
+	}
+	return ask(ctx)
+}
+
+func (p prober) Close() {}
 
 func (k *keyring) ParseCredential(input []byte, prior json.RawMessage) (channels.Credential, error) {
 	k.mu.Lock()

@@ -40,14 +40,15 @@ type Options struct {
 // Registry manages tenants and what belongs to them, and tells who calls. It
 // validates; what it hands to the store is sound. It is safe for concurrent use.
 type Registry struct {
-	o        Options
-	tenants  *cache[ids.ID, Tenant]
-	names    *cache[string, ids.ID] // names never change
-	keys     *cache[ids.ID, *knownKey]
-	userKeys *cache[ids.ID, UserKey]
-	touching sync.WaitGroup
-	touches  chan struct{} // a slot per TouchKey under way
-	putting  sync.Mutex    // one PutCredential at a time
+	o         Options
+	tenants   *cache[ids.ID, Tenant]
+	names     *cache[string, ids.ID] // names never change
+	keys      *cache[ids.ID, *knownKey]
+	userKeys  *cache[ids.ID, UserKey]
+	touching  sync.WaitGroup
+	touches   chan struct{} // a slot per TouchKey under way
+	putting   sync.Mutex    // one PutCredential at a time
+	verifying turns
 }
 
 // NewRegistry makes a Registry.

@@ -57,6 +57,12 @@ type UserKeyStore interface {
 // PutOptions say how a credential is put.
 type PutOptions struct {
 	Rotate bool // web push: another pair may stand beside those that the app has
+	// Compromised: the secrets of the versions before are destroyed at once.
+	Compromised bool
+	// AutoRollback: it goes back to the version before if it is refused before its
+	// first success.
+	AutoRollback bool
+	Verification Verification
 }
 
 // MostBound is how many subscriptions are counted at most.
@@ -96,6 +102,14 @@ type CredentialStore interface {
 	// RecoverCredential resumes a credential that the engine has paused because its
 	// provider refused it; a person's pause stands.
 	RecoverCredential(ctx context.Context, tenant, id ids.ID) error
+	// CredentialVersions lists those of a credential, the newest first: at most 100.
+	CredentialVersions(ctx context.Context, tenant, id ids.ID) ([]CredentialVersion, error)
+	// OpenVersion returns a version with its secret; Conflict where that is destroyed.
+	OpenVersion(ctx context.Context, tenant, id ids.ID, version int) (channels.Credential, error)
+	// RollbackCredential makes a new version with the content of an earlier one.
+	RollbackCredential(ctx context.Context, tenant, id ids.ID, to int, v Verification, c Change) (Credential, error)
+	// NoteVerification writes what a provider says of the newest version.
+	NoteVerification(ctx context.Context, tenant, id ids.ID, version int, v Verification) error
 	// CountBound counts the subscriptions that are bound to a VAPID pair of an app.
 	CountBound(ctx context.Context, tenant ids.ID, app, key string) (Bound, error)
 	// DeleteCredential: its deliveries are held as credential_missing from then on.

@@ -156,4 +156,18 @@ type Credential struct {
 	// ProvenAt is the first success of this version. Zero: none yet, so no
 	// answer of a provider may retire a device on its word.
 	ProvenAt time.Time
+	// Verification is how this version stands with its provider.
+	Verification Verification
+}
+
+// CredentialVersion is one of a credential.
+type CredentialVersion struct {
+	Version                        int
+	Settings                       json.RawMessage
+	Actor                          string // who put it; "" in versions from before it was noted
+	CreatedAt, ExpiresAt, ProvenAt time.Time
+	Verification                   Verification
+	AutoRollback                   bool
+	Current                        bool
+	Kept                           bool // its content is, so that it can be gone back to
 }

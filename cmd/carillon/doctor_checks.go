@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/doctor"
+	"github.com/carillonhq/carillon/tenants"
 )
 
 // The bounds of what is called sound.
@@ -222,6 +224,41 @@ func checkDoubt(d *doctor.Diagnosis, _ time.Time) []finding {
 	}
 	return one(finding{note, "devices", fmt.Sprintf("%d devices are suspect: a provider called them gone, and a wrong credential would cause that too.", d.Depths.Suspect),
 		"They are retired when the credential is seen to work, and come back when it is replaced.", "`carillon holds` shows whose word is in doubt."})
+}
+
+// credentialDays are how long before the end of a credential doctor speaks of it, and
+// how urgently.
+var credentialDays = []struct {
+	days  int
+	level string
+}{{1, fault}, {7, warning}, {30, note}}
+
+func checkCredentials(d *doctor.Diagnosis, now time.Time) (out []finding) {
+	for _, c := range d.Credentials {
+		name := fmt.Sprintf("The %s credential %s of %s (app %s)", c.Channel, c.Label(), c.TenantName, c.App)
+		if !c.ExpiresAt.IsZero() {
+			for _, x := range credentialDays {
+				if left := c.ExpiresAt.Sub(now); left <= time.Duration(x.days)*24*time.Hour {
+					when := "expires in less than " + strconv.Itoa(x.days) + " days, on "
+					if left <= 0 {
+						when = "has expired on "
+					}
+					out = append(out, finding{x.level, "credentials", name + " " + when + c.ExpiresAt.UTC().Format(time.DateOnly) + ".",
+						"Nothing is sent with it afterwards.", "Put another: PUT /v1/apps/" + c.App + "/credentials/" + c.Channel.String() + "."})
+					break
+				}
+			}
+		}
+		switch v := c.Verification; {
+		case v.State == tenants.Refused && !c.ProvenAt.After(v.At):
+			out = append(out, finding{warning, "credentials", name + " is refused by its provider (" + v.Code + ").",
+				"What it serves is held.", "Mend it at the provider or put another; POST /v1/credentials/" + c.Label() + "/rollback goes back to the version before."})
+		case v.State == tenants.Unverified && c.ProvenAt.IsZero():
+			out = append(out, finding{note, "credentials", name + " could not be verified when it was put (" + v.Code + "), and nothing was sent with it yet.",
+				"Whether it works shows with the first notification, or when it is verified within a day.", "Put it again when the provider can be reached."})
+		}
+	}
+	return out
 }
 
 func checkPairs(d *doctor.Diagnosis, _ time.Time) (out []finding) {

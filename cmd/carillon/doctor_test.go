@@ -11,9 +11,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/doctor"
+	"github.com/carillonhq/carillon/store/registers"
+	"github.com/carillonhq/carillon/tenants"
 )
 
 var doctorNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -103,6 +106,28 @@ func TestEachFindingIsMade(t *testing.T) {
 			d.Depths.Dead = map[delivery.Reason]int{delivery.Exhausted: 2, delivery.Rejected: 1}
 		}, note, "dead_letters", "1 rejected, 2 exhausted"},
 		{"suspect", soundSQLite, func(d *doctor.Diagnosis) { d.Depths.Suspect = 3 }, note, "devices", "3 devices"},
+		{"expires soon", soundSQLite, func(d *doctor.Diagnosis) {
+			d.Credentials = credentialThat(func(c *tenants.Credential) { c.ExpiresAt = doctorNow.Add(20 * 24 * time.Hour) })
+		}, note, "credentials", "in less than 30 days"},
+		{"expires in days", soundSQLite, func(d *doctor.Diagnosis) {
+			d.Credentials = credentialThat(func(c *tenants.Credential) { c.ExpiresAt = doctorNow.Add(6 * 24 * time.Hour) })
+		}, warning, "credentials", "in less than 7 days"},
+		{"expires tomorrow", soundSQLite, func(d *doctor.Diagnosis) {
+			d.Credentials = credentialThat(func(c *tenants.Credential) { c.ExpiresAt = doctorNow.Add(time.Hour) })
+		}, fault, "credentials", "in less than 1 days"},
+		{"has expired", soundSQLite, func(d *doctor.Diagnosis) {
+			d.Credentials = credentialThat(func(c *tenants.Credential) { c.ExpiresAt = doctorNow.Add(-time.Hour) })
+		}, fault, "credentials", "has expired"},
+		{"refused", soundSQLite, func(d *doctor.Diagnosis) {
+			d.Credentials = credentialThat(func(c *tenants.Credential) {
+				c.Verification = tenants.Verification{State: tenants.Refused, Code: "fcm.x", At: doctorNow}
+			})
+		}, warning, "credentials", "refused by its provider (fcm.x)"},
+		{"unverified", soundSQLite, func(d *doctor.Diagnosis) {
+			d.Credentials = credentialThat(func(c *tenants.Credential) {
+				c.Verification = tenants.Verification{State: tenants.Unverified, Code: "transport.timeout", At: doctorNow}
+			})
+		}, note, "credentials", "could not be verified"},
 		{"wrong pairs", soundSQLite, func(d *doctor.Diagnosis) { d.WrongPairs = map[string]int{"acme": 24} }, warning, "vapid_pairs", "24 browsers of acme"},
 		{"no backup", soundSQLite, func(d *doctor.Diagnosis) { d.BackupAt = time.Time{} }, note, "backup", "No backup"},
 		{"old backup", soundSQLite, func(d *doctor.Diagnosis) { d.BackupAt = doctorNow.Add(-8 * 24 * time.Hour) }, warning, "backup", "8 days"},
@@ -222,4 +247,10 @@ func TestDoctorBesideAServer(t *testing.T) {
 	code, out, _ := k.command("doctor", "--database-url", filepath.Join(k.dir, "empty.db"))
 	require.Equal(t, exitFaults, code)
 	require.Contains(t, out, "no schema")
+}
+
+func credentialThat(change func(*tenants.Credential)) []registers.NamedCredential {
+	c := registers.NamedCredential{TenantName: "acme", Credential: tenants.Credential{ID: 7, App: "default", Channel: channels.FCM}}
+	change(&c.Credential)
+	return []registers.NamedCredential{c}
 }

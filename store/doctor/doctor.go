@@ -36,6 +36,8 @@ type Diagnosis struct {
 	// Running tells whether a server runs: one that beats, or that holds the lock of
 	// the file.
 	Running bool
+	// Credentials are those of all tenants, at most 10,000.
+	Credentials []registers.NamedCredential
 	// WrongPairs counts, by tenant, browsers that were retired by another key's verdict.
 	WrongPairs map[string]int
 	BackupAt   time.Time // of the newest backup that is known of; zero: none is
@@ -89,6 +91,7 @@ func (s *Doctor) Examine(ctx context.Context, deep bool) Diagnosis {
 		d.Pause, d.BackupAt = registers.PauseOf(all), all[registers.FactBackup].At
 		return err
 	})
+	try("the credentials", func() (err error) { d.Credentials, err = s.registers.AllCredentials(ctx); return err })
 	try("the VAPID pairs", func() (err error) { d.WrongPairs, err = s.registers.WrongPairs(ctx); return err })
 	try("the invariants", func() (err error) { d.Broken, err = s.Check(ctx, true); return err })
 	try("the queue", func() (err error) { d.Depths, err = s.Depths(ctx); return err })

@@ -71,6 +71,13 @@ func join(t *db.Tx, f *delivery.Finish) (ids.ID, bool, error) {
 		}
 	default:
 	}
+	if f.Transition.Reason == delivery.CredentialDenied {
+		back, err := registers.WayBack(t, h.Subject, f.Version)
+		if err != nil {
+			return 0, false, err
+		}
+		h.Detail += back
+	}
 	id, opened, err := openHold(t, h)
 	if opened {
 		failpoint.Hit("hold.opened")
@@ -133,6 +140,12 @@ func (s *heldRows) RefuseCredential(ctx context.Context, h delivery.Hold) (opene
 		}
 		denied := h
 		denied.Version = 0
+		back, err := registers.WayBack(t, h.Subject, h.Version)
+		if err != nil {
+			return err
+		}
+		denied.Detail += back
+		h.Detail = denied.Detail
 		if _, opened, err = openHold(t, denied); err != nil || !opened {
 			return err
 		}

@@ -23,28 +23,34 @@ type credentialRegister struct {
 
 // credentialModel is a credential with its newest version.
 type credentialModel struct {
-	ID        ids.ID
-	TenantID  ids.ID
-	App       string
-	Channel   channels.Kind
-	Qualifier string
-	Version   int
-	Status    tenants.CredentialStatus
-	Reason    string
-	CreatedAt int64
-	UpdatedAt int64
-	Settings  string
-	ExpiresAt int64
-	ProvenAt  int64
+	ID          ids.ID
+	TenantID    ids.ID
+	App         string
+	Channel     channels.Kind
+	Qualifier   string
+	Version     int
+	Status      tenants.CredentialStatus
+	Reason      string
+	CreatedAt   int64
+	UpdatedAt   int64
+	Settings    string
+	ExpiresAt   int64
+	ProvenAt    int64
+	CheckedAt   int64
+	Checked     tenants.VerificationState
+	CheckCode   string
+	CheckDetail string
 }
 
-const credentialColumns = `c.id,c.tenant_id,c.app,c.channel,c.qualifier,c.version,c.status,c.reason,c.created_at,c.updated_at,v.settings,v.expires_at,v.proven_at`
+const credentialColumns = `c.id,c.tenant_id,c.app,c.channel,c.qualifier,c.version,c.status,c.reason,c.created_at,c.updated_at,v.settings,v.expires_at,v.proven_at,
+ v.checked_at,v.checked,v.check_code,v.check_detail`
 
 func (m credentialModel) credential() (tenants.Credential, error) {
 	return tenants.Credential{
 		Tenant: m.TenantID, ID: m.ID, App: m.App, Channel: m.Channel, Qualifier: m.Qualifier, Version: m.Version,
 		Settings: json.RawMessage(m.Settings), Status: m.Status, Reason: m.Reason, CreatedAt: db.FromMillis(m.CreatedAt),
 		UpdatedAt: db.FromMillis(m.UpdatedAt), ExpiresAt: db.FromMillis(m.ExpiresAt), ProvenAt: db.FromMillis(m.ProvenAt),
+		Verification: tenants.Verification{State: m.Checked, Code: m.CheckCode, Detail: m.CheckDetail, At: db.FromMillis(m.CheckedAt)},
 	}, nil
 }
 
@@ -81,19 +87,26 @@ func (s *credentialRegister) PutCredential(ctx context.Context, c tenants.Creden
 			return err
 		}
 		// Two first versions at the same moment: the second was sealed for an id that is not taken.
-		n, err := t.Affect(`UPDATE credentials SET version=version+1, status='active', reason='', updated_at=? WHERE id=? AND tenant_id=? AND qualifier=?`,
-			db.Millis(now), id, c.Tenant, secret.Qualifier)
+		n, err := nextVersion(t, c.Tenant, id, secret.Qualifier, now)
 		if err != nil {
 			return err
 		}
 		if n == 0 {
 			return problem.New(problem.Conflict, "The credential was put by someone else at the same moment; look at it and try again.")
 		}
-		if err := t.Exec(`INSERT INTO credential_versions (credential_id,version,settings,sealed,expires_at,created_at,proven_at)
- SELECT id,version,?,?,?,?,0 FROM credentials WHERE id=?`, string(secret.Settings), sealed, db.Millis(secret.ExpiresAt), db.Millis(now), id); err != nil {
+		v := o.Verification
+		if err := t.Exec(`INSERT INTO credential_versions (credential_id,version,settings,sealed,expires_at,created_at,proven_at,
+ actor,auto_rollback,checked_at,checked,check_code,check_detail) SELECT id,version,?,?,?,?,0,?,?,?,?,?,? FROM credentials WHERE id=?`,
+			string(secret.Settings), sealed, db.Millis(secret.ExpiresAt), db.Millis(now),
+			ch.Actor, db.Bit(o.AutoRollback), db.Millis(v.At), v.State, v.Code, v.Detail, id); err != nil {
 			return err
 		}
-		if err := s.endHolds(t, c.Tenant, id, c.App, c.Channel); err != nil {
+		if o.Compromised {
+			if err := destroyBefore(t, id); err != nil {
+				return err
+			}
+		}
+		if err := s.endReplaced(t, c.Tenant, id, c.App, c.Channel); err != nil {
 			return err
 		}
 		if err := s.tryPairs(t, c); err != nil {
@@ -117,14 +130,24 @@ func (s *credentialRegister) credentialID(ctx context.Context, tenant ids.ID, ap
 	return id, err
 }
 
-// endHolds ends what the version before, or its absence, caused: the
-// new one gives its own verdicts.
+// endReplaced ends what the version before, or its absence, caused: the new one gives
+// its own verdicts. What a person has paused stays so.
+func (s *credentialRegister) endReplaced(t *db.Tx, tenant, id ids.ID, app string, k channels.Kind) error {
+	return s.end(t, delivery.Hold{Tenant: tenant, Scope: delivery.HoldCredential, Subject: id, Reason: delivery.CredentialDenied}, app, k)
+}
+
+// endHolds ends whatever holds because of a credential.
 func (s *credentialRegister) endHolds(t *db.Tx, tenant, id ids.ID, app string, k channels.Kind) error {
+	return s.end(t, delivery.Hold{Tenant: tenant, Scope: delivery.HoldCredential, Subject: id}, app, k)
+}
+
+func (s *credentialRegister) end(t *db.Tx, own delivery.Hold, app string, k channels.Kind) error {
+	tenant, id := own.Tenant, own.Subject
 	for _, h := range []struct {
 		match  delivery.Hold
 		ending delivery.Ending
 	}{
-		{delivery.Hold{Scope: delivery.HoldCredential, Subject: id}, delivery.Resume},
+		{own, delivery.Resume},
 		{delivery.Hold{Scope: delivery.HoldDoubt, Subject: id}, delivery.Reverse},
 		{delivery.Hold{Scope: delivery.HoldRefusal, Subject: id}, delivery.Resume},
 		{delivery.Hold{Scope: delivery.HoldMissing, App: app, Channel: k}, delivery.Resume},

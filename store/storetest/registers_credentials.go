@@ -20,6 +20,11 @@ import (
 
 func credentialTests() map[string]func(*kit) {
 	return map[string]func(*kit){
+		"Versions/AreListedAndGoneBackTo":   versionsAreListed,
+		"Versions/OfTheCompromisedAreGone":  compromisedVersions,
+		"Versions/APersonsPauseSurvives":    pauseSurvives,
+		"Versions/GoBackByThemselves":       versionsGoBack,
+		"Versions/AreVerifiedInTurn":        verifiedInTurn,
 		"VAPIDPair/ASecondOneIsARotation":   secondPairIsARotation,
 		"VAPIDPair/SubscriptionsAreCounted": countsSubscriptions,
 		"VAPIDPair/ALearnedKeyIsKept":       keepsALearnedKey,
@@ -56,8 +61,8 @@ func credentialIsReadBack(k *kit) {
 
 func credentialVersions(k *kit) {
 	first := k.credential(channels.FCM, "")
-	_, err := k.Store.PauseCredential(k.ctx, k.tenant, first.ID, "wrong key", change("credential.pause"))
-	k.ok(err)
+	_, res := k.hold(1, delivery.Hold{Subject: first.ID, Version: 1}, delivery.HoldCredential, delivery.CredentialDenied, "fcm.denied")
+	require.True(k, res.Opened)
 	k.Clock.Advance(time.Second)
 	next, err := k.Store.PutCredential(k.ctx, tenants.Credential{Tenant: k.tenant, App: "default", Channel: channels.FCM},
 		channels.Credential{Settings: json.RawMessage(`{"project":"q"}`), Secret: []byte("two")}, tenants.PutOptions{Rotate: true}, change("credential.put"))
@@ -315,4 +320,145 @@ func wrongPairsOfBefore(k *kit) {
 	got, err = k.Store.WrongPairs(k.ctx)
 	k.ok(err)
 	require.Empty(k, got)
+}
+
+// putSecret puts a version of the FCM credential.
+func (k *kit) putSecret(secret string, o tenants.PutOptions) tenants.Credential {
+	k.Helper()
+	c, err := k.Store.PutCredential(k.ctx, tenants.Credential{Tenant: k.tenant, App: "default", Channel: channels.FCM},
+		channels.Credential{Settings: json.RawMessage(`{"of":"` + secret + `"}`), Secret: []byte(secret)}, o, change("credential.put"))
+	k.ok(err)
+	return c
+}
+
+func versionsAreListed(k *kit) {
+	now := k.Clock.Now()
+	seen := tenants.Verification{State: tenants.Unverified, Code: "transport.timeout", Detail: "No answer.", At: now}
+	k.putSecret("one", tenants.PutOptions{})
+	c := k.putSecret("two", tenants.PutOptions{AutoRollback: true, Verification: seen})
+	seen.At = c.Verification.At
+	require.Equal(k, seen, c.Verification)
+	require.Equal(k, now, c.Verification.At.UTC())
+	back, err := k.Store.RollbackCredential(k.ctx, k.tenant, c.ID, 1, tenants.Verification{State: tenants.Verified, At: now}, change("credential.rollback"))
+	k.ok(err)
+	require.Equal(k, 3, back.Version)
+	require.JSONEq(k, `{"of":"one"}`, string(back.Settings))
+	require.Equal(k, tenants.Verified, back.Verification.State)
+	opened, err := k.Store.OpenCredential(k.ctx, k.tenant, c.ID)
+	k.ok(err)
+	require.Equal(k, "one", string(opened.Secret))
+	opened, err = k.Store.OpenVersion(k.ctx, k.tenant, c.ID, 2)
+	k.ok(err)
+	require.Equal(k, "two", string(opened.Secret))
+
+	list, err := k.Store.CredentialVersions(k.ctx, k.tenant, c.ID)
+	k.ok(err)
+	require.Len(k, list, 3)
+	for i, v := range list {
+		require.Equal(k, 3-i, v.Version)
+		require.Equal(k, i == 0, v.Current)
+		require.Equal(k, i == 1, v.AutoRollback)
+		require.True(k, v.Kept)
+		require.Equal(k, "test", v.Actor)
+	}
+	k.ok(k.Store.NoteVerification(k.ctx, k.tenant, c.ID, 3, tenants.Verification{State: tenants.Refused, Code: "x", At: now}))
+	k.ok(k.Store.NoteVerification(k.ctx, k.tenant, c.ID, 2, tenants.Verification{State: tenants.Refused, Code: "old", At: now}))
+	list, err = k.Store.CredentialVersions(k.ctx, k.tenant, c.ID)
+	k.ok(err)
+	require.Equal(k, "x", list[0].Verification.Code)
+	require.Equal(k, "transport.timeout", list[1].Verification.Code, "only the newest is asked about")
+
+	mine := k.tenant
+	k.tenant = k.newTenant("other")
+	_, err = k.Store.CredentialVersions(k.ctx, k.tenant, c.ID)
+	k.code(problem.NotFound, err)
+	_, err = k.Store.OpenVersion(k.ctx, k.tenant, c.ID, 1)
+	k.code(problem.NotFound, err)
+	_, err = k.Store.RollbackCredential(k.ctx, k.tenant, c.ID, 1, tenants.Verification{}, change("x"))
+	k.code(problem.NotFound, err)
+	k.ok(k.Store.NoteVerification(k.ctx, k.tenant, c.ID, 3, tenants.Verification{Code: "stolen", At: now}))
+	got, err := k.Store.Credential(k.ctx, mine, c.ID)
+	k.ok(err)
+	require.Equal(k, "x", got.Verification.Code)
+}
+
+func compromisedVersions(k *kit) {
+	k.putSecret("one", tenants.PutOptions{})
+	c := k.putSecret("two", tenants.PutOptions{Compromised: true})
+	_, err := k.Store.OpenVersion(k.ctx, k.tenant, c.ID, 1)
+	k.code(problem.Conflict, err)
+	_, err = k.Store.RollbackCredential(k.ctx, k.tenant, c.ID, 1, tenants.Verification{}, change("x"))
+	k.code(problem.Conflict, err)
+	list, err := k.Store.CredentialVersions(k.ctx, k.tenant, c.ID)
+	k.ok(err)
+	require.True(k, list[0].Kept)
+	require.False(k, list[1].Kept)
+	require.Equal(k, 2, list[0].Version, "nothing was half done")
+}
+
+func pauseSurvives(k *kit) {
+	c := k.putSecret("one", tenants.PutOptions{})
+	row, _ := k.hold(1, delivery.Hold{Subject: c.ID, Version: 1}, delivery.HoldCredential, delivery.CredentialDenied, "fcm.denied")
+	k.is(row, delivery.Held, delivery.CredentialDenied)
+	c = k.putSecret("two", tenants.PutOptions{})
+	require.Equal(k, tenants.CredentialActive, c.Status, "what the provider refused is tried again")
+	k.ended(1000)
+	_, err := k.Store.PauseCredential(k.ctx, k.tenant, c.ID, "not now", change("credential.pause"))
+	k.ok(err)
+	c = k.putSecret("three", tenants.PutOptions{})
+	require.Equal(k, tenants.CredentialPaused, c.Status)
+	require.Equal(k, "not now", c.Reason)
+	require.Equal(k, delivery.Open, k.holds()[0].Ending)
+	_, err = k.Store.ResumeCredential(k.ctx, k.tenant, c.ID, change("credential.resume"))
+	k.ok(err)
+	c, err = k.Store.Credential(k.ctx, k.tenant, c.ID)
+	k.ok(err)
+	require.Equal(k, tenants.CredentialActive, c.Status)
+}
+
+func versionsGoBack(k *kit) {
+	c := k.putSecret("one", tenants.PutOptions{})
+	goBack := func(version int) int {
+		k.Helper()
+		to, err := k.Store.GoBack(k.ctx, k.tenant, c.ID, version, k.Clock.Now())
+		k.ok(err)
+		return to
+	}
+	k.putSecret("two", tenants.PutOptions{})
+	require.Zero(k, goBack(2), "nobody asked for it")
+	k.putSecret("three", tenants.PutOptions{AutoRollback: true})
+	require.Zero(k, goBack(2), "not that version")
+	opened, err := k.Store.RefuseCredential(k.ctx, delivery.Hold{Tenant: k.tenant, Scope: delivery.HoldCredential, Subject: c.ID, Version: 3,
+		Reason: delivery.CredentialDenied, Detail: "No.", Since: k.Clock.Now()})
+	k.ok(err)
+	require.True(k, opened)
+	require.Contains(k, k.holds()[0].Detail, "/rollback goes back to version 2")
+	require.Equal(k, 2, goBack(3))
+	require.Zero(k, goBack(3), "once")
+	got, err := k.Store.Credential(k.ctx, k.tenant, c.ID)
+	k.ok(err)
+	require.Equal(k, 4, got.Version)
+	require.Equal(k, tenants.CredentialActive, got.Status)
+	require.JSONEq(k, `{"of":"two"}`, string(got.Settings))
+	require.Equal(k, delivery.Resume, k.holds()[0].Ending)
+	require.Zero(k, goBack(4), "what it went back to does not")
+}
+
+func verifiedInTurn(k *kit) {
+	fcm, apns := k.credential(channels.FCM, ""), k.credential(channels.APNs, "")
+	k.credential(channels.WebPush, "key")
+	due := func() []ids.ID {
+		k.Helper()
+		list, err := k.Store.CredentialsToVerify(k.ctx, k.Clock.Now().Add(-24*time.Hour), 10)
+		k.ok(err)
+		return idsOf(list, func(c tenants.Credential) ids.ID { return c.ID })
+	}
+	require.Empty(k, due())
+	k.Clock.Advance(25 * time.Hour)
+	require.ElementsMatch(k, []ids.ID{fcm.ID, apns.ID}, due())
+	k.ok(k.Store.NoteVerification(k.ctx, k.tenant, fcm.ID, 1, tenants.Verification{State: tenants.Verified, At: k.Clock.Now()}))
+	require.Equal(k, []ids.ID{apns.ID}, due())
+	_, err := k.Store.PauseCredential(k.ctx, k.tenant, apns.ID, "", change("credential.pause"))
+	k.ok(err)
+	require.Empty(k, due(), "nobody waits for one that is paused")
 }

@@ -1,0 +1,74 @@
+package delivery_test
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/tenants"
+)
+
+// TestCredentialsAreVerifiedEveryDay: what its provider refuses by then is held before
+// a user misses something, and the state is written down.
+func TestCredentialsAreVerifiedEveryDay(t *testing.T) {
+	t.Parallel()
+	clock := newHandClock()
+	k := newKitAt(t, clock.now, func(o *delivery.Options) { o.VerifyEvery = 5 * time.Millisecond })
+	good, bad := k.credential(channels.FCM, ""), k.credential(channels.APNs, "")
+	k.channels[channels.APNs].says(channels.Result{Outcome: channels.Denied, Code: "apns.bad_certificate", Detail: "It has expired."})
+	clock.advance(23 * time.Hour)
+	require.Zero(t, k.channels[channels.FCM].asked())
+	clock.advance(4 * time.Hour)
+	state := func(c tenants.Credential) tenants.Credential {
+		got, err := k.store.Credential(k.ctx, k.tenant, c.ID)
+		require.NoError(t, err)
+		return got
+	}
+	eventually(t, "both are verified", func() bool {
+		clock.advance(time.Second) // to the next round
+		return state(good).Verification.State == tenants.Verified && state(bad).Verification.State == tenants.Refused
+	})
+	eventually(t, "the refused one is held", func() bool { return len(k.holdsOf(delivery.HoldCredential)) == 1 })
+	require.Equal(t, tenants.CredentialPaused, state(bad).Status)
+	require.Equal(t, tenants.CredentialActive, state(good).Status)
+	require.Equal(t, 1, k.channels[channels.FCM].asked(), "once a day")
+	k.sound()
+}
+
+// TestANewVersionThatIsRefusedGoesBack: where whoever put it asked for that. Nobody
+// misses anything.
+func TestANewVersionThatIsRefusedGoesBack(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, nil)
+	fcm := k.channels[channels.FCM]
+	fcm.answer(func(_ context.Context, c channels.Credential, _ channels.Target, _ channels.Life) channels.Result {
+		if string(c.Secret) == "bad" {
+			return refusedBy(channels.ScopeCredential)
+		}
+		return accepted()
+	})
+	put := func(secret string, o tenants.PutOptions) tenants.Credential {
+		c, err := k.store.PutCredential(k.ctx, tenants.Credential{Tenant: k.tenant, App: "default", Channel: channels.FCM},
+			channels.Credential{Settings: json.RawMessage(`{}`), Secret: []byte(secret)}, o, tenants.Change{Actor: "test", Action: "credential.put"})
+		require.NoError(t, err)
+		k.engine.CredentialsChanged(k.tenant)
+		return c
+	}
+	put("good", tenants.PutOptions{})
+	k.device("alice", "phone", channels.FCM, nil)
+	k.ends(k.post(toUser("alice")), 0, delivery.Sent, delivery.NoReason)
+	fcm.says(channels.Result{Outcome: channels.Denied, Code: "denied"})
+	c := put("bad", tenants.PutOptions{AutoRollback: true})
+	k.ends(k.post(toUser("alice")), 0, delivery.Sent, delivery.NoReason)
+	got, err := k.store.Credential(k.ctx, k.tenant, c.ID)
+	require.NoError(t, err)
+	require.Equal(t, 3, got.Version)
+	require.Equal(t, tenants.CredentialActive, got.Status)
+	k.ends(k.post(toUser("alice")), 0, delivery.Sent, delivery.NoReason)
+	k.sound()
+}

@@ -1,0 +1,137 @@
+package tenants
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+)
+
+// VerifyWithin is how long verifying a credential may take, waiting for its turn
+// included.
+const VerifyWithin = 5 * time.Second
+
+// VerificationState is how a version of a credential stands with its provider. The
+// numbers are stored; a test pins them.
+type VerificationState uint8
+
+// The states.
+const (
+	NotChecked    VerificationState = 0 // nobody has asked
+	Verified      VerificationState = 1 // the provider takes it
+	Unverified    VerificationState = 2 // the provider could not be asked
+	Refused       VerificationState = 3 // the provider refuses it
+	NotVerifiable VerificationState = 4 // no provider can be asked without a message
+)
+
+var verificationNames = [...]string{"not_checked", "verified", "unverified", "refused", "not_verifiable"}
+
+func (s VerificationState) String() string {
+	if int(s) < len(verificationNames) {
+		return verificationNames[s]
+	}
+	return fmt.Sprintf("verification(%d)", uint8(s))
+}
+
+// Verification is what came of asking a provider about a version of a credential.
+type Verification struct {
+	State        VerificationState
+	Code, Detail string // as the provider's answer to a send
+	At           time.Time
+}
+
+// VerificationOf reads the answer to a probe.
+func VerificationOf(k channels.Kind, r channels.Result, at time.Time) Verification {
+	v := Verification{State: Unverified, Code: r.Code, Detail: r.Detail, At: at}
+	switch {
+	case k == channels.WebPush:
+		v.State = NotVerifiable
+	case r.Outcome == channels.Accepted:
+		v.State = Verified
+	case r.Outcome == channels.Denied:
+		v.State = Refused
+	}
+	return v
+}
+
+// turns lets one of a tenant's verifications run at a time: a provider that hangs
+// takes up no more than that.
+type turns struct {
+	mu      sync.Mutex
+	tenants map[ids.ID]*turn
+}
+
+type turn struct {
+	taken chan struct{}
+	users int
+}
+
+// take waits for a turn. leave must be called once if there is no error.
+func (t *turns) take(ctx context.Context, tenant ids.ID) (leave func(), err error) {
+	t.mu.Lock()
+	if t.tenants == nil {
+		t.tenants = map[ids.ID]*turn{}
+	}
+	x := t.tenants[tenant]
+	if x == nil {
+		x = &turn{taken: make(chan struct{}, 1)}
+		t.tenants[tenant] = x
+	}
+	x.users++
+	t.mu.Unlock()
+	forget := func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if x.users--; x.users == 0 {
+			delete(t.tenants, tenant)
+		}
+	}
+	select {
+	case x.taken <- struct{}{}:
+		return func() { <-x.taken; forget() }, nil
+	case <-ctx.Done():
+		forget()
+		return nil, ctx.Err()
+	}
+}
+
+// verify asks the provider what it thinks of a credential that is not stored yet. A
+// refusal is an error.
+func (r *Registry) verify(ctx context.Context, tenant ids.ID, ch channels.Channel, c channels.Credential) (Verification, error) {
+	now := r.o.Now()
+	if ch.Kind() == channels.WebPush {
+		return Verification{State: NotVerifiable, At: now}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, VerifyWithin)
+	defer cancel()
+	leave, err := r.verifying.take(ctx, tenant)
+	if err != nil {
+		p := problem.New(problem.Throttled, "Another credential of the tenant is being verified, and its provider does not answer; try again, or put it with verify=false.")
+		p.RetryAfter = VerifyWithin
+		return Verification{}, p
+	}
+	defer leave()
+	s, err := ch.Open(c)
+	if err != nil {
+		return Verification{}, fmt.Errorf("open a credential to verify it: %w", err)
+	}
+	defer s.Close()
+	v := VerificationOf(ch.Kind(), s.Probe(ctx), now)
+	if v.State == Refused {
+		return v, &problem.Error{Code: problem.CredentialRefused, Detail: "The provider refuses this credential; nothing was stored.",
+			Fields: []problem.Field{{Path: secretMember(ch.Kind()), Detail: "is refused (" + v.Code + "): " + v.Detail}}}
+	}
+	return v, nil
+}
+
+// secretMember is what the secret of a credential is called in its channel's form.
+func secretMember(k channels.Kind) string {
+	if k == channels.FCM {
+		return "service_account"
+	}
+	return "key"
+}

@@ -1,0 +1,131 @@
+package tenants_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/tenants"
+)
+
+// TestVerificationStatesHaveNames: the numbers are stored, the names are in the API.
+func TestVerificationStatesHaveNames(t *testing.T) {
+	t.Parallel()
+	for s, name := range map[tenants.VerificationState]string{0: "not_checked", 1: "verified", 2: "unverified", 3: "refused", 4: "not_verifiable"} {
+		require.Equal(t, name, s.String())
+	}
+	require.Equal(t, "verification(9)", tenants.VerificationState(9).String())
+}
+
+func putFCM(ctx context.Context, b *bench, tenant ids.ID, secret string) (tenants.Credential, error) {
+	return b.PutCredential(ctx, tenant, tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{"secret":"` + secret + `"}`)}, "cli")
+}
+
+// TestARefusedCredentialIsNotStored: the current version stays.
+func TestARefusedCredentialIsNotStored(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c, err := putFCM(t.Context(), b, 7, "good")
+	require.NoError(t, err)
+	require.Equal(t, tenants.Verified, c.Verification.State)
+	b.fcm.ask = func(context.Context) channels.Result {
+		return channels.Result{Outcome: channels.Denied, Code: "fcm.credential_refused", Detail: "The key is deleted."}
+	}
+	_, err = putFCM(t.Context(), b, 7, "bad")
+	var p *problem.Error
+	require.ErrorAs(t, err, &p)
+	require.Equal(t, problem.CredentialRefused, p.Code)
+	require.Equal(t, "service_account", p.Fields[0].Path)
+	require.Contains(t, p.Fields[0].Detail, "fcm.credential_refused")
+	now, err := b.Credential(t.Context(), 7, c.ID)
+	require.NoError(t, err)
+	require.Equal(t, 1, now.Version)
+
+	asked := b.fcm.asked
+	c, err = b.PutCredential(t.Context(), 7, tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{"secret":"bad"}`), Unverified: true}, "cli")
+	require.NoError(t, err, "who says so is believed")
+	require.Equal(t, 2, c.Version)
+	require.Equal(t, tenants.NotChecked, c.Verification.State)
+	require.Equal(t, asked, b.fcm.asked)
+}
+
+// TestWhatCannotBeAskedIsStored: whatever keeps the provider from answering.
+func TestWhatCannotBeAskedIsStored(t *testing.T) {
+	t.Parallel()
+	for i, o := range []channels.Outcome{channels.Retry, channels.Throttled, channels.Interrupted, channels.Rejected} {
+		b := setup(t)
+		b.fcm.ask = func(context.Context) channels.Result { return channels.Result{Outcome: o, Code: "transport.timeout"} }
+		c, err := putFCM(t.Context(), b, 7, fmt.Sprint(i))
+		require.NoError(t, err)
+		require.Equal(t, tenants.Unverified, c.Verification.State, o)
+		require.Equal(t, "transport.timeout", c.Verification.Code)
+	}
+}
+
+// TestAProviderThatHangsHoldsUpItsTenantAlone: for five seconds at most, and others
+// not at all.
+func TestAProviderThatHangsHoldsUpItsTenantAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		hangs := func(ctx context.Context) channels.Result {
+			<-ctx.Done()
+			return channels.Result{Outcome: channels.Retry, Code: "transport.timeout"}
+		}
+		b.fcm.ask = hangs
+		start := time.Now()
+		first := make(chan error, 1)
+		go func() { _, err := putFCM(t.Context(), b, 7, "a"); first <- err }()
+		synctest.Wait()
+		second := make(chan error, 1)
+		go func() {
+			time.Sleep(time.Second)
+			_, err := putFCM(t.Context(), b, 7, "b")
+			second <- err
+		}()
+		_, err := b.PutCredential(t.Context(), 8, tenants.PutCredential{Channel: channels.APNs, Input: json.RawMessage(`{}`)}, "cli")
+		require.NoError(t, err)
+		require.Zero(t, time.Since(start), "another tenant waits for nothing")
+		require.NoError(t, <-first)
+		require.Equal(t, tenants.VerifyWithin, time.Since(start))
+		require.NoError(t, <-second, "its own next one waits for its turn")
+		require.Equal(t, time.Second+tenants.VerifyWithin, time.Since(start), "which is part of its time")
+	})
+}
+
+func TestARollbackIsVerifiedToo(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, s := range []string{"one", "two", "three"} {
+		_, err := putFCM(t.Context(), b, 7, s)
+		require.NoError(t, err)
+	}
+	list, err := b.Credentials(t.Context(), 7)
+	require.NoError(t, err)
+	id := list[0].ID
+	c, err := b.RollbackCredential(t.Context(), 7, id, tenants.Rollback{}, "key_1")
+	require.NoError(t, err)
+	require.Equal(t, "back to 2", c.Reason)
+	require.Equal(t, 4, c.Version)
+	require.Equal(t, tenants.Verified, c.Verification.State)
+	require.Equal(t, "credential.rollback", b.store.made()[3].Action)
+	for _, version := range []int{-1, 4, 9} {
+		_, err = b.RollbackCredential(t.Context(), 7, id, tenants.Rollback{Version: version}, "key_1")
+		require.Contains(t, faults(t, err), "version")
+	}
+	_, err = b.RollbackCredential(t.Context(), 7, id, tenants.Rollback{Version: 1}, "key_1")
+	require.Equal(t, problem.Conflict, problem.CodeOf(err))
+	b.fcm.ask = func(context.Context) channels.Result { return channels.Result{Outcome: channels.Denied} }
+	_, err = b.RollbackCredential(t.Context(), 7, id, tenants.Rollback{}, "key_1")
+	require.Equal(t, problem.CredentialRefused, problem.CodeOf(err))
+	_, err = b.RollbackCredential(t.Context(), 7, id, tenants.Rollback{Unverified: true}, "key_1")
+	require.NoError(t, err)
+}
