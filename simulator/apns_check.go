@@ -15,6 +15,9 @@ const collapseIDMax = 64 // bytes
 // authorize checks the provider token of a request and binds it to the
 // connection. It gives Apple's reason for a refusal, "" when all is well.
 func (a *apnsService) authorize(r *http.Request, c *conn, sandbox bool) (reason, detail string) {
+	if reason, detail, known := a.certified(r, sandbox); known {
+		return reason, detail
+	}
 	const scheme = "bearer "
 	values := r.Header["Authorization"]
 	if len(values) == 0 {

@@ -20,6 +20,8 @@ type authority struct {
 	pool   *x509.CertPool
 	pem    []byte
 	config *tls.Config
+	ca     *x509.Certificate
+	key    *ecdsa.PrivateKey
 }
 
 // newAuthority signs for localhost and the loopback addresses, for ten years.
@@ -51,9 +53,9 @@ func newAuthority(now time.Time) (*authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the simulator's authority: %w", err)
 	}
-	a := &authority{pool: x509.NewCertPool(), pem: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER})}
+	a := &authority{ca: parsed, key: caKey, pool: x509.NewCertPool(), pem: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER})}
 	a.pool.AddCert(parsed)
-	a.config = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+	a.config = &tls.Config{MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert, // APNs looks at it with the request NextProtos: []string{"h2", "http/1.1"},
 		Certificates: []tls.Certificate{{Certificate: [][]byte{leafDER}, PrivateKey: leafKey}}}
 	return a, nil
 }

@@ -49,7 +49,7 @@ func (r *Registry) PutCredential(ctx context.Context, tenant ids.ID, in PutCrede
 		return Credential{}, err
 	}
 	if !in.Unverified { // outside of everything that others wait for
-		if o.Verification, err = r.verify(ctx, tenant, channel, parsed); err != nil {
+		if o.Verification, err = r.verify(ctx, tenant, channel, parsed, secretMember(in.Input)); err != nil {
 			return Credential{}, err
 		}
 	}
@@ -104,7 +104,7 @@ func (r *Registry) RehearseCredential(ctx context.Context, tenant ids.ID, in Put
 	}
 	parsed, prior, err := parseCredential(channel, in, stored)
 	if err == nil && !in.Unverified {
-		_, err = r.verify(ctx, tenant, channel, parsed)
+		_, err = r.verify(ctx, tenant, channel, parsed, secretMember(in.Input))
 	}
 	if err != nil || prior == nil {
 		return Credential{}, err
@@ -142,7 +142,7 @@ func (r *Registry) RollbackCredential(ctx context.Context, tenant, id ids.ID, in
 	}
 	var v Verification
 	if ch := r.o.Channels[c.Channel]; ch != nil && !in.Unverified {
-		if v, err = r.verify(ctx, tenant, ch, opened); err != nil {
+		if v, err = r.verify(ctx, tenant, ch, opened, "version"); err != nil {
 			return c, err
 		}
 	}

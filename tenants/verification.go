@@ -2,6 +2,7 @@ package tenants
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"sync"
 	"time"
@@ -100,8 +101,8 @@ func (t *turns) take(ctx context.Context, tenant ids.ID) (leave func(), err erro
 }
 
 // verify asks the provider what it thinks of a credential that is not stored yet. A
-// refusal is an error.
-func (r *Registry) verify(ctx context.Context, tenant ids.ID, ch channels.Channel, c channels.Credential) (Verification, error) {
+// refusal is an error at a member of the input.
+func (r *Registry) verify(ctx context.Context, tenant ids.ID, ch channels.Channel, c channels.Credential, member string) (Verification, error) {
 	now := r.o.Now()
 	if ch.Kind() == channels.WebPush {
 		return Verification{State: NotVerifiable, At: now}, nil
@@ -123,15 +124,20 @@ func (r *Registry) verify(ctx context.Context, tenant ids.ID, ch channels.Channe
 	v := VerificationOf(ch.Kind(), s.Probe(ctx), now)
 	if v.State == Refused {
 		return v, &problem.Error{Code: problem.CredentialRefused, Detail: "The provider refuses this credential; nothing was stored.",
-			Fields: []problem.Field{{Path: secretMember(ch.Kind()), Detail: "is refused (" + v.Code + "): " + v.Detail}}}
+			Fields: []problem.Field{{Path: member, Detail: "is refused (" + v.Code + "): " + v.Detail}}}
 	}
 	return v, nil
 }
 
-// secretMember is what the secret of a credential is called in its channel's form.
-func secretMember(k channels.Kind) string {
-	if k == channels.FCM {
-		return "service_account"
+// secretMember is what the secret of a credential is called in the input.
+func secretMember(input json.RawMessage) string {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(input, &members) == nil {
+		for _, name := range []string{"service_account", "certificate", "p12"} {
+			if _, there := members[name]; there {
+				return name
+			}
+		}
 	}
 	return "key"
 }

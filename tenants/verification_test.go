@@ -43,7 +43,7 @@ func TestARefusedCredentialIsNotStored(t *testing.T) {
 	var p *problem.Error
 	require.ErrorAs(t, err, &p)
 	require.Equal(t, problem.CredentialRefused, p.Code)
-	require.Equal(t, "service_account", p.Fields[0].Path)
+	require.Equal(t, "key", p.Fields[0].Path)
 	require.Contains(t, p.Fields[0].Detail, "fcm.credential_refused")
 	now, err := b.Credential(t.Context(), 7, c.ID)
 	require.NoError(t, err)

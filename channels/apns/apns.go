@@ -11,6 +11,7 @@ package apns
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -21,6 +22,7 @@ import (
 	"time"
 
 	"github.com/sideshow/apns2"
+	"golang.org/x/net/http2"
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/problem"
@@ -116,7 +118,31 @@ func (c *Channel) Open(cred channels.Credential) (channels.Sender, error) {
 	if err := set.check(); err != nil {
 		return nil, err
 	}
-	_, key, err := parseKey(cred.Secret)
+	var (
+		jwt         *signer
+		certificate *tls.Certificate
+		err         error
+	)
+	if set.Certificate != nil {
+		certificate, err = openCertificate(cred.Secret)
+	} else {
+		jwt, err = c.openKey(cred.Secret, &set)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &sender{channel: c, signer: jwt, topic: set.Topics[0], gateways: map[channels.Environment]*gateway{}, reach: newKeyReach()}
+	for env, h := range c.hosts {
+		if set.Environment == "" || set.Environment == env {
+			s.gateways[env] = &gateway{dial: func(ctx context.Context) (*http2.ClientConn, error) { return h.dial(ctx, certificate) }, maxConns: c.maxConns}
+		}
+	}
+	return s, nil
+}
+
+// openKey gives the signer of a stored key.
+func (c *Channel) openKey(secret []byte, set *settings) (*signer, error) {
+	_, key, err := parseKey(secret)
 	if err != nil {
 		return nil, refused("key", err.Error())
 	}
@@ -124,11 +150,5 @@ func (c *Channel) Open(cred channels.Credential) (channels.Sender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("apns: %w", err)
 	}
-	s := &sender{channel: c, signer: jwt, topic: set.Topics[0], gateways: map[channels.Environment]*gateway{}, reach: newKeyReach()}
-	for env, h := range c.hosts {
-		if set.Environment == "" || set.Environment == env {
-			s.gateways[env] = &gateway{dial: h.dial, maxConns: c.maxConns}
-		}
-	}
-	return s, nil
+	return jwt, nil
 }

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/problem"
@@ -26,19 +27,25 @@ const (
 
 // settings is what may be read back of a credential.
 type settings struct {
-	KeyID       string               `json:"key_id"`
+	KeyID       string               `json:"key_id,omitempty"` // of a signing key
 	TeamID      string               `json:"team_id"`
 	Topics      []string             `json:"topics"` // bundle ids; the first is used unless a message names another
 	Environment channels.Environment `json:"environment"`
+	Certificate *certificateSettings `json:"certificate,omitempty"` // in the place of a signing key
 }
 
-// ParseCredential reads a token signing key (.p8) with its ids and bundle ids.
+// ParseCredential reads a token signing key (.p8) with its ids and bundle ids, or a
+// push certificate, which says most of that itself.
 // environment "production" or "sandbox" limits the credential to one gateway;
 // "" serves both. A key of another team is refused, because device tokens
 // belong to the team's app and would all die with it.
 func (c *Channel) ParseCredential(input []byte, prior json.RawMessage) (channels.Credential, error) {
 	var in struct {
-		Key string `json:"key"`
+		Key         string    `json:"key"`
+		Certificate string    `json:"certificate"`
+		P12         string    `json:"p12"`
+		Password    string    `json:"password"`
+		ExpiresAt   time.Time `json:"expires_at"`
 		settings
 	}
 	if err := checkMembers(input); err != nil {
@@ -46,7 +53,18 @@ func (c *Channel) ParseCredential(input []byte, prior json.RawMessage) (channels
 	}
 	if err := json.Unmarshal(input, &in); err != nil {
 		return channels.Credential{}, problem.New(problem.Invalid,
-			"The credential needs strings for key, key_id, team_id and environment, and a list of strings for topics.")
+			"The credential needs strings for key, certificate, p12, password, key_id, team_id and environment, a list of strings for topics, and a time such as 2027-01-31T00:00:00Z for expires_at.")
+	}
+	var secret []byte
+	expires := in.ExpiresAt
+	if in.Certificate != "" || in.P12 != "" {
+		if in.Key != "" || in.KeyID != "" {
+			return channels.Credential{}, refused("key", "Give a signing key with its key_id, or a certificate; not both.")
+		}
+		var err error
+		if secret, expires, err = parseCertificate(in.Certificate, in.P12, in.Password, &in.settings); err != nil {
+			return channels.Credential{}, err
+		}
 	}
 	if err := in.settings.check(); err != nil {
 		return channels.Credential{}, err
@@ -54,16 +72,21 @@ func (c *Channel) ParseCredential(input []byte, prior json.RawMessage) (channels
 	if err := in.settings.checkSuffixes(); err != nil {
 		return channels.Credential{}, err
 	}
-	secret, _, err := parseKey([]byte(channels.UnescapeLines(in.Key)))
-	if err != nil {
-		return channels.Credential{}, refused("key", err.Error())
+	if in.settings.Certificate == nil {
+		var err error
+		if secret, _, err = parseKey([]byte(channels.UnescapeLines(in.Key))); err != nil {
+			return channels.Credential{}, refused("key", err.Error())
+		}
+	}
+	if !expires.IsZero() && !expires.After(c.now()) {
+		return channels.Credential{}, refused(expiryMember(in.settings), "It has expired on "+expires.UTC().Format(time.DateOnly)+".")
 	}
 	if len(prior) > 0 {
 		var old settings
 		if err := json.Unmarshal(prior, &old); err != nil {
 			return channels.Credential{}, fmt.Errorf("settings of the prior credential: %w", err)
 		}
-		if old.TeamID != in.TeamID {
+		if old.TeamID != in.TeamID && old.TeamID != "" && in.TeamID != "" {
 			return channels.Credential{}, refused("team_id", fmt.Sprintf(
 				"The devices belong to team %s and cannot be reached by another; use a key of that team or make a new app.", old.TeamID))
 		}
@@ -72,7 +95,15 @@ func (c *Channel) ParseCredential(input []byte, prior json.RawMessage) (channels
 	if err != nil {
 		return channels.Credential{}, err
 	}
-	return channels.Credential{Settings: shown, Secret: secret, Qualifier: string(in.Environment)}, nil
+	return channels.Credential{Settings: shown, Secret: secret, Qualifier: string(in.Environment), ExpiresAt: expires}, nil
+}
+
+// expiryMember is where the end of a credential comes from.
+func expiryMember(s settings) string {
+	if s.Certificate != nil {
+		return "certificate"
+	}
+	return "expires_at"
 }
 
 // checkMembers refuses what is not an object and names that a credential does not have.
@@ -83,8 +114,8 @@ func checkMembers(input []byte) error {
 	}
 	var faults problem.Fields
 	for _, name := range slices.Sorted(maps.Keys(members)) {
-		if !slices.Contains([]string{"key", "key_id", "team_id", "topics", "environment"}, name) {
-			faults.Add(name, "Unknown member; a credential has key, key_id, team_id, topics and environment.")
+		if !slices.Contains([]string{"key", "key_id", "team_id", "topics", "environment", "expires_at", "certificate", "p12", "password"}, name) {
+			faults.Add(name, "Unknown member; a credential has key, key_id and team_id, or certificate, or p12 and password, and topics, environment and expires_at.")
 		}
 	}
 	return faults.Err()
@@ -92,10 +123,10 @@ func checkMembers(input []byte) error {
 
 func (s *settings) check() error {
 	var faults problem.Fields
-	if !isAppleID(s.KeyID) {
+	if s.Certificate == nil && !isAppleID(s.KeyID) {
 		faults.Add("key_id", "The key id has 10 characters A-Z and 0-9; it is part of the name of the .p8 file.")
 	}
-	if !isAppleID(s.TeamID) {
+	if s.Certificate == nil && !isAppleID(s.TeamID) {
 		faults.Add("team_id", "The team id has 10 characters A-Z and 0-9; Apple shows it under membership details.")
 	}
 	topics := s.Topics
@@ -159,9 +190,9 @@ func parseKey(text []byte) ([]byte, *ecdsa.PrivateKey, error) {
 	}
 	switch seen {
 	case "":
-		return nil, nil, keyError("The key is not PEM; paste the .p8 file with its BEGIN and END lines and line breaks. A .p12 certificate cannot be used.")
+		return nil, nil, keyError("The key is not PEM; paste the .p8 file with its BEGIN and END lines and line breaks. A certificate is given as certificate or p12.")
 	case "CERTIFICATE":
-		return nil, nil, keyError("This is a certificate without a private key; use a token signing key (.p8).")
+		return nil, nil, keyError("This is a certificate without a private key; give it as certificate, with its key.")
 	}
 	return nil, nil, keyError("The PEM text holds no private key.")
 }

@@ -26,7 +26,8 @@ const (
 // host is one APNs environment's address and how to connect to it.
 type host struct {
 	base string // scheme and authority, no slash at the end
-	dial func(context.Context) (*http2.ClientConn, error)
+	// dial connects, and presents a certificate unless it is nil.
+	dial func(context.Context, *tls.Certificate) (*http2.ClientConn, error)
 }
 
 // newHost prepares connections to base. https:// is what Apple speaks; http://
@@ -48,7 +49,7 @@ func newHost(base string, config *tls.Config) (host, error) {
 		DisableCompression: true,
 	}
 	dialer := &net.Dialer{KeepAlive: 15 * time.Second}
-	dial := func(ctx context.Context) (*http2.ClientConn, error) {
+	dial := func(ctx context.Context, certificate *tls.Certificate) (*http2.ClientConn, error) {
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
 		conn, err := dialer.DialContext(ctx, "tcp", address)
@@ -56,7 +57,12 @@ func newHost(base string, config *tls.Config) (host, error) {
 			return nil, err
 		}
 		if u.Scheme == "https" {
-			if conn, err = handshake(ctx, conn, config); err != nil {
+			own := config
+			if certificate != nil {
+				own = config.Clone()
+				own.Certificates = []tls.Certificate{*certificate}
+			}
+			if conn, err = handshake(ctx, conn, own); err != nil {
 				return nil, err
 			}
 		}
@@ -117,7 +123,9 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	x.conn = l
 	out := r.WithContext(ctx)
-	out.Header.Set("Authorization", "bearer "+x.bearer)
+	if x.bearer != "" { // a certificate says who we are when the connection is made
+		out.Header.Set("Authorization", "bearer "+x.bearer)
+	}
 	if x.noStore {
 		out.Header.Set("Apns-Expiration", "0")
 	}

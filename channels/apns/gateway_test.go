@@ -2,6 +2,7 @@ package apns
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"runtime"
@@ -48,7 +49,7 @@ func sendMany(t *testing.T, s channels.Sender, n int) map[string]int {
 func inMemory(t *testing.T, conns int, handler func(n int) http.HandlerFunc) (channels.Sender, *atomic.Int32) {
 	c := New(Options{Conns: conns})
 	var dialled atomic.Int32
-	c.hosts[channels.Production] = host{base: "https://apns.test", dial: func(context.Context) (*http2.ClientConn, error) {
+	c.hosts[channels.Production] = host{base: "https://apns.test", dial: func(context.Context, *tls.Certificate) (*http2.ClientConn, error) {
 		near, far := net.Pipe()
 		h := handler(int(dialled.Add(1)))
 		go (&http2.Server{MaxConcurrentStreams: 300}).ServeConn(far, &http2.ServeConnOpts{Handler: h})

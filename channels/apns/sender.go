@@ -13,8 +13,8 @@ import (
 // sender sends with one credential version.
 type sender struct {
 	channel  *Channel
-	signer   *signer
-	topic    string // where a message names none
+	signer   *signer // nil: a certificate is presented instead
+	topic    string  // where a message names none
 	gateways map[channels.Environment]*gateway
 	reach    *keyReach
 	closing  sync.Once
@@ -79,10 +79,12 @@ func (s *sender) exchange(ctx context.Context, env channels.Environment, n *apns
 		ctx, cancel = context.WithTimeout(ctx, sendTimeout)
 		defer cancel()
 	}
-	var err error
-	if x.bearer, err = s.signer.bearer(); err != nil {
-		return channels.Result{Outcome: channels.Denied, Scope: channels.ScopeCredential, Code: "apns.signing_failed",
-			Detail: "The provider token could not be signed."}
+	if s.signer != nil {
+		var err error
+		if x.bearer, err = s.signer.bearer(); err != nil {
+			return channels.Result{Outcome: channels.Denied, Scope: channels.ScopeCredential, Code: "apns.signing_failed",
+				Detail: "The provider token could not be signed."}
+		}
 	}
 	x.gateway = s.gateways[env]
 	x.push(ctx, s.channel.hosts[env].base, n)
@@ -96,7 +98,7 @@ func (s *sender) exchange(ctx context.Context, env channels.Environment, n *apns
 	if x.answer.Err != nil {
 		v = fromError(ctx, x.answer.Err, x.answer.Wrote, c)
 	} else {
-		if a.reason == apns2.ReasonExpiredProviderToken {
+		if a.reason == apns2.ReasonExpiredProviderToken && s.signer != nil {
 			a.jwtNext = s.signer.expired(x.bearer)
 		}
 		v = classify(a, c)
@@ -154,6 +156,8 @@ func (s *sender) Close() {
 		for _, g := range s.gateways {
 			g.close()
 		}
-		s.channel.signers.release(s.signer)
+		if s.signer != nil {
+			s.channel.signers.release(s.signer)
+		}
 	})
 }

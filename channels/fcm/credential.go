@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/problem"
@@ -61,9 +62,13 @@ func (c *Channel) ParseCredential(input []byte, prior json.RawMessage) (channels
 	}
 	var faults problem.Fields
 	for name := range in {
-		if name != "service_account" {
-			faults.Add(name, "is unknown; a credential for FCM has service_account, the object of the key file")
+		if name != "service_account" && name != "expires_at" {
+			faults.Add(name, "is unknown; a credential for FCM has service_account, the object of the key file, and expires_at")
 		}
+	}
+	var expires time.Time
+	if raw, ok := in["expires_at"]; ok && (json.Unmarshal(raw, &expires) != nil || !expires.IsZero() && !expires.After(c.now())) {
+		faults.Add("expires_at", "must be a time that is still to come, such as 2027-01-31T00:00:00Z")
 	}
 	var a serviceAccount
 	if raw, ok := in["service_account"]; !ok || json.Unmarshal(raw, &a) != nil {
@@ -93,7 +98,7 @@ func (c *Channel) ParseCredential(input []byte, prior json.RawMessage) (channels
 	if err != nil {
 		return channels.Credential{}, err
 	}
-	return channels.Credential{Settings: shown, Secret: sealed}, nil
+	return channels.Credential{Settings: shown, Secret: sealed, ExpiresAt: expires.UTC()}, nil
 }
 
 // check refuses what cannot work, and chooses the token endpoint.

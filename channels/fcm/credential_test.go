@@ -113,3 +113,22 @@ func TestCheckTarget(t *testing.T) {
 		}
 	}
 }
+
+// TestAKeyMayExpire: where whoever put it says when.
+func TestAKeyMayExpire(t *testing.T) {
+	t.Parallel()
+	for at, ok := range map[string]bool{`"2999-01-31T00:00:00Z"`: true, `"2001-01-31T00:00:00Z"`: false, `7`: false, `"soon"`: false} {
+		var in map[string]json.RawMessage
+		require.NoError(t, json.Unmarshal(credential(t, googleTokenURI, nil), &in))
+		in["expires_at"] = json.RawMessage(at)
+		b, err := json.Marshal(in)
+		require.NoError(t, err)
+		got, err := New(Options{}).ParseCredential(b, nil)
+		if !ok {
+			require.ErrorContains(t, err, "expires_at", at)
+			continue
+		}
+		require.NoError(t, err)
+		require.Equal(t, 2999, got.ExpiresAt.Year())
+	}
+}
