@@ -23,12 +23,13 @@ const (
 	cancel
 	pauseOrResume
 	replay
+	changeKey // of a credential: one more VAPID pair, a wrong key, or back
 	wishes
 )
 
 // usual is how often each wish comes, in a hundred.
 func usual() [wishes]int {
-	return [wishes]int{post: 34, postOnce: 20, postBatch: 5, postAhead: 10, postSoon: 5, postAtMostOnce: 6, cancel: 8, pauseOrResume: 5, replay: 7}
+	return [wishes]int{post: 34, postOnce: 20, postBatch: 5, postAhead: 10, postSoon: 5, postAtMostOnce: 6, cancel: 8, pauseOrResume: 5, replay: 7, changeKey: 1}
 }
 
 // load is callers at work.
@@ -40,11 +41,15 @@ type load struct {
 	got    atomic.Int64
 	serial *atomic.Int64 // makes types unique over a run
 	ahead  time.Duration // how far postAhead looks
+	pairs  atomic.Int64  // VAPID pairs added
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
 
-const callers = 8
+const (
+	callers   = 8
+	mostPairs = 6 // VAPID pairs that are added in one round
+)
 
 // typeAtMostOnce tells notifications that must not be sent twice, also those
 // whose answer never came.
@@ -114,6 +119,8 @@ func (l *load) grant(ctx context.Context, x wish, n int) bool {
 		return l.turn(ctx)
 	case replay:
 		return l.replaySome(ctx)
+	case changeKey:
+		return l.changeKey(ctx)
 	default:
 	}
 	return l.send(ctx, body, time.Time{})
@@ -266,6 +273,39 @@ func (l *load) turn(ctx context.Context) bool {
 	}
 	a, err := l.w.call(ctx, "POST", path+what, "", nil)
 	return l.heard(a, err, "POST "+path+what)
+}
+
+// changeKey puts a credential: one more VAPID pair, while browsers stay with theirs; a
+// key that Google does not know, which goes back by itself or is left to be found; or
+// it goes back to the version before.
+func (l *load) changeKey(ctx context.Context) bool {
+	const path = "/v1/apps/default/credentials/"
+	var (
+		a    answer
+		err  error
+		what string
+	)
+	switch l.w.intn(4) {
+	case 0:
+		if l.pairs.Add(1) > mostPairs {
+			return true
+		}
+		what = "PUT a VAPID pair"
+		a, err = l.w.call(ctx, "PUT", path+"webpush", "", map[string]any{"generate": true, "rotate": true, "subject": "mailto:ops@example.com"})
+	case 1:
+		what = "PUT a wrong key"
+		a, err = l.w.call(ctx, "PUT", path+fmt.Sprintf("fcm?verify=false&auto_rollback=%t", l.w.intn(2) == 0), "", l.w.wrongKey)
+	case 2:
+		what = "roll back"
+		a, err = l.w.call(ctx, "POST", l.w.pausable[0]+"/rollback?verify=false", "", nil)
+		if err == nil && (a.status == http.StatusConflict || a.status == http.StatusUnprocessableEntity) {
+			return true // there is nothing before
+		}
+	default:
+		what = "PUT the right key"
+		a, err = l.w.call(ctx, "PUT", path+"fcm", "", l.w.rightKey)
+	}
+	return l.heard(a, err, what)
 }
 
 // replaySome sends dead letters again. Another caller may have been faster.

@@ -1,9 +1,14 @@
 package torture_test
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -21,6 +26,8 @@ type world struct {
 	poisoned  map[string]bool   // ids of targets whose provider rejects every message
 	doomed    map[string]bool   // ids of devices whose provider says that they are gone
 	pausable  []string          // what can be paused and resumed: paths
+	rightKey  map[string]any    // FCM's credential
+	wrongKey  map[string]any    // one that Google does not know
 	vapid     string
 	doomCount int
 }
@@ -51,7 +58,9 @@ func newWorld(t *testing.T, c *client, sim *simulator.Simulator) *world {
 		}
 	}
 	apns := sim.APNs()
-	credential("fcm", map[string]any{"service_account": json.RawMessage(sim.FCM().ServiceAccount)}, nil)
+	w.rightKey = map[string]any{"service_account": json.RawMessage(sim.FCM().ServiceAccount)}
+	w.wrongKey = wrongKey(t, sim.FCM().ServiceAccount)
+	credential("fcm", w.rightKey, nil)
 	credential("apns", map[string]any{"key": string(apns.P8), "key_id": apns.KeyID, "team_id": apns.TeamID, "topics": []string{apns.Topic}}, nil)
 	var pair struct {
 		Settings struct {
@@ -67,6 +76,19 @@ func newWorld(t *testing.T, c *client, sim *simulator.Simulator) *world {
 	w.addEndpoint(t, "all", map[string]any{"event_types": []string{"order.*", "once.*"}})
 	w.addEndpoint(t, "bound", map[string]any{"event_types": []string{"*"}, "user": w.users[3]})
 	return w
+}
+
+// wrongKey is a service account with a key of nobody's.
+func wrongKey(t testing.TB, account []byte) map[string]any {
+	t.Helper()
+	var members map[string]any
+	require.NoError(t, json.Unmarshal(account, &members))
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	members["private_key"] = string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	return map[string]any{"service_account": members}
 }
 
 // addUser registers a device on every push channel. User 4's phone is one that
@@ -131,11 +153,13 @@ func (w *world) seen(d *stored) int {
 // resumeAll ends every pause, whoever made it.
 func (w *world) resumeAll(t testing.TB) {
 	t.Helper()
+	w.must(t, "PUT", "/v1/apps/default/credentials/fcm?verify=false", w.rightKey, nil) // and no wrong key stays
 	for _, path := range w.pausable {
 		var now struct {
 			Status string `json:"status"`
 		}
-		if w.must(t, "GET", path, nil, &now); now.Status != "active" {
+		// What was refused is in doubt by itself, and a resume lets it try at once.
+		if w.must(t, "GET", path, nil, &now); now.Status != "active" || strings.Contains(path, "credentials") {
 			w.must(t, "POST", path+"/resume", nil, nil)
 		}
 	}
