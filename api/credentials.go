@@ -111,7 +111,7 @@ type credentialPut struct {
 	Channel      string `path:"channel" enum:"fcm,apns,webpush"`
 	Verify       bool   `query:"verify" default:"true" doc:"false: store it without asking the provider"`
 	AutoRollback bool   `query:"auto_rollback" doc:"Go back to the version before if this one is refused before its first success"`
-	Compromised  bool   `query:"compromised" doc:"Destroy the secrets of the versions before at once"`
+	Compromised  bool   `query:"compromised" doc:"Destroy the secrets of the versions before at once; what is there again becomes a new version for it"`
 	DryRun
 }
 

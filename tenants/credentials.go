@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/ids"
@@ -73,7 +74,7 @@ func (r *Registry) PutCredential(ctx context.Context, tenant ids.ID, in PutCrede
 	} else {
 		c.ID = r.o.IDs.Next()
 	}
-	if prior != nil {
+	if prior != nil && !in.Compromised { // which needs a newer version, to destroy those before
 		if same, err := r.sameAsBefore(ctx, tenant, *prior, parsed); err != nil || same {
 			return r.putAgain(ctx, *prior, o.Verification, err)
 		}
@@ -103,6 +104,9 @@ func (r *Registry) RehearseCredential(ctx context.Context, tenant ids.ID, in Put
 		return Credential{}, err
 	}
 	parsed, prior, err := parseCredential(channel, in, stored)
+	if err == nil && prior == nil && in.Channel == channels.WebPush && !rotates(in.Input) && hasPair(stored, in.App) {
+		err = AnotherPair()
+	}
 	if err == nil && !in.Unverified {
 		_, err = r.verify(ctx, tenant, channel, parsed, secretMember(in.Input))
 	}
@@ -129,6 +133,9 @@ func (r *Registry) RollbackCredential(ctx context.Context, tenant, id ids.ID, in
 	c, err := r.o.Store.Credential(ctx, tenant, id)
 	if err != nil {
 		return c, err
+	}
+	if c.Version == 1 {
+		return c, problem.New(problem.Conflict, "The credential has one version only: there is none to go back to.")
 	}
 	if in.Version == 0 {
 		in.Version = c.Version - 1
@@ -159,6 +166,19 @@ func rotates(input json.RawMessage) bool {
 		Rotate bool `json:"rotate"`
 	}
 	return json.Unmarshal(input, &in) == nil && in.Rotate
+}
+
+// hasPair tells whether an app has a VAPID pair.
+func hasPair(stored []Credential, app string) bool {
+	return slices.ContainsFunc(stored, func(c Credential) bool { return c.App == app && c.Channel == channels.WebPush })
+}
+
+// AnotherPair is the answer to a put of one more VAPID pair that does not say that it
+// rotates.
+func AnotherPair() error {
+	return &problem.Error{Code: problem.Conflict, Detail: "The app has a VAPID pair, and this is another one: nothing was stored. " +
+		"With rotate true both stand side by side, browsers subscribe with the new one from then on, and those of before are sent to with theirs.",
+		Fields: []problem.Field{{Path: "rotate", Detail: "must be true to add a pair; to change nothing, put the pair that is there, or do not call"}}}
 }
 
 // sameAsBefore tells whether what is put is what is there, so that a script which

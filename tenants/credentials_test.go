@@ -103,6 +103,45 @@ func TestPauseResumeDelete(t *testing.T) {
 	require.Equal(t, tenants.Change{Actor: "key_1", Action: "credential.delete"}, b.store.made()[3])
 }
 
+// TestWhatIsCompromisedIsDestroyedByPuttingAgain: who hears of it after the new one was
+// put says so by putting it again, which makes a version before which all is destroyed.
+func TestWhatIsCompromisedIsDestroyedByPuttingAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	_, err := putFCM(t.Context(), b, 7, "new")
+	require.NoError(t, err)
+	c, err := b.PutCredential(t.Context(), 7, tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{"secret":"new"}`), Compromised: true}, "cli")
+	require.NoError(t, err)
+	require.Equal(t, 2, c.Version)
+	require.True(t, b.store.options.Compromised)
+}
+
+// TestARehearsalRefusesAnotherPair: as the put does, unless it says that it rotates.
+func TestARehearsalRefusesAnotherPair(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	registry := tenants.NewRegistry(tenants.Options{Store: b.store, IDs: ids.NewGenerator(2, b.clock.now), Now: b.clock.now,
+		Channels: map[channels.Kind]channels.Channel{channels.WebPush: &keyring{kind: channels.WebPush}}})
+	in := func(app, input string) tenants.PutCredential {
+		return tenants.PutCredential{App: app, Channel: channels.WebPush, Input: json.RawMessage(input)}
+	}
+	rehearse := func(app, input string) error {
+		_, err := registry.RehearseCredential(t.Context(), 7, in(app, input))
+		return err
+	}
+	require.NoError(t, rehearse("default", `{"generate":true}`))
+	_, err := registry.PutCredential(t.Context(), 7, in("default", `{"slot":"one"}`), "cli")
+	require.NoError(t, err)
+	err = rehearse("default", `{"generate":true}`)
+	var p *problem.Error
+	require.ErrorAs(t, err, &p)
+	require.Equal(t, problem.Conflict, p.Code)
+	require.Equal(t, "rotate", p.Fields[0].Path)
+	require.NoError(t, rehearse("default", `{"generate":true,"rotate":true}`))
+	require.NoError(t, rehearse("default", `{"slot":"one"}`), "it is there")
+	require.NoError(t, rehearse("shop", `{"generate":true}`), "another app")
+}
+
 // TestPutsOfACredentialTakeTurns: two at a time would both take themselves for the
 // first version.
 func TestPutsOfACredentialTakeTurns(t *testing.T) {

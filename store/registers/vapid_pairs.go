@@ -8,7 +8,6 @@ import (
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
-	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/tenants"
 )
@@ -25,9 +24,7 @@ func checkPairs(t *db.Tx, c tenants.Credential, qualifier string, o tenants.PutO
 	if err != nil || others == 0 {
 		return err
 	}
-	return &problem.Error{Code: problem.Conflict, Detail: "The app has a VAPID pair, and this is another one: nothing was stored. " +
-		"With rotate true both stand side by side, browsers subscribe with the new one from then on, and those of before are sent to with theirs.",
-		Fields: []problem.Field{{Path: "rotate", Detail: "must be true to add a pair; leave generate out, or put the pair that is there, to change nothing"}}}
+	return tenants.AnotherPair()
 }
 
 // tryPairs lets subscriptions that fit none of the pairs of an app try those that it
