@@ -14,6 +14,8 @@ type ProbeStore interface {
 	HoldEnder
 	// RecoverCredential resumes a credential that its provider takes again.
 	RecoverCredential(ctx context.Context, tenant, id ids.ID) error
+	// NoteVerification writes what a provider says of the newest version.
+	NoteVerification(ctx context.Context, tenant, id ids.ID, version int, v tenants.Verification) error
 }
 
 // prober asks providers whether refused credentials work by now.
@@ -45,6 +47,7 @@ func (p *prober) ask(tenant ids.ID, c *tenants.Credential, k subject) {
 			r := s.Probe(ctx)
 			p.log.Info("a provider has refused a device, and was asked about the credential", "credential", c.ID.Format(ids.Credential),
 				"version", k.version, "outcome", r.Outcome.String(), "code", r.Code)
+			p.note(tenant, c, k.version, r)
 			switch r.Outcome {
 			case channels.Accepted:
 				w = wordWorks
@@ -57,6 +60,19 @@ func (p *prober) ask(tenant ids.ID, c *tenants.Credential, k subject) {
 	p.refusals.answered(k, w, began)
 	if w == wordRefused {
 		p.doubts.convict(tenant, k, detail)
+	}
+}
+
+// note writes down what a provider says of a credential, so that metrics and doctor
+// do not go on saying what it said before. That it could not be asked tells nothing
+// new.
+func (p *prober) note(tenant ids.ID, c *tenants.Credential, version int, r channels.Result) {
+	v := tenants.VerificationOf(c.Channel, r, p.now())
+	if v.State != tenants.Verified && v.State != tenants.Refused {
+		return
+	}
+	if err := p.store.NoteVerification(p.running, tenant, c.ID, version, v); err != nil {
+		p.log.Warn("note what a provider says of a credential", "credential", c.ID.Format(ids.Credential), "error", err)
 	}
 }
 
@@ -85,6 +101,7 @@ func (p *prober) probe(h Hold) {
 	defer p.senders.release(s)
 	r := s.Probe(ctx)
 	p.log.Info("a refused credential was probed", "credential", c.ID.Format(ids.Credential), "outcome", r.Outcome.String(), "code", r.Code)
+	p.note(h.Tenant, c, s.version, r)
 	if r.Outcome != channels.Accepted {
 		return
 	}

@@ -37,7 +37,12 @@ func TestAPersonsPauseIsNotUndoneByAProbe(t *testing.T) {
 func TestARefusedCredentialResumesWhenAProbeSucceeds(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, func(o *delivery.Options) { o.ProbeEvery = time.Millisecond })
-	k.credential(channels.FCM, "")
+	c := k.credential(channels.FCM, "")
+	verification := func() tenants.Verification {
+		got, err := k.store.Credential(k.ctx, k.tenant, c.ID)
+		require.NoError(t, err)
+		return got.Verification
+	}
 	k.device("alice", "phone", channels.FCM, nil)
 	fcm := k.channels[channels.FCM]
 	var refuse atomic.Bool
@@ -51,9 +56,11 @@ func TestARefusedCredentialResumesWhenAProbeSucceeds(t *testing.T) {
 	fcm.says(channels.Result{Outcome: channels.Denied})
 	r := k.post(toUser("alice"))
 	k.ends(r, 0, delivery.Held, delivery.CredentialDenied)
+	require.Equal(t, tenants.Refused, verification().State, "so that metrics and doctor say so")
 	refuse.Store(false)
 	fcm.says(accepted())
 	k.ends(r, 0, delivery.Sent, delivery.NoReason)
+	require.Equal(t, tenants.Verified, verification().State)
 	k.sound()
 }
 

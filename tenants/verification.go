@@ -59,6 +59,20 @@ func VerificationOf(k channels.Kind, r channels.Result, at time.Time) Verificati
 	return v
 }
 
+// Doubted tells whether this version may not work, by what its provider said last and
+// what was sent since. That a provider could not be asked says nothing against one that
+// has worked.
+func (c *Credential) Doubted() bool {
+	switch c.Verification.State {
+	case Refused:
+		return !c.ProvenAt.After(c.Verification.At)
+	case Unverified:
+		return c.ProvenAt.IsZero()
+	default:
+		return false
+	}
+}
+
 // turns lets one of a tenant's verifications run at a time: a provider that hangs
 // takes up no more than that.
 type turns struct {

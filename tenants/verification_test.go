@@ -101,6 +101,36 @@ func TestAProviderThatHangsHoldsUpItsTenantAlone(t *testing.T) {
 	})
 }
 
+// TestACredentialIsDoubted: a timeout says nothing against one that has worked.
+func TestACredentialIsDoubted(t *testing.T) {
+	t.Parallel()
+	asked := time.Unix(1000, 0)
+	before, after := asked.Add(-time.Hour), asked.Add(time.Hour)
+	for _, x := range []struct {
+		state  tenants.VerificationState
+		proven time.Time
+		want   bool
+	}{
+		{tenants.NotChecked, time.Time{}, false}, {tenants.Verified, time.Time{}, false}, {tenants.NotVerifiable, time.Time{}, false},
+		{tenants.Unverified, time.Time{}, true}, {tenants.Unverified, before, false}, {tenants.Unverified, after, false},
+		{tenants.Refused, time.Time{}, true}, {tenants.Refused, before, true}, {tenants.Refused, after, false},
+	} {
+		c := tenants.Credential{ProvenAt: x.proven, Verification: tenants.Verification{State: x.state, At: asked}}
+		require.Equal(t, x.want, c.Doubted(), "%s %s", x.state, x.proven)
+	}
+}
+
+func TestNoVersionBeforeTheFirst(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c, err := putFCM(t.Context(), b, 7, "one")
+	require.NoError(t, err)
+	for _, version := range []int{0, 1, 2} {
+		_, err = b.RollbackCredential(t.Context(), 7, c.ID, tenants.Rollback{Version: version}, "key_1")
+		require.Equal(t, problem.Conflict, problem.CodeOf(err))
+	}
+}
+
 func TestARollbackIsVerifiedToo(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

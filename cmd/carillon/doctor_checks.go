@@ -222,8 +222,8 @@ func checkDoubt(d *doctor.Diagnosis, _ time.Time) []finding {
 	if d.Depths.Suspect == 0 {
 		return nil
 	}
-	return one(finding{note, "devices", fmt.Sprintf("%d devices are suspect: a provider called them gone, and a wrong credential would cause that too.", d.Depths.Suspect),
-		"They are retired when the credential is seen to work, and come back when it is replaced.", "`carillon holds` shows whose word is in doubt."})
+	return one(finding{note, "devices", fmt.Sprintf("%d devices are suspect: a provider called them gone or refused them, and a wrong credential would cause that too.", d.Depths.Suspect),
+		"What is sent to them waits. Those called gone are retired when the credential is seen to work; all come back when it is replaced.", "`carillon holds` shows whose word is in doubt, `carillon devices suspects` names them."})
 }
 
 // credentialDays are how long before the end of a credential doctor speaks of it, and
@@ -239,7 +239,10 @@ func checkCredentials(d *doctor.Diagnosis, now time.Time) (out []finding) {
 		if !c.ExpiresAt.IsZero() {
 			for _, x := range credentialDays {
 				if left := c.ExpiresAt.Sub(now); left <= time.Duration(x.days)*24*time.Hour {
-					when := "expires in less than " + strconv.Itoa(x.days) + " days, on "
+					when := "expires in " + strconv.Itoa(int(left.Hours()/24)) + " days, on "
+					if left < 24*time.Hour {
+						when = "expires in less than a day, on "
+					}
 					if left <= 0 {
 						when = "has expired on "
 					}
@@ -250,10 +253,15 @@ func checkCredentials(d *doctor.Diagnosis, now time.Time) (out []finding) {
 			}
 		}
 		switch v := c.Verification; {
-		case v.State == tenants.Refused && !c.ProvenAt.After(v.At):
+		case !c.Doubted():
+		case v.State == tenants.Refused:
+			back := ""
+			if c.Version > 1 {
+				back = "; POST /v1/credentials/" + c.Label() + "/rollback goes back to the version before"
+			}
 			out = append(out, finding{warning, "credentials", name + " is refused by its provider (" + v.Code + ").",
-				"What it serves is held.", "Mend it at the provider or put another; POST /v1/credentials/" + c.Label() + "/rollback goes back to the version before."})
-		case v.State == tenants.Unverified && c.ProvenAt.IsZero():
+				"What it serves is held.", "Mend it at the provider or put another" + back + "."})
+		default:
 			out = append(out, finding{note, "credentials", name + " could not be verified when it was put (" + v.Code + "), and nothing was sent with it yet.",
 				"Whether it works shows with the first notification, or when it is verified within a day.", "Put it again when the provider can be reached."})
 		}

@@ -108,13 +108,13 @@ func TestEachFindingIsMade(t *testing.T) {
 		{"suspect", soundSQLite, func(d *doctor.Diagnosis) { d.Depths.Suspect = 3 }, note, "devices", "3 devices"},
 		{"expires soon", soundSQLite, func(d *doctor.Diagnosis) {
 			d.Credentials = credentialThat(func(c *tenants.Credential) { c.ExpiresAt = doctorNow.Add(20 * 24 * time.Hour) })
-		}, note, "credentials", "in less than 30 days"},
+		}, note, "credentials", "expires in 20 days"},
 		{"expires in days", soundSQLite, func(d *doctor.Diagnosis) {
 			d.Credentials = credentialThat(func(c *tenants.Credential) { c.ExpiresAt = doctorNow.Add(6 * 24 * time.Hour) })
-		}, warning, "credentials", "in less than 7 days"},
+		}, warning, "credentials", "expires in 6 days"},
 		{"expires tomorrow", soundSQLite, func(d *doctor.Diagnosis) {
 			d.Credentials = credentialThat(func(c *tenants.Credential) { c.ExpiresAt = doctorNow.Add(time.Hour) })
-		}, fault, "credentials", "in less than 1 days"},
+		}, fault, "credentials", "expires in less than a day"},
 		{"has expired", soundSQLite, func(d *doctor.Diagnosis) {
 			d.Credentials = credentialThat(func(c *tenants.Credential) { c.ExpiresAt = doctorNow.Add(-time.Hour) })
 		}, fault, "credentials", "has expired"},
@@ -253,4 +253,18 @@ func credentialThat(change func(*tenants.Credential)) []registers.NamedCredentia
 	c := registers.NamedCredential{TenantName: "acme", Credential: tenants.Credential{ID: 7, App: "default", Channel: channels.FCM}}
 	change(&c.Credential)
 	return []registers.NamedCredential{c}
+}
+
+// TestDoctorSaysTheWayBack: of a refused credential, if there is one.
+func TestDoctorSaysTheWayBack(t *testing.T) {
+	t.Parallel()
+	for version, want := range map[int]bool{1: false, 2: true} {
+		d := soundSQLite()
+		d.Credentials = credentialThat(func(c *tenants.Credential) {
+			c.Version, c.Verification = version, tenants.Verification{State: tenants.Refused, Code: "fcm.x", At: doctorNow}
+		})
+		found := checkCredentials(&d, doctorNow)
+		require.Len(t, found, 1)
+		require.Equal(t, want, strings.Contains(found[0].Do, "/rollback goes back"), found[0].Do)
+	}
 }

@@ -36,7 +36,7 @@ var (
 	descDead      = desc("carillon_dead_deliveries", "Dead letters by reason.", "reason")
 	descDevices   = desc("carillon_devices_not_active", "Retired and suspect devices.", "status")
 	descUp        = desc("carillon_credential_up", "1: the credential is used; 0: it is paused or refused.", "tenant", "app", "channel", "credential")
-	descVerified  = desc("carillon_credential_verified", "1: its provider took the credential when it was asked last; 0: it was refused, or could not be asked.", "tenant", "app", "channel", "credential")
+	descVerified  = desc("carillon_credential_verified", "1: its provider took the credential when it was asked last, or something was sent with it; 0: it was refused since, or could not be asked and has sent nothing yet.", "tenant", "app", "channel", "credential")
 	descExpiry    = desc("carillon_credential_expiry_seconds", "When the credential expires, in Unix seconds.", "tenant", "app", "channel", "credential")
 	descBeat      = desc("carillon_loop_heartbeat_seconds", "When a loop of the engine last came round, in Unix seconds.", "loop")
 	descWaiting   = desc("carillon_writes_waiting", "Writes that wait for the database.")
@@ -135,9 +135,9 @@ func (c *stateCollector) credentials(ctx context.Context) error {
 		labels := []string{x.TenantName, x.App, x.Channel.String(), x.Label()}
 		c.keep(descUp, up, labels...)
 		if x.Verification.State != tenants.NotChecked && x.Verification.State != tenants.NotVerifiable {
-			verified := 0.0
-			if x.Verification.State == tenants.Verified || x.ProvenAt.After(x.Verification.At) {
-				verified = 1
+			verified := 1.0
+			if x.Doubted() {
+				verified = 0
 			}
 			c.keep(descVerified, verified, labels...)
 		}
