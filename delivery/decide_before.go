@@ -74,7 +74,7 @@ func obstacle(r *Row, target *TargetNow, tenant *snapshot, c *tenants.Credential
 	}
 	if c == nil {
 		return hold(Hold{Scope: HoldMissing, App: target.App, Channel: r.Channel, Qualifier: qualifier(target),
-			Detail: "There is no credential for this app and channel."}, CredentialMissing)
+			Detail: missing(target)}, CredentialMissing)
 	}
 	if h, ok := tenant.holds[holdKey{scope: HoldCredential, subject: c.ID}]; ok {
 		return hold(h, h.Reason)
@@ -85,4 +85,16 @@ func obstacle(r *Row, target *TargetNow, tenant *snapshot, c *tenants.Credential
 		}
 	}
 	return Transition{}, Hold{}, false
+}
+
+// missing says what a target has no credential of. Others of the app may have one.
+func missing(t *TargetNow) string {
+	switch {
+	case t.Channel == channels.WebPush && t.VAPIDKey != "":
+		return "The app does not have the VAPID pair that the browser is bound to. The browser is reached when its page is opened again."
+	case qualifier(t) != "":
+		return "There is no credential for this app, channel and environment (" + qualifier(t) + ")."
+	default:
+		return "There is no credential for this app and channel."
+	}
 }
