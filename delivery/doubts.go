@@ -76,7 +76,8 @@ func (d *doubts) convict(tenant ids.ID, k subject, why string) {
 		d.log.Warn("hold a refused credential", "credential", k.credential.Format(ids.Credential), "error", err)
 	}
 	if opened {
-		d.log.Warn("a credential is refused, and held with all that it serves", "credential", k.credential.Format(ids.Credential), "version", k.version, "origin", k.origin)
+		d.log.Warn("a credential is refused, and held with all that it serves", "credential", k.credential.Format(ids.Credential), "version", k.version, "origin", k.origin,
+			"tenant", int64(tenant), "why", why)
 		d.hints.tenantChanged(tenant)
 		d.goBack(tenant, k)
 	}

@@ -189,8 +189,12 @@ func checkQueue(d *doctor.Diagnosis, now time.Time) []finding {
 
 func checkHolds(d *doctor.Diagnosis, _ time.Time) (out []finding) {
 	for _, r := range sortedReasons(d.Depths.Held) {
+		why := "They wait for a person, and pushes among them expire."
+		if r == delivery.InDoubt {
+			why = "They are tried again, or judged by the next success, without a person; pushes among them expire meanwhile."
+		}
 		out = append(out, finding{warning, "holds", fmt.Sprintf("%d deliveries are held: %s.", d.Depths.Held[r], r),
-			"They wait for a person, and pushes among them expire.", "`carillon holds` says what each waits for, and the call that releases it."})
+			why, "`carillon holds` says what each waits for, and the call that releases it."})
 	}
 	return out
 }
@@ -247,7 +251,7 @@ func checkCredentials(d *doctor.Diagnosis, now time.Time) (out []finding) {
 						when = "has expired on "
 					}
 					out = append(out, finding{x.level, "credentials", name + " " + when + c.ExpiresAt.UTC().Format(time.DateOnly) + ".",
-						"Nothing is sent with it afterwards.", "Put another: PUT /v1/apps/" + c.App + "/credentials/" + c.Channel.String() + "."})
+						"Its provider refuses it from then on, and what it serves is held.", "Put another: PUT /v1/apps/" + c.App + "/credentials/" + c.Channel.String() + "."})
 					break
 				}
 			}

@@ -268,3 +268,15 @@ func TestDoctorSaysTheWayBack(t *testing.T) {
 		require.Equal(t, want, strings.Contains(found[0].Do, "/rollback goes back"), found[0].Do)
 	}
 }
+
+// TestDoctorCallsNobodyForADoubt: what is in doubt goes on by itself.
+func TestDoctorCallsNobodyForADoubt(t *testing.T) {
+	t.Parallel()
+	for reason, want := range map[delivery.Reason]bool{delivery.CredentialDenied: true, delivery.InDoubt: false} {
+		d := soundSQLite()
+		d.Depths.Held = map[delivery.Reason]int{reason: 1}
+		found := checkHolds(&d, doctorNow)
+		require.Len(t, found, 1)
+		require.Equal(t, want, strings.HasPrefix(found[0].Why, "They wait for a person"), found[0].Why)
+	}
+}
