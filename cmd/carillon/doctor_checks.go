@@ -251,7 +251,7 @@ func checkCredentials(d *doctor.Diagnosis, now time.Time) (out []finding) {
 						when = "has expired on "
 					}
 					out = append(out, finding{x.level, "credentials", name + " " + when + c.ExpiresAt.UTC().Format(time.DateOnly) + ".",
-						"Its provider refuses it from then on, and what it serves is held.", "Put another: PUT /v1/apps/" + c.App + "/credentials/" + c.Channel.String() + "."})
+						"A certificate is refused from then on, and what it serves is held; of a key it is the time that was set for its replacement.", "Put another: PUT /v1/apps/" + c.App + "/credentials/" + c.Channel.String() + "."})
 					break
 				}
 			}
