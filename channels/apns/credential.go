@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -52,8 +53,7 @@ func (c *Channel) ParseCredential(input []byte, prior json.RawMessage) (channels
 		return channels.Credential{}, err
 	}
 	if err := json.Unmarshal(input, &in); err != nil {
-		return channels.Credential{}, problem.New(problem.Invalid,
-			"The credential needs strings for key, certificate, p12, password, key_id, team_id and environment, a list of strings for topics, and a time such as 2027-01-31T00:00:00Z for expires_at.")
+		return channels.Credential{}, mistyped(err)
 	}
 	var secret []byte
 	expires := in.ExpiresAt
@@ -119,6 +119,20 @@ func checkMembers(input []byte) error {
 		}
 	}
 	return faults.Err()
+}
+
+// mistyped names the member that is of the wrong type: the one of the error, or the
+// time, whose errors name none. Their texts may hold the value, and are not shown.
+func mistyped(err error) error {
+	var wrong *json.UnmarshalTypeError
+	if !errors.As(err, &wrong) {
+		return problem.AtField("expires_at", "must be a time, such as 2027-01-31T00:00:00Z")
+	}
+	member := strings.TrimPrefix(wrong.Field, "settings.") // which is embedded
+	if member == "topics" {
+		return problem.AtField(member, "must be a list of strings")
+	}
+	return problem.AtField(member, "must be a string")
 }
 
 func (s *settings) check() error {

@@ -138,3 +138,21 @@ func TestCredentialsDoNotPrintTheirKey(t *testing.T) {
 	require.NotContains(t, err.Error(), "PRIVATE")
 	require.Equal(t, channels.APNs, c.Kind())
 }
+
+// TestAMemberOfTheWrongTypeIsNamed: and its value is not.
+func TestAMemberOfTheWrongTypeIsNamed(t *testing.T) {
+	t.Parallel()
+	for member, value := range map[string]any{
+		"key": 5, "team_id": []string{"a"}, "topics": "com.example.app", "environment": true, "p12": 1, "expires_at": "tomorrow",
+	} {
+		_, err := New(Options{}).ParseCredential(credentialJSON(t, map[string]any{member: value}), nil)
+		requireFields(t, err, problem.Invalid, member)
+		require.NotContains(t, err.Error(), "tomorrow")
+	}
+	for _, value := range []any{5, []string{"a"}} {
+		_, err := New(Options{}).ParseCredential(credentialJSON(t, map[string]any{"expires_at": value}), nil)
+		requireFields(t, err, problem.Invalid, "expires_at")
+	}
+	_, err := New(Options{}).ParseCredential(credentialJSON(t, map[string]any{"topics": []any{1}}), nil)
+	requireFields(t, err, problem.Invalid, "topics")
+}
