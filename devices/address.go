@@ -6,6 +6,7 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/text"
 )
 
 // addressKinds lists what a device of a channel may be; the first is the usual one.
@@ -108,4 +109,31 @@ func vapidKey(faults *problem.Fields, in Registration) string {
 		faults.Add(path, "is not a P-256 public key of %d bytes; give the applicationServerKey that the browser subscribed with", pointSize)
 	}
 	return base64.RawURLEncoding.EncodeToString(key)
+}
+
+// purposeOf is what an APNs token is for; it checks the activity id as well.
+func purposeOf(faults *problem.Fields, in Registration) channels.Purpose {
+	purpose, known := channels.ParsePurpose(in.Purpose)
+	switch {
+	case in.Purpose == "":
+		purpose = channels.Alert
+	case in.Channel != channels.APNs:
+		faults.Add("purpose", "is for APNs only; leave it out")
+	case !known:
+		faults.Add("purpose", "must be alert, voip, push_to_start, activity or widget")
+	}
+	activity := purpose == channels.Activity
+	switch {
+	case in.Channel != channels.APNs && in.ActivityID != "":
+		faults.Add("activity_id", "is for APNs only; leave it out")
+	case activity && in.ActivityID == "":
+		faults.Add("activity_id", "is missing: give your own id of the Live Activity")
+	case !activity && in.ActivityID != "":
+		faults.Add("activity_id", "is for the purpose activity only; leave it out")
+	case activity:
+		if err := text.Check(in.ActivityID, 1, MaxActivityID); err != nil {
+			faults.Add("activity_id", "%s", err)
+		}
+	}
+	return purpose
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/text/language"
 
+	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/text"
 )
@@ -17,6 +18,7 @@ const (
 	MaxTags         = 32 // tags of a device
 	MaxTagValue     = 256
 	MaxInstallation = 255
+	MaxActivityID   = 128
 	MaxOS           = 32
 	MaxAppVersion   = 64
 	maxLocale       = 64
@@ -109,7 +111,7 @@ func (r *Registry) checkZone(faults *problem.Fields, name string) {
 	faults.Add("time_zone", "is not a zone of the IANA database, such as Europe/Berlin or UTC")
 }
 
-func checkTimes(faults *problem.Fields, in Registration, now time.Time) {
+func checkTimes(faults *problem.Fields, in Registration, purpose channels.Purpose, now time.Time) {
 	for _, x := range []struct {
 		path string
 		at   time.Time
@@ -124,7 +126,14 @@ func checkTimes(faults *problem.Fields, in Registration, now time.Time) {
 	if in.LastSeenAt.After(now.Add(maxAhead)) {
 		faults.Add("last_seen_at", "is in the future; give the time at which the app was last used, in UTC or with an offset")
 	}
-	if !in.ExpiresAt.IsZero() && !in.ExpiresAt.After(now) {
+	switch activity := purpose == channels.Activity; {
+	case in.ExpiresAt.IsZero():
+	case !activity && in.Channel != channels.WebPush:
+		faults.Add("expires_at", "is for the purpose activity only; leave it out")
+	case in.ExpiresAt.After(now):
+	case activity:
+		faults.Add("expires_at", "has passed; give the time at which the Live Activity ends, or leave it out")
+	default:
 		faults.Add("expires_at", "has passed: the subscription is dead; subscribe again and register the new one")
 	}
 }

@@ -58,15 +58,17 @@ type Device struct {
 	Epoch          int
 	App            string
 	Channel        channels.Kind
-	Target         channels.Target // Kind, Address, Environment, P256dh, Auth, OS, RegisteredAt
-	VAPIDKey       string          // web push: the public key that the subscription is bound to; "" where unknown
-	InstallationID string          // "" where unknown
+	Target         channels.Target  // Kind, Address, Environment, P256dh, Auth, OS, RegisteredAt
+	Purpose        channels.Purpose // what an APNs token is for; Alert on other channels
+	ActivityID     string           // of an APNs token that is for one Live Activity; the app's own id of it
+	VAPIDKey       string           // web push: the public key that the subscription is bound to; "" where unknown
+	InstallationID string           // "" where unknown
 	AppVersion     string
 	Locale         string            // BCP 47
 	TimeZone       string            // IANA
 	Tags           map[string]string // at most 32
 	LastSeenAt     time.Time         // zero: unknown
-	ExpiresAt      time.Time         // of a push subscription; zero: never
+	ExpiresAt      time.Time         // of a push subscription, or the end of a Live Activity; zero: never
 	Status         Status
 	Reason         string // why it is suspect or retired: "fcm.unregistered" ...
 	StatusAt       time.Time
@@ -74,10 +76,19 @@ type Device struct {
 	UpdatedAt      time.Time
 }
 
-// MaxOwn is how many devices a user has at most after registering one with a
-// user's token: one user could otherwise make every notification that names them
-// among others too large.
-const MaxOwn = 20
+const (
+	// MaxOwn is how many installations a user has at most after registering a device
+	// with a user's token: one user could otherwise make every notification that
+	// names them among others too large. A device without an installation id counts
+	// as one.
+	MaxOwn = 20
+	// MaxActivities is how many Live Activities of an installation have a device:
+	// each gets its own delivery. Apple's systems run a few at once.
+	MaxActivities = 8
+	// ActivityLife is for how long a Live Activity can be seen: 8 hours as it runs
+	// and 4 after its end ("Displaying live data with Live Activities").
+	ActivityLife = 12 * time.Hour
+)
 
 // Filter selects devices for a list. Zero members select everything.
 type Filter struct {
@@ -103,13 +114,15 @@ type Registered struct {
 type Store interface {
 	// UpsertDevice registers an address in one transaction. The same address
 	// (tenant, app, channel, address) is one device, whoever registers it: it
-	// moves to the new user with a new epoch. Devices of the same (app,
-	// installation id, channel) are one installation: the new address takes the
-	// old one's place and id; only a new device takes the id of d. Registering
-	// revives a suspect or retired device.
+	// moves to the new user with a new epoch. Of an installation there is one
+	// device of each (app, installation id, channel, purpose, activity id): the new
+	// address takes the old one's place and id; only a new device takes the id of d.
+	// Registering revives a suspect or retired device. Beyond MaxActivities, those of
+	// the installation that were not heard of for longest are forgotten.
 	//
 	// Where the caller holds a user's token, only an installation of that user
-	// gives way, and beyond MaxOwn the oldest of the user's devices are forgotten.
+	// gives way, and beyond MaxOwn the oldest of the user's installations are
+	// forgotten, with all their devices.
 	UpsertDevice(ctx context.Context, d Device, by Caller) (Registered, error)
 	// HasPair tells whether a VAPID key is that of a pair of an app.
 	HasPair(ctx context.Context, tenant ids.ID, app, key string) (bool, error)

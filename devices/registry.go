@@ -50,6 +50,8 @@ type Registration struct {
 	P256dh      string // web push: base64url, as PushSubscription.toJSON() gives it
 	Auth        string
 	VAPIDKey    string // web push: the applicationServerKey of the subscription, base64url; "" is unknown
+	Purpose     string // APNs: alert, voip, push_to_start, activity or widget; "" is alert
+	ActivityID  string // APNs: needed for an activity
 
 	InstallationID string
 	OS             string
@@ -59,7 +61,7 @@ type Registration struct {
 	Tags           map[string]string
 	RegisteredAt   time.Time // zero: unknown
 	LastSeenAt     time.Time // zero: unknown
-	ExpiresAt      time.Time // zero: never
+	ExpiresAt      time.Time // of a subscription or an activity; zero: never, and of an activity after ActivityLife
 	By             Caller
 }
 
@@ -76,8 +78,12 @@ func (r *Registry) Register(ctx context.Context, tenant ids.ID, in Registration)
 	var faults problem.Fields
 	target := r.target(&faults, in)
 	vapid := vapidKey(&faults, in)
+	purpose := purposeOf(&faults, in)
 	locale := r.checkDetails(&faults, in)
-	checkTimes(&faults, in, now)
+	checkTimes(&faults, in, purpose, now)
+	if purpose == channels.Activity && in.ExpiresAt.IsZero() {
+		in.ExpiresAt = now.Add(ActivityLife)
+	}
 	if err := faults.Err(); err != nil {
 		return Registered{}, err
 	}
@@ -93,6 +99,7 @@ func (r *Registry) Register(ctx context.Context, tenant ids.ID, in Registration)
 	return r.store.UpsertDevice(ctx, Device{
 		Tenant: tenant, ID: r.ids.Next(), User: in.User,
 		App: in.App, Channel: in.Channel, Target: target, VAPIDKey: vapid,
+		Purpose: purpose, ActivityID: in.ActivityID,
 		InstallationID: in.InstallationID, AppVersion: in.AppVersion,
 		Locale: locale, TimeZone: in.TimeZone, Tags: in.Tags,
 		LastSeenAt: in.LastSeenAt, ExpiresAt: in.ExpiresAt,

@@ -97,7 +97,7 @@ func TestADeviceIsStoredInCanonicalForm(t *testing.T) {
 	got, err := r.Register(t.Context(), 7, devices.Registration{
 		User: "u1", Channel: channels.APNs, Address: " ABC\n", Environment: "sandbox", InstallationID: "i", OS: "ios", AppVersion: "1.2",
 		Locale: "de_ch", TimeZone: "Europe/Zurich", Tags: map[string]string{"plan": "pro"},
-		RegisteredAt: now.Add(5 * time.Minute), LastSeenAt: now.Add(-time.Hour), ExpiresAt: now.Add(time.Hour),
+		RegisteredAt: now.Add(5 * time.Minute), LastSeenAt: now.Add(-time.Hour),
 	})
 	require.NoError(t, err)
 	d := s.upserted[0]
@@ -106,12 +106,46 @@ func TestADeviceIsStoredInCanonicalForm(t *testing.T) {
 	d.ID = 0
 	require.Equal(t, devices.Device{
 		Tenant: 7, User: "u1", App: "default", Channel: channels.APNs,
-		Target: channels.Target{Kind: channels.APNsToken, Address: "abc", Environment: channels.Sandbox, OS: "ios", RegisteredAt: now.Add(5 * time.Minute)},
+		Target:  channels.Target{Kind: channels.APNsToken, Address: "abc", Environment: channels.Sandbox, OS: "ios", RegisteredAt: now.Add(5 * time.Minute)},
+		Purpose: channels.Alert,
 
 		InstallationID: "i", AppVersion: "1.2", Locale: "de-CH", TimeZone: "Europe/Zurich", Tags: map[string]string{"plan": "pro"},
-		LastSeenAt: now.Add(-time.Hour), ExpiresAt: now.Add(time.Hour),
-		Status: devices.Active, StatusAt: now, CreatedAt: now, UpdatedAt: now,
+		LastSeenAt: now.Add(-time.Hour),
+		Status:     devices.Active, StatusAt: now, CreatedAt: now, UpdatedAt: now,
 	}, d)
+}
+
+// TestWhatATokenIsFor: an alert, unless the app says otherwise.
+func TestWhatATokenIsFor(t *testing.T) {
+	t.Parallel()
+	r, s := registry()
+	for said, want := range map[string]channels.Purpose{"": channels.Alert, "alert": channels.Alert, "voip": channels.VoIP,
+		"push_to_start": channels.PushToStart, "widget": channels.Widget} {
+		_, err := r.Register(t.Context(), 7, devices.Registration{User: "u", Channel: channels.APNs, Address: "a", Purpose: said})
+		require.NoError(t, err)
+		d := s.upserted[len(s.upserted)-1]
+		require.Equal(t, want, d.Purpose)
+		require.Zero(t, d.ExpiresAt)
+	}
+}
+
+// TestATokenOfALiveActivityEndsWithIt: after as long as one can be seen, or when
+// the app says.
+func TestATokenOfALiveActivityEndsWithIt(t *testing.T) {
+	t.Parallel()
+	r, s := registry()
+	for _, ends := range []time.Time{{}, now.Add(time.Minute), now.Add(24 * time.Hour)} {
+		_, err := r.Register(t.Context(), 7, devices.Registration{User: "u", Channel: channels.APNs, Address: "a",
+			Purpose: "activity", ActivityID: "order-7", ExpiresAt: ends})
+		require.NoError(t, err)
+		d := s.upserted[len(s.upserted)-1]
+		require.Equal(t, channels.Activity, d.Purpose)
+		require.Equal(t, "order-7", d.ActivityID)
+		if ends.IsZero() {
+			ends = now.Add(12 * time.Hour)
+		}
+		require.Equal(t, ends, d.ExpiresAt)
+	}
 }
 
 func TestKeysAreReadInEveryBase64(t *testing.T) {
@@ -193,6 +227,16 @@ func TestEveryFaultIsNamed(t *testing.T) {
 		"vapid key of apns": {good(func(d *devices.Registration) { d.VAPIDKey = "AA" }), []string{"vapid_key"}},
 		"short vapid key": {good(func(d *devices.Registration) { d.Channel, d.Auth, d.VAPIDKey = channels.WebPush, "AAAA", "BA" }),
 			[]string{"vapid_key"}},
+		"purpose": {good(func(d *devices.Registration) { d.Purpose = "pushkit" }), []string{"purpose"}},
+		"purpose of another channel": {good(func(d *devices.Registration) {
+			d.Channel, d.Auth, d.Purpose, d.ActivityID = channels.WebPush, "AAAA", "alert", "a"
+		}), []string{"purpose", "activity_id"}},
+		"no activity id":        {good(func(d *devices.Registration) { d.Purpose = "activity" }), []string{"activity_id"}},
+		"long activity id":      {good(func(d *devices.Registration) { d.Purpose, d.ActivityID = "activity", strings.Repeat("a", 129) }), []string{"activity_id"}},
+		"activity id of a call": {good(func(d *devices.Registration) { d.Purpose, d.ActivityID = "voip", "a" }), []string{"activity_id"}},
+		"end of an alert":       {good(func(d *devices.Registration) { d.ExpiresAt = now.Add(time.Hour) }), []string{"expires_at"}},
+		"ended activity": {good(func(d *devices.Registration) { d.Purpose, d.ActivityID, d.ExpiresAt = "activity", "a", now }),
+			[]string{"expires_at"}},
 		"33 tags":    {good(func(d *devices.Registration) { d.Tags = tags }), []string{"tags"}},
 		"own zone":   {good(func(d *devices.Registration) { d.TimeZone = "Local" }), []string{"time_zone"}},
 		"zone path":  {good(func(d *devices.Registration) { d.TimeZone = "../etc/passwd" }), []string{"time_zone"}},
