@@ -34,6 +34,8 @@ type Device struct {
 	Kind           string            `json:"kind" enum:"token,fid,apns,subscription"`
 	Address        string            `json:"address" doc:"Token, installation id, or endpoint of the subscription"`
 	Environment    string            `json:"environment,omitempty" enum:"production,sandbox,auto" doc:"APNs only"`
+	Purpose        string            `json:"purpose,omitempty" enum:"alert,voip,push_to_start,activity,widget" doc:"APNs only: what the token is for"`
+	ActivityID     string            `json:"activity_id,omitempty" doc:"Of the purpose activity: your own id of the Live Activity"`
 	VAPIDKey       string            `json:"vapid_key,omitempty" doc:"Web push: the VAPID public key that the subscription is bound to; absent: not known yet"`
 	InstallationID string            `json:"installation_id,omitempty"`
 	OS             string            `json:"os,omitempty"`
@@ -46,7 +48,7 @@ type Device struct {
 	StatusAt       time.Time         `json:"status_at,omitzero"`
 	RegisteredAt   time.Time         `json:"registered_at,omitzero"`
 	LastSeenAt     time.Time         `json:"last_seen_at,omitzero"`
-	ExpiresAt      time.Time         `json:"expires_at,omitzero"`
+	ExpiresAt      time.Time         `json:"expires_at,omitzero" doc:"Of a subscription, or the end of a Live Activity: it gets nothing from then on"`
 	CreatedAt      time.Time         `json:"created_at"`
 	UpdatedAt      time.Time         `json:"updated_at"`
 }
@@ -74,7 +76,10 @@ type DeviceAddress struct {
 	FID            string            `json:"fid,omitempty" doc:"Firebase installation id"`
 	Subscription   *Subscription     `json:"subscription,omitempty" doc:"What PushSubscription.toJSON() gives"`
 	Environment    string            `json:"environment,omitempty" enum:"production,sandbox,auto" doc:"APNs only"`
-	InstallationID string            `json:"installation_id,omitempty" maxLength:"255" doc:"The same for all addresses of one installation of the app: a new address then replaces the old one"`
+	Purpose        string            `json:"purpose,omitempty" enum:"alert,voip,push_to_start,activity,widget" doc:"APNs only: what the token is for; alert where absent"`
+	ActivityID     string            `json:"activity_id,omitempty" maxLength:"128" doc:"Your own id of the Live Activity; needed for the purpose activity, and for no other"`
+	ExpiresAt      time.Time         `json:"expires_at,omitzero" doc:"Of the purpose activity only: when it ends; 12 hours from now where absent"`
+	InstallationID string            `json:"installation_id,omitempty" maxLength:"255" doc:"The same for all addresses of one installation of the app: a new address then replaces the old one of the same channel, purpose and activity"`
 	OS             string            `json:"os,omitempty" maxLength:"32" example:"ios"`
 	AppVersion     string            `json:"app_version,omitempty" maxLength:"64"`
 	Locale         string            `json:"locale,omitempty" doc:"BCP 47" example:"de-CH"`
@@ -155,7 +160,7 @@ func (in *DeviceAddress) registration(user string) (devices.Registration, rename
 	r := devices.Registration{
 		User: user, App: in.App, Channel: in.Channel, Environment: in.Environment, InstallationID: in.InstallationID, OS: in.OS,
 		AppVersion: in.AppVersion, Locale: in.Locale, TimeZone: in.TimeZone, Tags: in.Tags,
-		RegisteredAt: in.RegisteredAt, LastSeenAt: in.LastSeenAt,
+		RegisteredAt: in.RegisteredAt, LastSeenAt: in.LastSeenAt, Purpose: in.Purpose, ActivityID: in.ActivityID, ExpiresAt: in.ExpiresAt,
 	}
 	given := 0
 	names := renames{}
@@ -179,6 +184,9 @@ func (in *DeviceAddress) registration(user string) (devices.Registration, rename
 		}
 		names = renames{"address": "subscription.endpoint", "kind": "channel", "keys.p256dh": "subscription.keys.p256dh",
 			"keys.auth": "subscription.keys.auth", "vapid_key": "subscription.vapid_key", "expires_at": "subscription.expirationTime"}
+	}
+	if in.Subscription != nil && !in.ExpiresAt.IsZero() {
+		return r, nil, problem.AtField("expires_at", "is for APNs and the purpose activity only; a subscription says it as expirationTime")
 	}
 	if given != 1 {
 		return r, nil, problem.AtField("token", "give exactly one of token, fid and subscription")
@@ -236,9 +244,14 @@ func (s *Server) deleteDevice(ctx context.Context, c *call, p *devicePath) error
 func placeOfDevice(d devices.Device) delivery.Cursor { return byID(d.ID) }
 
 func showDevice(d devices.Device) Device {
+	purpose := ""
+	if d.Channel == channels.APNs {
+		purpose = d.Purpose.String()
+	}
 	return Device{
 		ID: d.ID.Format(ids.Device), User: d.User, App: d.App, Channel: d.Channel.String(), Kind: string(d.Target.Kind),
-		Address: d.Target.Address, Environment: string(d.Target.Environment), VAPIDKey: d.VAPIDKey, InstallationID: d.InstallationID, OS: d.Target.OS,
+		Address: d.Target.Address, Environment: string(d.Target.Environment), Purpose: purpose, ActivityID: d.ActivityID,
+		VAPIDKey: d.VAPIDKey, InstallationID: d.InstallationID, OS: d.Target.OS,
 		AppVersion: d.AppVersion, Locale: d.Locale, TimeZone: d.TimeZone, Tags: d.Tags, Status: d.Status.String(),
 		Reason: d.Reason, StatusAt: timestamp(d.StatusAt), RegisteredAt: timestamp(d.Target.RegisteredAt), LastSeenAt: timestamp(d.LastSeenAt),
 		ExpiresAt: timestamp(d.ExpiresAt), CreatedAt: timestamp(d.CreatedAt), UpdatedAt: timestamp(d.UpdatedAt),

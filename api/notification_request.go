@@ -17,6 +17,8 @@ type To struct {
 	Users     []string `json:"users,omitempty" doc:"Your own ids of users"`
 	Devices   []string `json:"devices,omitempty" example:"[\"dev_0d1kq3w8r000c\"]"`
 	Endpoints []string `json:"endpoints,omitempty" example:"[\"whe_0d1kq3w8r000c\"]"`
+
+	ActivityID string `json:"activity_id,omitempty" maxLength:"128" doc:"APNs, push type liveactivity: of the users' Live Activities only this one"`
 }
 
 // ChannelList lists channels by name.
@@ -29,7 +31,7 @@ func (ChannelList) Schema(huma.Registry) *huma.Schema {
 
 // Content is what a notification says and to whom.
 type Content struct {
-	To          To                                `json:"to,omitzero" doc:"At most 1,000 targets. May be left out for an event that only webhook subscribers get; type is needed then"`
+	To          To                                `json:"to,omitzero" doc:"At most 1,000 targets; an installation of an app counts once. May be left out for an event that only webhook subscribers get; type is needed then"`
 	Channels    ChannelList                       `json:"channels,omitempty" enum:"fcm,apns,webpush,webhook" doc:"Absent: all that the users have"`
 	Type        string                            `json:"type,omitempty" maxLength:"128" doc:"What happened, such as order.shipped"`
 	Title       string                            `json:"title,omitempty"`
@@ -87,6 +89,8 @@ func (n *Content) request() (delivery.Request, error) {
 		Users:     n.To.Users,
 		Devices:   parseIDs(&faults, "to.devices", ids.Device, n.To.Devices),
 		Endpoints: parseIDs(&faults, "to.endpoints", ids.Endpoint, n.To.Endpoints),
+
+		ActivityID: n.To.ActivityID,
 	}
 	return r, faults.Err()
 }

@@ -21,7 +21,7 @@ func contentOf(raw json.RawMessage) (*Content, error) {
 		return nil, fmt.Errorf("stored content: %w", err)
 	}
 	return &Content{
-		To:       To{Users: r.To.Users, Devices: formatIDs(ids.Device, r.To.Devices), Endpoints: formatIDs(ids.Endpoint, r.To.Endpoints)},
+		To:       To{Users: r.To.Users, Devices: formatIDs(ids.Device, r.To.Devices), Endpoints: formatIDs(ids.Endpoint, r.To.Endpoints), ActivityID: r.To.ActivityID},
 		Channels: r.Channels, Type: r.Type, Title: r.Title, Body: r.Body, Image: r.Image, URL: r.URL, Data: r.Data, Badge: r.Badge,
 		Sound: r.Sound, Silent: r.Silent, Priority: r.Priority, Urgent: r.Urgent, TTL: r.TTL, CollapseKey: r.CollapseKey,
 		SendAt: timestamp(r.SendAt), Sensitive: r.Sensitive, OnAmbiguous: r.OnAmbiguous, Overrides: r.Overrides,
@@ -50,7 +50,7 @@ type Skip struct {
 	User    string `json:"user,omitempty"`
 	Target  string `json:"target,omitempty" doc:"The device or endpoint that was named"`
 	Channel string `json:"channel,omitempty" doc:"Absent: no channel in particular"`
-	Reason  string `json:"reason" enum:"unknown_user,no_device,retired,endpoint_paused,unknown_target,sensitive,no_subscriber,too_many_targets,unreadable,erased"`
+	Reason  string `json:"reason" enum:"unknown_user,no_device,retired,endpoint_paused,unknown_target,sensitive,no_subscriber,too_many_targets,unreadable,erased,other_purpose"`
 }
 
 // Preview is the answer to a dry run.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/tenants"
 	"github.com/carillonhq/carillon/text"
@@ -69,6 +70,22 @@ func (r *Request) checkTo(f *problem.Fields) {
 			f.Merge("type", err)
 		}
 	}
+}
+
+// checkActivity: an activity id that nothing goes by would mislead.
+func (r *Request) checkActivity(purposes map[channels.Kind]channels.Purpose) error {
+	switch {
+	case r.To.ActivityID == "":
+		return nil
+	case len(r.To.Users) == 0:
+		return problem.AtField("to.activity_id", "selects among the tokens of to.users; name users, or leave it out")
+	case purposes[channels.APNs] != channels.Activity:
+		return problem.AtField("to.activity_id", "is for updates of a Live Activity; set overrides.apns.push_type to liveactivity, with an event other than start")
+	}
+	if err := text.Check(r.To.ActivityID, 1, devices.MaxActivityID); err != nil {
+		return problem.AtField("to.activity_id", "%s", err)
+	}
+	return nil
 }
 
 func (r *Request) checkContent(f *problem.Fields) {

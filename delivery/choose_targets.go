@@ -36,12 +36,18 @@ type choice struct {
 // chooser turns what a request names into targets and skips. It reads nothing
 // and writes nothing, so that a dry run says exactly what a send would do.
 type chooser struct {
-	req     *Request
-	res     Resolution
-	now     time.Time
-	choices []choice
-	skips   []Skip
-	seen    map[ids.ID]bool
+	req *Request
+	res Resolution
+	now time.Time
+	// purposes are those of the addresses that are meant; all, where a channel has
+	// no entry.
+	purposes map[channels.Kind]channels.Purpose
+	choices  []choice
+	skips    []Skip
+	seen     map[ids.ID]bool
+	// repeats is how many of the choices are of an installation that another choice
+	// stands for.
+	repeats int
 }
 
 // wantsSubscribers: unbound endpoints that subscribe to the type are reached
@@ -59,7 +65,7 @@ func (f *chooser) run() error {
 	f.users()
 	f.devices()
 	f.endpoints()
-	switch n := len(f.choices); {
+	switch n := len(f.choices) - f.repeats; {
 	case n > MaxTargets:
 		return problem.AtField("to", "leads to %d targets, the limit is %d; send several notifications", n, MaxTargets)
 	case f.req.Urgent && n > MaxUrgent:
@@ -93,14 +99,15 @@ func (f *chooser) users() {
 	}
 }
 
-// userDevices picks one device per installation. What else the installation has
-// counts as reached: it is the same device.
+// userDevices picks one device per installation, or each of its Live Activities.
+// What else the installation has counts as reached: it is the same device. A token
+// for another purpose is as if it were not there.
 func (f *chooser) userDevices(user ids.ID, reached, retired map[channels.Kind]bool) {
 	best := map[[2]string]*devices.Device{}
-	var order []*devices.Device
+	var order, activities []*devices.Device
 	for i := range f.res.Devices {
 		d := &f.res.Devices[i]
-		if d.UserID != user || !f.req.wants(d.Channel) {
+		if d.UserID != user || !f.req.wants(d.Channel) || !f.fits(d) {
 			continue
 		}
 		if !f.alive(d) {
@@ -117,14 +124,29 @@ func (f *chooser) userDevices(user ids.ID, reached, retired map[channels.Kind]bo
 		case known == nil:
 			order = append(order, d)
 			best[key] = d
+		case d.ActivityID != "" && known.ActivityID != "":
+			activities = append(activities, d)
 		case better(d, known):
 			order[slices.Index(order, known)] = d
 			best[key] = d
 		}
 	}
-	for _, d := range order {
+	for _, d := range append(order, activities...) {
 		f.addDevice(d)
 	}
+	f.repeats += len(activities)
+}
+
+// fits tells whether a user's device is for what is sent.
+func (f *chooser) fits(d *devices.Device) bool {
+	purpose, has := f.purposes[d.Channel]
+	return !has || d.Purpose == purpose && (f.req.To.ActivityID == "" || d.ActivityID == f.req.To.ActivityID)
+}
+
+// mayFit tells whether a named device can be for what is sent. Whoever names one
+// that was registered without a purpose is believed.
+func (f *chooser) mayFit(d *devices.Device) bool {
+	return f.fits(d) || d.Purpose == channels.Alert
 }
 
 // better: on Apple's systems APNs before FCM, and an installation id before a
@@ -188,6 +210,8 @@ func (f *chooser) devices() {
 			f.skips = append(f.skips, Skip{Target: id, Channel: f.res.Devices[i].Channel, Reason: SkipRetired})
 		case !f.req.wants(f.res.Devices[i].Channel):
 			f.skips = append(f.skips, Skip{Target: id, Channel: f.res.Devices[i].Channel, Reason: SkipNoDevice})
+		case !f.mayFit(&f.res.Devices[i]):
+			f.skips = append(f.skips, Skip{Target: id, Channel: f.res.Devices[i].Channel, Reason: SkipOtherPurpose})
 		default:
 			f.addDevice(&f.res.Devices[i])
 		}

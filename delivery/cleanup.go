@@ -9,6 +9,9 @@ const (
 	// staleEvery is how often devices are looked at of which nothing is heard.
 	staleEvery   = 24 * time.Hour
 	cleanupLimit = 1000 // rows in one transaction
+	// keepEnded is how long people can look at the device of a Live Activity that is
+	// over.
+	keepEnded = 24 * time.Hour
 )
 
 // CleanupStore removes what has served its time.
@@ -25,11 +28,14 @@ type CleanupStore interface {
 	// DropOldKeys removes up to limit API keys that were revoked or expired before
 	// a time.
 	DropOldKeys(ctx context.Context, before time.Time, limit int) (int, error)
+	// DropEndedActivities forgets up to limit devices that are for Live Activities
+	// that ended before a time.
+	DropEndedActivities(ctx context.Context, before time.Time, limit int) (int, error)
 }
 
 // cleaner does slowly what nobody waits for, on one node at a time: it removes
-// secrets that have served their time, keys that count no more, and devices that
-// are silent.
+// secrets that have served their time, keys that count no more, devices of Live
+// Activities that are over, and devices that are silent.
 type cleaner struct {
 	*env
 	store  CleanupStore
@@ -61,6 +67,9 @@ func (c *cleaner) dropOld() {
 	}))
 	c.do("revoked and expired API keys", repeated(func(ctx context.Context, now time.Time) (int, error) {
 		return c.store.DropOldKeys(ctx, now.Add(-c.oldKeys), cleanupLimit)
+	}))
+	c.do("devices of ended Live Activities", repeated(func(ctx context.Context, now time.Time) (int, error) {
+		return c.store.DropEndedActivities(ctx, now.Add(-keepEnded), cleanupLimit)
 	}))
 }
 

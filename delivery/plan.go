@@ -57,6 +57,9 @@ func (pl *planner) plan(ctx context.Context, tenant ids.ID, r *Request, id ids.I
 	if err := r.Check(now); err != nil {
 		return plan{}, err
 	}
+	if err := r.checkActivity(pl.purposes(r)); err != nil {
+		return plan{}, err
+	}
 	s, err := pl.tenants.get(ctx, tenant)
 	if err != nil {
 		return plan{}, err
@@ -92,7 +95,7 @@ func (pl *planner) resolve(ctx context.Context, p *plan, r *Request, s *snapshot
 	if err != nil {
 		return err
 	}
-	f := chooser{req: r, res: res, now: now}
+	f := chooser{req: r, res: res, now: now, purposes: pl.purposes(r)}
 	if err := f.run(); err != nil {
 		return err
 	}
@@ -116,6 +119,18 @@ func (pl *planner) resolve(ctx context.Context, p *plan, r *Request, s *snapshot
 		a.Rows[i] = row
 	}
 	return nil
+}
+
+// purposes says by channel which addresses a request is for; all, where there is
+// no entry.
+func (pl *planner) purposes(r *Request) map[channels.Kind]channels.Purpose {
+	out := map[channels.Kind]channels.Purpose{}
+	for k, c := range pl.channels {
+		if p, ok := c.(channels.Purposeful); ok {
+			out[k] = p.PurposeOf(channels.Message{Override: r.Overrides[k]})
+		}
+	}
+	return out
 }
 
 // prepare makes the payload of every channel that has a target, and checks the

@@ -10,8 +10,8 @@ import (
 
 // Limits of what one request may ask for.
 const (
-	MaxTargets   = 1000                // deliveries of one notification that names its targets
-	MaxUrgent    = 10                  // targets of an urgent one
+	MaxTargets   = 1000                // targets of one notification that names them; an installation counts once
+	MaxUrgent    = 10                  // of an urgent one
 	MaxBatch     = 500                 // notifications in one batch request
 	MaxSendAhead = 90 * 24 * time.Hour // send_at
 )
@@ -22,6 +22,8 @@ type To struct {
 	Users     []string `json:"users,omitempty"` // the tenant's own ids
 	Devices   []ids.ID `json:"devices,omitempty"`
 	Endpoints []ids.ID `json:"endpoints,omitempty"`
+	// ActivityID is the Live Activity of the users that is meant; "" is each.
+	ActivityID string `json:"activity_id,omitempty"`
 }
 
 // Empty tells whether nothing is named.
@@ -126,11 +128,12 @@ const (
 	SkipTooMany        SkipReason = 8  // scheduled, and by now more than one notification may reach
 	SkipUnreadable     SkipReason = 9  // scheduled, and its content cannot be read any more
 	SkipErased         SkipReason = 10 // scheduled, and the user whom it named was erased
+	SkipOtherPurpose   SkipReason = 11 // a named device's token is not for this type of push
 )
 
 var skipNames = [...]string{SkipUnknownUser: "unknown_user", SkipNoDevice: "no_device", SkipRetired: "retired",
 	SkipEndpointPaused: "endpoint_paused", SkipUnknownTarget: "unknown_target", SkipSensitive: "sensitive", SkipNoSubscriber: "no_subscriber", SkipTooMany: "too_many_targets", SkipUnreadable: "unreadable",
-	SkipErased: "erased"}
+	SkipErased: "erased", SkipOtherPurpose: "other_purpose"}
 
 func (r SkipReason) String() string { return nameOf(skipNames[:], uint8(r), "skip") }
 

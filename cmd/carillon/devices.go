@@ -11,8 +11,8 @@ import (
 
 // deviceAnswer is a device as the API shows it.
 type deviceAnswer struct {
-	ID, User, App, Channel, Kind, Status, Reason string
-	StatusAt                                     time.Time `json:"status_at"`
+	ID, User, App, Channel, Kind, Purpose, Status, Reason string
+	StatusAt                                              time.Time `json:"status_at"`
 }
 
 func newDevicesCommand(c *cli) *cobra.Command {
@@ -35,12 +35,12 @@ func (c *cli) listDevices(cmd *cobra.Command, f *clientFlags, q url.Values) erro
 	}
 	rows := make([][]string, len(a.Data))
 	for i, d := range a.Data {
-		rows[i] = []string{d.ID, d.User, d.App, d.Channel, d.Status, d.Reason, ""}
+		rows[i] = []string{d.ID, d.User, d.App, d.Channel, d.Purpose, d.Status, d.Reason, ""}
 		if !d.StatusAt.IsZero() {
-			rows[i][6] = d.StatusAt.Format(time.RFC3339)
+			rows[i][7] = d.StatusAt.Format(time.RFC3339)
 		}
 	}
-	return c.printTable([]string{"DEVICE", "USER", "APP", "CHANNEL", "STATUS", "REASON", "SINCE"}, rows)
+	return c.printTable([]string{"DEVICE", "USER", "APP", "CHANNEL", "PURPOSE", "STATUS", "REASON", "SINCE"}, rows)
 }
 
 func newDevicesListCommand(c *cli, f *clientFlags) *cobra.Command {

@@ -22,7 +22,7 @@ type targets struct {
 // resolvedColumns are what routing and sending need of a device; the rest of it
 // is not read on the hot path.
 const resolvedColumns = `d.id,d.user_id,u.external_id,d.epoch,d.app,d.channel,d.kind,d.address,d.environment,d.keys,d.vapid_key,d.installation_id,d.os,
- d.registered_at,d.expires_at,d.status`
+ d.registered_at,d.expires_at,d.status,d.purpose,d.activity_id`
 
 // The lists of names come as JSON arrays, so that one prepared statement serves
 // any number of them; CROSS JOIN keeps SQLite from turning the loops around.
@@ -124,7 +124,7 @@ func addDevice(r *delivery.Resolution, tenant ids.ID) func(*sql.Rows) error {
 			registered, expires int64
 		)
 		err := rows.Scan(&d.ID, &d.UserID, &d.User, &d.Epoch, &d.App, &d.Channel, &t.Kind, &t.Address, &t.Environment, &keys, &d.VAPIDKey,
-			&d.InstallationID, &t.OS, &registered, &expires, &d.Status)
+			&d.InstallationID, &t.OS, &registered, &expires, &d.Status, &d.Purpose, &d.ActivityID)
 		t.P256dh, t.Auth = registers.SplitKeys(keys)
 		t.RegisteredAt, d.ExpiresAt = db.FromMillis(registered), db.FromMillis(expires)
 		return err

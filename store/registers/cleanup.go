@@ -217,6 +217,20 @@ func (s *cleanup) DropReplacedCredentials(ctx context.Context, before time.Time,
 	})
 }
 
+// dropEnded asks twice, because an app may register one anew meanwhile. 4 is
+// channels.Activity.
+const dropEnded = `DELETE FROM devices WHERE purpose=4 AND expires_at<?1 AND id IN (
+ SELECT id FROM devices INDEXED BY devices_activities WHERE purpose=4 AND expires_at<?1 ORDER BY expires_at LIMIT ?2)`
+
+// DropEndedActivities implements delivery.CleanupStore.
+func (s *cleanup) DropEndedActivities(ctx context.Context, before time.Time, limit int) (int, error) {
+	return s.db.DoCounted(context.WithoutCancel(ctx), limit, func(t *db.Tx) (int64, error) {
+		event := devices.Event{Kind: devices.EventDeleted, Reason: devices.Ended, Actor: devices.EngineActor}
+		n, err := RecordDevices(t, event, dropEnded, db.Millis(before), limit)
+		return int64(n), err
+	})
+}
+
 // DropOldKeys implements delivery.CleanupStore.
 func (s *cleanup) DropOldKeys(ctx context.Context, before time.Time, limit int) (int, error) {
 	return s.db.DoCounted(context.WithoutCancel(ctx), limit, func(t *db.Tx) (int64, error) {

@@ -1,28 +1,49 @@
 package registers
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 
+	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store/db"
 )
 
 const insertDevice = `INSERT INTO devices (id,tenant_id,user_id,epoch,app,channel,kind,address,address_hash,environment,keys,vapid_key,
- installation_id,os,app_version,locale,time_zone,tags,registered_at,last_seen_at,expires_at,status,reason,status_at,credential_id,version,created_at,updated_at)
- VALUES (?,?,?,1,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,1,'',?,0,0,?,?)`
+ installation_id,os,app_version,locale,time_zone,tags,registered_at,last_seen_at,expires_at,status,reason,status_at,credential_id,version,created_at,updated_at,
+ purpose,activity_id)
+ VALUES (?,?,?,1,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,1,'',?,0,0,?,?,?,?)`
 
 const updateDevice = `UPDATE devices SET user_id=?,epoch=?,kind=?,address=?,address_hash=?,environment=?,keys=?,vapid_key=?,installation_id=?,os=?,
- app_version=?,locale=?,time_zone=?,tags=?,registered_at=?,last_seen_at=?,expires_at=?,status=1,reason='',status_at=?,credential_id=0,version=0,updated_at=?
- WHERE id=? AND tenant_id=?`
+ app_version=?,locale=?,time_zone=?,tags=?,registered_at=?,last_seen_at=?,expires_at=?,status=1,reason='',status_at=?,credential_id=0,version=0,updated_at=?,
+ purpose=?,activity_id=? WHERE id=? AND tenant_id=?`
 
-// makeRoom keeps so many of a user's devices: the retired ones go first, then
-// those that were not heard of for longest.
-const makeRoom = `DELETE FROM devices WHERE tenant_id=? AND user_id=? AND id IN (SELECT id FROM devices INDEXED BY devices_user
- WHERE tenant_id=? AND user_id=? ORDER BY status=3, updated_at DESC, id DESC LIMIT -1 OFFSET ?)`
+const (
+	sameInstallation = `d.tenant_id=? AND d.app=? AND d.installation_id=? AND d.installation_id<>'' AND d.channel=? AND d.purpose=? AND d.activity_id=?
+ AND (?=0 OR d.user_id=?)`
+
+	// forgetInstallations keeps so many of a user's installations, the one of a
+	// device among them. Those of which all devices are retired go first, then those
+	// that were not heard of for longest; each goes with all its devices. A device
+	// without an installation id is one by itself.
+	forgetInstallations = `DELETE FROM devices WHERE tenant_id=?1 AND user_id=?2 AND id IN (
+ SELECT id FROM (SELECT id, DENSE_RANK() OVER (ORDER BY kept DESC, retired, heard DESC, newest DESC) AS place FROM (
+  SELECT id, MAX(CASE WHEN id=?3 THEN 1 ELSE 0 END) OVER same AS kept, MIN(CASE WHEN status=3 THEN 1 ELSE 0 END) OVER same AS retired,
+   MAX(updated_at) OVER same AS heard, MAX(id) OVER same AS newest
+  FROM devices INDEXED BY devices_user WHERE tenant_id=?1 AND user_id=?2
+  WINDOW same AS (PARTITION BY app, installation_id, CASE installation_id WHEN '' THEN id ELSE 0 END)) w) p WHERE place>?4)`
+
+	// forgetActivities keeps so many Live Activities that a user has at an
+	// installation, a device's among them: those that are retired or have ended go first, then those that
+	// were not heard of for longest.
+	forgetActivities = `DELETE FROM devices WHERE tenant_id=?1 AND id IN (SELECT id FROM devices INDEXED BY devices_installation
+ WHERE tenant_id=?1 AND app=?2 AND installation_id=?3 AND installation_id<>'' AND channel=?4 AND purpose=?5 AND user_id=?6
+ ORDER BY CASE WHEN id=?7 THEN 0 WHEN status<3 AND expires_at>?8 THEN 1 ELSE 2 END, updated_at DESC, id DESC LIMIT -1 OFFSET ?9)`
+)
 
 // UpsertDevice implements devices.Store.
 func (s *deviceRegister) UpsertDevice(ctx context.Context, d devices.Device, by devices.Caller) (devices.Registered, error) {
@@ -42,6 +63,7 @@ func (s *deviceRegister) UpsertDevice(ctx context.Context, d devices.Device, by 
 }
 
 func upsertDevice(t *db.Tx, d devices.Device, by devices.Caller, tags string, res *devices.Registered) error {
+	d.Purpose = cmp.Or(d.Purpose, channels.Alert)
 	hash := sha256.Sum256([]byte(d.Target.Address))
 	place := fmt.Sprintf(":%d:%s:", d.Channel, d.App)
 	locks := []string{"address" + place + string(hash[:])}
@@ -55,34 +77,58 @@ func upsertDevice(t *db.Tx, d devices.Device, by devices.Caller, tags string, re
 	if err != nil {
 		return err
 	}
-	old, found, err := sameDevice(t, d, by, user, hash[:], res)
+	d.UserID = user
+	old, found, err := sameDevice(t, d, by, hash[:], res)
 	if err != nil {
 		return err
 	}
-	now, x := db.Millis(t.Now()), d.Target
-	event := devices.Event{Tenant: d.Tenant, Actor: by.Actor}
-	if by.Own && (!found || old.UserID != user) {
-		event.Kind, event.Reason = devices.EventDeleted, devices.ByLimit
-		if _, err := RecordDevices(t, event, makeRoom, d.Tenant, user, d.Tenant, user, devices.MaxOwn-1); err != nil {
-			return fmt.Errorf("make room for a device: %w", err)
-		}
-	}
-	if !found {
+	if found {
+		d.ID, res.Rebound = old.ID, old.UserID != user
+		err = changeDevice(t, d, old, by, hash[:], tags)
+	} else {
 		res.Created = true
-		if err := t.Exec(insertDevice, d.ID, d.Tenant, user, d.App, d.Channel, x.Kind, x.Address, hash[:], x.Environment, joinKeys(x), d.VAPIDKey,
-			d.InstallationID, x.OS, d.AppVersion, d.Locale, d.TimeZone, tags, db.Millis(x.RegisteredAt), db.Millis(d.LastSeenAt), db.Millis(d.ExpiresAt),
-			now, now, now); err != nil {
-			return fmt.Errorf("store a device: %w", err)
-		}
-		event.Kind, event.Device, event.UserID, event.Reason = devices.EventRegistered, d.ID, user, ""
-		if err := RecordDevice(t, event); err != nil {
+		err = addDevice(t, d, by, hash[:], tags)
+	}
+	if err != nil {
+		return err
+	}
+	if by.Own && (!found || res.Rebound || old.InstallationID != d.InstallationID) {
+		if err := forget(t, d.Tenant, by, forgetInstallations, d.Tenant, user, d.ID, devices.MaxOwn); err != nil {
 			return err
 		}
-		return readDevice(t, d.Tenant, d.ID, res)
 	}
-	epoch := old.Epoch
-	if old.UserID != user {
-		res.Rebound = true
+	if d.Purpose == channels.Activity && d.InstallationID != "" {
+		if err := forget(t, d.Tenant, by, forgetActivities, d.Tenant, d.App, d.InstallationID, d.Channel, d.Purpose, user, d.ID,
+			db.Millis(t.Now()), devices.MaxActivities); err != nil {
+			return err
+		}
+	}
+	return readDevice(t, d.Tenant, d.ID, res)
+}
+
+// forget removes devices that are too many.
+func forget(t *db.Tx, tenant ids.ID, by devices.Caller, query string, args ...any) error {
+	event := devices.Event{Tenant: tenant, Kind: devices.EventDeleted, Reason: devices.ByLimit, Actor: by.Actor}
+	if _, err := RecordDevices(t, event, query, args...); err != nil {
+		return fmt.Errorf("make room for a device: %w", err)
+	}
+	return nil
+}
+
+func addDevice(t *db.Tx, d devices.Device, by devices.Caller, hash []byte, tags string) error {
+	now, x := db.Millis(t.Now()), d.Target
+	if err := t.Exec(insertDevice, d.ID, d.Tenant, d.UserID, d.App, d.Channel, x.Kind, x.Address, hash, x.Environment, joinKeys(x), d.VAPIDKey,
+		d.InstallationID, x.OS, d.AppVersion, d.Locale, d.TimeZone, tags, db.Millis(x.RegisteredAt), db.Millis(d.LastSeenAt), db.Millis(d.ExpiresAt),
+		now, now, now, d.Purpose, d.ActivityID); err != nil {
+		return fmt.Errorf("store a device: %w", err)
+	}
+	return RecordDevice(t, devices.Event{Tenant: d.Tenant, Device: d.ID, Kind: devices.EventRegistered, UserID: d.UserID, Actor: by.Actor})
+}
+
+// changeDevice writes a registration over what was known of the device.
+func changeDevice(t *db.Tx, d, old devices.Device, by devices.Caller, hash []byte, tags string) error {
+	now, x, epoch := db.Millis(t.Now()), d.Target, old.Epoch
+	if old.UserID != d.UserID {
 		epoch++
 	}
 	// What the gateway has taught us outlives a registration that does not know.
@@ -92,15 +138,12 @@ func upsertDevice(t *db.Tx, d devices.Device, by devices.Caller, tags string, re
 	if d.VAPIDKey == "" && old.Target.Address == x.Address {
 		d.VAPIDKey = old.VAPIDKey
 	}
-	if err := t.Exec(updateDevice, user, epoch, x.Kind, x.Address, hash[:], x.Environment, joinKeys(x), d.VAPIDKey, d.InstallationID, x.OS,
+	if err := t.Exec(updateDevice, d.UserID, epoch, x.Kind, x.Address, hash, x.Environment, joinKeys(x), d.VAPIDKey, d.InstallationID, x.OS,
 		d.AppVersion, d.Locale, d.TimeZone, tags, db.Millis(x.RegisteredAt), db.Millis(d.LastSeenAt), db.Millis(d.ExpiresAt), now, now,
-		old.ID, d.Tenant); err != nil {
+		d.Purpose, d.ActivityID, old.ID, d.Tenant); err != nil {
 		return fmt.Errorf("store a device: %w", err)
 	}
-	if err := recordUpdate(t, old, user, x.Address, by); err != nil {
-		return err
-	}
-	return readDevice(t, d.Tenant, old.ID, res)
+	return recordUpdate(t, old, d.UserID, x.Address, by)
 }
 
 // recordUpdate records what a registration has changed about a device: mostly
@@ -127,15 +170,15 @@ func recordUpdate(t *db.Tx, old devices.Device, user ids.ID, address string, by 
 }
 
 // sameDevice finds the row that a registration is about: the one with its
-// address, or else the one of its installation, whose place it takes. Where both
-// exist, the address's row stays and the installation's goes.
-func sameDevice(t *db.Tx, d devices.Device, by devices.Caller, user ids.ID, hash []byte, res *devices.Registered) (old devices.Device, found bool, err error) {
+// address, or else the one of its installation with its purpose, whose place it
+// takes. Where both exist, the address's row stays and the installation's goes.
+func sameDevice(t *db.Tx, d devices.Device, by devices.Caller, hash []byte, res *devices.Registered) (old devices.Device, found bool, err error) {
 	byAddress, found, err := device(t, d.Tenant, `d.tenant_id=? AND d.channel=? AND d.app=? AND d.address_hash=?`, d.Tenant, d.Channel, d.App, hash)
 	if err != nil || d.InstallationID == "" {
 		return byAddress, found, err
 	}
-	byInstallation, other, err := device(t, d.Tenant, `d.tenant_id=? AND d.app=? AND d.installation_id=? AND d.installation_id<>'' AND d.channel=? AND (?=0 OR d.user_id=?)`,
-		d.Tenant, d.App, d.InstallationID, d.Channel, db.Bit(by.Own), user)
+	byInstallation, other, err := device(t, d.Tenant, sameInstallation,
+		d.Tenant, d.App, d.InstallationID, d.Channel, d.Purpose, d.ActivityID, db.Bit(by.Own), d.UserID)
 	switch {
 	case err != nil || !other:
 		return byAddress, found, err

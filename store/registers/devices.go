@@ -22,7 +22,8 @@ type deviceRegister struct {
 }
 
 const DeviceColumns = `d.id,d.user_id,u.external_id,d.epoch,d.app,d.channel,d.kind,d.address,d.environment,d.keys,d.vapid_key,d.installation_id,d.os,
- d.app_version,d.locale,d.time_zone,d.tags,d.registered_at,d.last_seen_at,d.expires_at,d.status,d.reason,d.status_at,d.created_at,d.updated_at`
+ d.app_version,d.locale,d.time_zone,d.tags,d.registered_at,d.last_seen_at,d.expires_at,d.status,d.reason,d.status_at,d.created_at,d.updated_at,
+ d.purpose,d.activity_id`
 
 const selectDevice = `SELECT ` + DeviceColumns + ` FROM devices d JOIN users u ON u.tenant_id=d.tenant_id AND u.id=d.user_id WHERE `
 
@@ -124,7 +125,7 @@ func scanDevice(r db.Scanner, tenant ids.ID) (devices.Device, error) {
 	)
 	err := r.Scan(&d.ID, &d.UserID, &d.User, &d.Epoch, &d.App, &d.Channel, &t.Kind, &t.Address, &t.Environment, &keys, &d.VAPIDKey,
 		&d.InstallationID, &t.OS, &d.AppVersion, &d.Locale, &d.TimeZone, &tags, &registered, &seen, &expires,
-		&d.Status, &d.Reason, &statusAt, &created, &updatedAt)
+		&d.Status, &d.Reason, &statusAt, &created, &updatedAt, &d.Purpose, &d.ActivityID)
 	if err != nil {
 		return d, err
 	}

@@ -50,6 +50,27 @@ func TestSubscriptionsAreCountedByTheirIndex(t *testing.T) {
 	}
 }
 
+// TestPlacesOfAnInstallationAreFoundByTheirIndex: a registration costs what its
+// installation and its user have, and what has ended costs what there is of it.
+func TestPlacesOfAnInstallationAreFoundByTheirIndex(t *testing.T) {
+	t.Parallel()
+	for query, want := range map[string]string{
+		selectDevice + sameInstallation: "INDEX devices_installation (tenant_id=? AND app=? AND installation_id=? AND channel=? AND purpose=? AND activity_id=?)",
+		forgetActivities:                "INDEX devices_installation (tenant_id=? AND app=? AND installation_id=? AND channel=? AND purpose=?)",
+		forgetInstallations:             "INDEX devices_user (tenant_id=? AND user_id=?)",
+		dropEnded:                       "INDEX devices_activities (expires_at<?)",
+	} {
+		n := strings.Count(query, "?")
+		if strings.Contains(query, "?1") {
+			n = map[string]int{forgetActivities: 9, forgetInstallations: 4, dropEnded: 2}[query]
+		}
+		plan := strings.Join(planOf(t, query, make([]any, n)...), "\n")
+		require.Contains(t, plan, want)
+		require.NotContains(t, plan, "SCAN devices")
+		require.NotContains(t, plan, "SCAN d")
+	}
+}
+
 // planOf is what SQLite is going to do for a query.
 func planOf(t *testing.T, query string, args ...any) (plan []string) {
 	t.Helper()

@@ -221,7 +221,7 @@ func skipsMakeUsers(k *kit) {
 }
 
 func resolves(k *kit) {
-	a1, a2 := k.device("alice", "a1"), k.device("alice", "a2")
+	a1, a2 := k.device("alice", "a1", token(channels.Activity, "order-7")), k.device("alice", "a2")
 	b1 := k.device("bob", "b1")
 	named := k.endpoint(func(e *webhooks.Endpoint) { e.EventTypes = []string{} })
 	bound := k.endpoint(func(e *webhooks.Endpoint) { e.User = "alice" })

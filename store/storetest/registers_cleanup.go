@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -22,6 +23,7 @@ func upkeepTests() map[string]func(*kit) {
 		"Upkeep/ExpiredSecrets":         dropsExpiredSecrets,
 		"Upkeep/ReplacedCredentials":    dropsReplacedCredentials,
 		"Upkeep/RevokedAndExpiredKeys":  dropsOldKeys,
+		"Upkeep/EndedActivities":        dropsEndedActivities,
 		"Upkeep/NothingOfADeletedOwner": upkeepPassesOverDeleted,
 	}
 }
@@ -186,6 +188,42 @@ func dropsOldKeys(k *kit) {
 	require.Zero(k, drop())
 	_, err = k.Store.Key(k.ctx, kept.ID)
 	k.ok(err)
+}
+
+func dropsEndedActivities(k *kit) {
+	ends := func(at time.Time) func(*devices.Device) {
+		return func(d *devices.Device) { d.ExpiresAt = at }
+	}
+	now := k.Clock.Now()
+	ended := k.device("alice", "ended", token(channels.Activity, "a"), ends(now.Add(time.Hour)))
+	renewed := k.device("alice", "renewed", token(channels.Activity, "b"), ends(now.Add(time.Hour)))
+	browser := k.device("alice", "browser", ends(now.Add(time.Hour)))
+	call := k.device("alice", "call", token(channels.VoIP, ""))
+	k.device("alice", "renewed", token(channels.Activity, "b"), ends(now.Add(3*time.Hour)))
+	drop := func(ago time.Duration) int {
+		n, err := k.Store.DropEndedActivities(k.ctx, k.Clock.Now().Add(-ago), 100)
+		k.ok(err)
+		return n
+	}
+	require.Zero(k, drop(0))
+	k.Clock.Advance(2 * time.Hour)
+	require.Zero(k, drop(time.Hour), "not yet")
+	require.Equal(k, 1, drop(0))
+	_, err := k.Store.Device(k.ctx, k.tenant, ended.ID)
+	k.code(problem.NotFound, err)
+	require.Equal(k, []string{"registered alice   key_test", "deleted  ended  engine"}, k.history(ended))
+	for _, d := range []devices.Device{renewed, browser, call} {
+		k.status(d, devices.Active)
+	}
+	k.Clock.Advance(2 * time.Hour)
+	for i := range 5 {
+		k.device("alice", fmt.Sprint("more", i), token(channels.Activity, fmt.Sprint(i)), ends(k.Clock.Now().Add(time.Minute)))
+	}
+	k.Clock.Advance(time.Hour)
+	n, err := k.Store.DropEndedActivities(k.ctx, k.Clock.Now(), 4)
+	k.ok(err)
+	require.Equal(k, 4, n, "as many as one transaction may hold")
+	require.Equal(k, 2, drop(0))
 }
 
 // upkeepPassesOverDeleted: what cannot be opened any more stops nothing.

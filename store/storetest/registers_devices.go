@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"bytes"
+	"fmt"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -19,6 +20,10 @@ func deviceTests() map[string]func(*kit) {
 		"Device/AgainIsTheSame":           deviceAgain,
 		"Device/ChangesHands":             deviceChangesHands,
 		"Device/InstallationIsReplaced":   installationReplaced,
+		"Device/PurposesAreApart":         purposesAreApart,
+		"Device/PurposeChanges":           purposeChanges,
+		"Device/ActivitiesAreBounded":     activitiesAreBounded,
+		"Device/OwnInstallations":         ownInstallations,
 		"Device/AddressAndInstallation":   addressAndInstallation,
 		"Device/IsRevived":                deviceRevived,
 		"Device/KeepsALearnedEnvironment": keepsLearnedEnvironment,
@@ -33,7 +38,7 @@ func deviceIsReadBack(k *kit) {
 		InstallationID: "i-1", AppVersion: "1.2", Locale: "de-CH", TimeZone: "Europe/Zurich", Tags: map[string]string{"plan": "pro"},
 		Target: channels.Target{Kind: channels.Subscription, Address: "https://push.example.com/x", P256dh: bytes.Repeat([]byte{4}, 65),
 			Auth: bytes.Repeat([]byte{9}, 16), OS: "web", RegisteredAt: now.Add(-time.Hour)},
-		LastSeenAt: now.Add(-time.Minute), ExpiresAt: now.Add(time.Hour)}
+		LastSeenAt: now.Add(-time.Minute), ExpiresAt: now.Add(time.Hour), Purpose: channels.Alert}
 	r, err := k.Store.UpsertDevice(k.ctx, d, devices.Caller{Actor: "key_test"})
 	k.ok(err)
 	require.True(k, r.Created)
@@ -98,6 +103,133 @@ func installationReplaced(k *kit) {
 	require.True(k, k.register("alice", "b").Created, "the old address is nobody's")
 	require.True(k, k.register("bob", "d", installed("i"), func(d *devices.Device) { d.Channel = channels.APNs }).Created, "one per channel")
 	require.True(k, k.register("bob", "e", installed("i"), func(d *devices.Device) { d.App = "other" }).Created, "and app")
+}
+
+// token makes a device an APNs token with a purpose.
+func token(p channels.Purpose, activity string) func(*devices.Device) {
+	return func(d *devices.Device) {
+		d.Channel, d.Target.Kind, d.Target.Environment, d.Purpose, d.ActivityID = channels.APNs, channels.APNsToken, channels.Production, p, activity
+	}
+}
+
+// purposesAreApart: tokens of one installation replace those of their own
+// purpose, and activities those of their own activity.
+func purposesAreApart(k *kit) {
+	places := []func(*devices.Device){token(channels.Alert, ""), token(channels.VoIP, ""), token(channels.PushToStart, ""), token(channels.Widget, ""),
+		token(channels.Activity, "one"), token(channels.Activity, "two")}
+	var first []devices.Device
+	for i, place := range places {
+		r := k.register("alice", fmt.Sprint("old", i), place, installed("i"))
+		require.True(k, r.Created)
+		require.False(k, r.Replaced)
+		first = append(first, r.Device)
+	}
+	for i, place := range places {
+		r := k.register("alice", fmt.Sprint("new", i), place, installed("i"))
+		require.True(k, r.Replaced)
+		require.Equal(k, first[i].ID, r.Device.ID)
+		require.Equal(k, first[i].Purpose, r.Device.Purpose)
+		require.Equal(k, first[i].ActivityID, r.Device.ActivityID)
+		read, err := k.Store.Device(k.ctx, k.tenant, r.Device.ID)
+		k.ok(err)
+		require.Equal(k, r.Device, read)
+	}
+	require.True(k, k.register("alice", "elsewhere", places[1], installed("another")).Created)
+	k.tenant = k.newTenant("other")
+	require.True(k, k.register("alice", "new1", places[1], installed("i")).Created, "another tenant's installations are its own")
+}
+
+// purposeChanges: an address is one device, whatever it is for.
+func purposeChanges(k *kit) {
+	call := k.device("alice", "a", token(channels.Alert, ""), installed("i")) // said wrongly
+	old := k.device("alice", "b", token(channels.VoIP, ""), installed("i"))
+	r := k.register("alice", "a", token(channels.VoIP, ""), installed("i"))
+	require.True(k, r.Replaced)
+	require.Equal(k, call.ID, r.Device.ID)
+	require.Equal(k, channels.VoIP, r.Device.Purpose)
+	_, err := k.Store.Device(k.ctx, k.tenant, old.ID)
+	k.code(problem.NotFound, err)
+	require.True(k, k.register("alice", "c", token(channels.Alert, ""), installed("i")).Created, "the place is free")
+}
+
+// activitiesAreBounded: those that are over go before those that are not, and
+// nobody's but the user's own.
+func activitiesAreBounded(k *kit) {
+	live := func(user string, i int, ends time.Duration) devices.Device {
+		k.Clock.Advance(time.Second)
+		return k.device(user, fmt.Sprint(user, i), token(channels.Activity, fmt.Sprint(i)), installed("i"),
+			func(d *devices.Device) { d.ExpiresAt = k.Clock.Now().Add(ends) })
+	}
+	bobs := live("bob", 99, 12*time.Hour)
+	var all []devices.Device
+	for i := range devices.MaxActivities {
+		ends := 12 * time.Hour
+		if i == 3 {
+			ends = time.Millisecond
+		}
+		all = append(all, live("alice", i, ends))
+	}
+	alert := k.device("alice", "alert", token(channels.Alert, ""), installed("i"))
+	newest := live("alice", 100, 12*time.Hour)
+	gone := func(d devices.Device) {
+		_, err := k.Store.Device(k.ctx, k.tenant, d.ID)
+		k.code(problem.NotFound, err)
+		require.Equal(k, "deleted  too_many_devices  key_test", k.history(d)[1])
+	}
+	gone(all[3])
+	live("alice", 0, 12*time.Hour) // again: all stay, and this one is heard of
+	newer := live("alice", 101, 12*time.Hour)
+	gone(all[1])
+	for _, d := range append(all[4:], bobs, alert, newest, newer, all[0], all[2]) {
+		k.status(d, devices.Active)
+	}
+}
+
+// ownInstallations: a user's token may register so many installations, whatever
+// each of them has; the one that was not heard of for longest goes with all it has.
+func ownInstallations(k *kit) {
+	own := func(user, address string, edit ...func(*devices.Device)) devices.Device {
+		k.Clock.Advance(time.Second)
+		d := devices.Device{Tenant: k.tenant, ID: k.IDs.Next(), User: user, App: "default"}
+		d.Target.Address = address
+		for _, e := range edit {
+			e(&d)
+		}
+		r, err := k.Store.UpsertDevice(k.ctx, d, devices.Caller{Actor: "usk_test", Own: true})
+		k.ok(err)
+		return r.Device
+	}
+	alert, call := token(channels.Alert, ""), token(channels.VoIP, "")
+	others := own("bob", "bob", alert, installed("0"))
+	var all [][2]devices.Device
+	for i := range devices.MaxOwn {
+		all = append(all, [2]devices.Device{
+			own("alice", fmt.Sprint("alert", i), alert, installed(fmt.Sprint(i))),
+			own("alice", fmt.Sprint("call", i), call, installed(fmt.Sprint(i))),
+		})
+	}
+	count := func() int {
+		list, err := k.Store.Devices(k.ctx, k.tenant, devices.Filter{User: "alice", Limit: 100})
+		k.ok(err)
+		return len(list)
+	}
+	require.Equal(k, 2*devices.MaxOwn, count(), "two addresses of an installation are one")
+	own("alice", "alert0", alert, installed("0")) // heard of again
+	k.verdict(all[2][0], delivery.DeviceRetired)
+	single := own("alice", "single", alert)
+	for _, d := range all[1] {
+		_, err := k.Store.Device(k.ctx, k.tenant, d.ID)
+		k.code(problem.NotFound, err)
+	}
+	require.Equal(k, 2*devices.MaxOwn-1, count())
+	k.verdict(all[2][1], delivery.DeviceRetired)
+	own("alice", "start", token(channels.PushToStart, ""), installed("3"))
+	require.Equal(k, 2*devices.MaxOwn, count(), "of one that is known already")
+	own("alice", "alert4", alert, installed("moved")) // by which it is one more
+	require.Equal(k, 2*devices.MaxOwn-2, count(), "where all is retired goes first")
+	for _, d := range []devices.Device{others, single, all[0][0], all[0][1], all[3][0], all[3][1], all[4][0], all[4][1]} {
+		k.status(d, devices.Active)
+	}
 }
 
 func addressAndInstallation(k *kit) {
