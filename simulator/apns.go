@@ -112,6 +112,9 @@ func (a *apnsService) judge(x *exchange, r *http.Request, c *conn, sandbox bool)
 	if ofSandbox != sandbox {
 		return apnsError(http.StatusBadRequest, "BadDeviceToken", "The token belongs to the other environment.")
 	}
+	if !fitsTopic(token, r.Header.Get("Apns-Topic")) {
+		return apnsError(http.StatusBadRequest, "DeviceTokenNotForTopic", "The token is for push type "+boundTo(token)+".")
+	}
 	x.fault, x.asked = fault, asked
 	ok200 := answer{status: http.StatusOK, accepted: true}
 	if sandbox {

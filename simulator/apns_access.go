@@ -101,7 +101,7 @@ func randomDigits(prefix string) string {
 	var b [tokenLen / 2]byte
 	rand.Read(b[:])
 	digits := hex.EncodeToString(b[:])
-	if prefix == "" && (strings.HasPrefix(digits, hexMark) || strings.HasPrefix(digits, sandboxMark)) {
+	if prefix == "" && (strings.HasPrefix(digits, hexMark) || strings.HasPrefix(digits, sandboxMark) || strings.HasPrefix(digits, topicMark)) {
 		digits = "0" + digits[1:]
 	}
 	return prefix + digits[len(prefix):]

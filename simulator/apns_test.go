@@ -195,6 +195,29 @@ func TestAPNsEnvironments(t *testing.T) {
 	require.Len(t, answer.header.Get("apns-unique-id"), 36)
 }
 
+// TestAPNsTokensAreBoundToATopic: an app gets one for each kind of push.
+func TestAPNsTokensAreBoundToATopic(t *testing.T) {
+	t.Parallel()
+	a := newApple(t, setup(t))
+	suffix := map[string]string{"alert": "", "voip": ".voip", "liveactivity": ".push-type.liveactivity", "widgets": ".push-type.widgets"}
+	body := map[string]string{"alert": alert, "voip": alert, "widgets": `{"aps":{"content-changed":true}}`,
+		"liveactivity": `{"aps":{"event":"update","timestamp":1,"content-state":{}}}`}
+	for of := range suffix {
+		token := a.APNs().NewTokenFor(of)
+		for pushed := range suffix {
+			want := "400 DeviceTokenNotForTopic"
+			if of == pushed {
+				want = "200 "
+			}
+			_, said := a.push(t, token, map[string]string{"apns-push-type": pushed, "apns-topic": a.APNs().Topic + suffix[pushed]}, body[pushed])
+			require.Equal(t, want, said, "%s to a token for %s", pushed, of)
+		}
+	}
+	_, said := a.push(t, a.APNs().NewToken(), map[string]string{"apns-push-type": "voip", "apns-topic": a.APNs().Topic + ".voip"}, alert)
+	require.Equal(t, "200 ", said, "a token that is not bound takes all")
+	require.Panics(t, func() { a.APNs().NewTokenFor("mdm") })
+}
+
 // TestAPNsLimitedKeys: as Apple's portal makes them.
 func TestAPNsLimitedKeys(t *testing.T) {
 	t.Parallel()

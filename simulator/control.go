@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/carillonhq/carillon/problem"
@@ -65,9 +66,16 @@ func (s *Simulator) serveTokens(w http.ResponseWriter, r *http.Request) {
 		refuse(w, problem.AtField("fault", "is not a fault such as 503x2, 429-30s, slow-250ms, reset or unregistered"))
 		return
 	}
+	pushType := q.Get("push_type")
+	if pushType != "" && (ch != APNs || q.Get("fault") != "" || !slices.Contains(boundTypes(), pushType)) {
+		refuse(w, problem.AtField("push_type", "is alert, voip, liveactivity or widgets, for channel apns and without a fault"))
+		return
+	}
 	tokens := make([]string, count)
 	for i := range tokens {
-		tokens[i] = Token(ch, f, i+1)
+		if tokens[i] = Token(ch, f, i+1); pushType != "" {
+			tokens[i] = s.APNs().NewTokenFor(pushType)
+		}
 	}
 	reply(w, tokens)
 }

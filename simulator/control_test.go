@@ -106,7 +106,11 @@ func TestControlMakesAddresses(t *testing.T) {
 	require.Len(t, tokens, 1)
 	_, said := newApple(t, r).push(t, tokens[0], nil, alert)
 	require.Equal(t, "410 Unregistered", said)
-	for _, bad := range []string{"fault=anna", "count=0", "count=x"} {
+	r.getJSON(t, "/tokens.json?channel=apns&push_type=voip&count=2", &tokens)
+	require.Len(t, tokens, 2)
+	_, said = newApple(t, r).push(t, tokens[1], nil, alert)
+	require.Equal(t, "400 DeviceTokenNotForTopic", said)
+	for _, bad := range []string{"fault=anna", "count=0", "count=x", "push_type=voip", "channel=apns&push_type=mdm", "channel=apns&push_type=voip&fault=gone"} {
 		require.Equal(t, 422, r.control(t, http.MethodGet, "/tokens.json?"+bad, "").status, bad)
 	}
 	a := r.control(t, http.MethodPost, "/subscriptions", `{"vapid_key":"`+newVAPID(t).public+`","fault":"410","count":2}`)

@@ -20,7 +20,7 @@
 //	GET  /report.json                           Report
 //	GET  /arrivals.json?channel=&target=&delivery=&limit=   [Arrival, ...], oldest first
 //	GET  /access.json                           Access: addresses and credentials
-//	GET  /tokens.json?channel=&fault=&count=    ["sim-503x2-n1", ...]
+//	GET  /tokens.json?channel=&fault=&push_type=&count=     ["sim-503x2-n1", ...]
 //	GET  /faults                                {"<target>": FaultJSON, ...}
 //	POST /faults                                FaultJSON with "target"
 //	DELETE /faults[?target=]                    one, or all
