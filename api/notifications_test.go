@@ -21,7 +21,7 @@ func send(body string) request {
 }
 
 // everything is a body that uses all members.
-const everything = `{"to":{"users":["u1"],"devices":["dev_0000000012345"],"endpoints":["whe_0000000012346"]},"channels":["fcm","webhook"],
+const everything = `{"to":{"users":["u1"],"devices":["dev_0000000012345"],"endpoints":["whe_0000000012346"],"activity_id":"order-7"},"channels":["fcm","webhook"],
 	"type":"order.shipped","title":"t","body":"b","image":"https://example.com/i.png","url":"https://example.com/","data":{"k":"v"},"badge":0,
 	"sound":"default","priority":"normal","urgent":true,"ttl":60,"collapse_key":"c","send_at":"2026-03-05T00:00:00Z",
 	"on_ambiguous":"stop","overrides":{"fcm":{"android":{"ttl":"5s"}}},"override_validation":{"fcm":"lenient","apns":"strict"}}`

@@ -35,6 +35,9 @@ func TestDevicePutsBecomeRegistrations(t *testing.T) {
 	r := put(`{"user":"u1","channel":"apns","token":"ab12","environment":"sandbox","tags":{"a":"b"},"os":"ios","registered_at":"2026-01-01T00:00:00Z"}`)
 	require.Equal(t, devices.Registration{User: "u1", Channel: channels.APNs, Address: "ab12", Environment: "sandbox", Tags: map[string]string{"a": "b"},
 		OS: "ios", RegisteredAt: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}, *r)
+	r = put(`{"user":"u1","channel":"apns","token":"ab12","purpose":"activity","activity_id":"order-7","expires_at":"2026-01-01T00:00:00Z"}`)
+	require.Equal(t, devices.Registration{User: "u1", Channel: channels.APNs, Address: "ab12", Purpose: "activity", ActivityID: "order-7",
+		ExpiresAt: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}, *r)
 	r = put(`{"user":"u1","fid":"cabc"}`)
 	require.Equal(t, devices.Registration{User: "u1", Channel: channels.FCM, Kind: channels.FCMFid, Address: "cabc"}, *r)
 	r = put(`{"user":"u1","app":"web","subscription":{"endpoint":"https://push.example/x","expirationTime":1767225600000.5,"keys":{"p256dh":"P","auth":"A"}}}`)
@@ -46,6 +49,17 @@ func TestDevicePutsBecomeRegistrations(t *testing.T) {
 		p := problemIn(t, w.do(t, request{method: "PUT", path: "/v1/devices", key: keyAdmin, body: body}))
 		require.Equal(t, "token", p.Errors[0].Path)
 	}
+	p := problemIn(t, w.do(t, request{method: "PUT", path: "/v1/devices", key: keyAdmin,
+		body: `{"user":"u","expires_at":"2026-01-01T00:00:00Z","subscription":{"endpoint":"a","keys":{"p256dh":"b","auth":"c"}}}`}))
+	require.Equal(t, "expires_at", p.Errors[0].Path, "a subscription has a member of its own for that")
+}
+
+func TestThePurposeIsShownWhereThereIsOne(t *testing.T) {
+	t.Parallel()
+	shown := showDevice(devices.Device{Channel: channels.APNs, Purpose: channels.Activity, ActivityID: "order-7"})
+	require.Equal(t, "activity", shown.Purpose)
+	require.Equal(t, "order-7", shown.ActivityID)
+	require.Empty(t, showDevice(devices.Device{Channel: channels.FCM, Purpose: channels.Alert}).Purpose)
 }
 
 func TestFaultsOfADeviceAreNamedAsInTheBody(t *testing.T) {

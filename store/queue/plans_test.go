@@ -14,7 +14,7 @@ import (
 func TestQueriesUseTheirIndexes(t *testing.T) {
 	t.Parallel()
 	d := openDB(t, filepath.Join(t.TempDir(), "c.db"))
-	queries := map[string]string{"tenants due": dueTenants, "due": selectDue, "resolve users": resolveUserDevices, "has worked": hasWorked, "ask refusals": askRefusals, "ask successes": askSuccesses, "lease": lease, "finish": finishAttempt,
+	queries := map[string]string{"tenants due": dueTenants, "due": selectDue, "resolve users": resolveUserDevices, "resolve devices": resolveDevices, "has worked": hasWorked, "ask refusals": askRefusals, "ask successes": askSuccesses, "lease": lease, "finish": finishAttempt,
 		"keep": keepAttempt, "unknown": unknownAttempt, "idempotency": selectIdempotency}
 	queries["purge device events"], queries["purge idempotency"], queries["find sensitive"], queries["find content"] = purgeDeviceEvents, purgeIdempotency, findSensitive, findContent
 	queries["remove content"], queries["oldest"] = removeContent, oldest
