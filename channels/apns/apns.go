@@ -3,7 +3,7 @@
 // connections, JWT renewal and reading of answers.
 //
 // Files: apns.go is the channel, sender.go its sender, message.go and
-// override.go make the payload, classify.go and reasons.go turn answers into
+// override.go make the payload, purpose.go says which tokens a message is for, classify.go and reasons.go turn answers into
 // verdicts, credential.go reads keys, token.go signs, key_reach.go knows
 // which gateways take a key, gateway.go keeps connections, exchange.go makes one
 // request.
