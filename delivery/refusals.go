@@ -15,6 +15,9 @@ const (
 	evidenceTargets = 5
 	evidenceUsers   = 3
 	evidenceLasts   = 10 * time.Minute
+	// evidencePerUser is how many targets are remembered of a user, as many as are
+	// enough: one who registers more leaves room for others.
+	evidencePerUser = 2 * evidenceTargets
 	// evidenceMost is how many targets are remembered of a subject: more say no more.
 	evidenceMost = 64
 	// evidenceSettles is how long ago evidence must have become enough when an
@@ -164,9 +167,9 @@ func (x *refused) note(n Refusal, told bool) {
 	switch {
 	case known && !n.At.After(old.at):
 		return
-	case !known && len(x.targets) >= evidenceMost:
+	case !known && !x.hasRoom(n.User):
 		x.drop(n.At.Add(-evidenceLasts))
-		if len(x.targets) >= evidenceMost {
+		if !x.hasRoom(n.User) {
 			return
 		}
 	}
@@ -174,6 +177,17 @@ func (x *refused) note(n Refusal, told bool) {
 	if x.enough.IsZero() && x.isEnough(time.Time{}, n.At) {
 		x.enough = n.At
 	}
+}
+
+// hasRoom tells whether one more target of a user is remembered.
+func (x *refused) hasRoom(user ids.ID) bool {
+	n := 0
+	for _, t := range x.targets {
+		if t.user == user {
+			n++
+		}
+	}
+	return n < evidencePerUser && len(x.targets) < evidenceMost
 }
 
 // drop forgets what was refused before a time.

@@ -83,6 +83,21 @@ func TestWhatCostsMoreTakesEvidence(t *testing.T) {
 	}
 }
 
+// TestNobodyTakesTheRoomOfOthers: one who registers what is refused, again and again,
+// does not keep the refusals of others from being remembered.
+func TestNobodyTakesTheRoomOfOthers(t *testing.T) {
+	t.Parallel()
+	var r refusals
+	for i := range 2 * evidenceMost {
+		r.refuse(refusalOf(ids.ID(i+1), 1, true, at), false)
+	}
+	require.False(t, r.judge(aSubject, time.Time{}, at).enough)
+	for user := range ids.ID(2) {
+		r.refuse(refusalOf(1000+user, 2+user, true, at), false)
+	}
+	require.True(t, r.judge(aSubject, time.Time{}, at).enough)
+}
+
 func TestRefusalsAreForgotten(t *testing.T) {
 	t.Parallel()
 	var r refusals
