@@ -99,13 +99,17 @@ func (d *doubts) goBack(tenant ids.ID, k subject) {
 	}
 }
 
-// heard judges what was refused once the other nodes have been heard.
+// heard judges what was refused once those have been heard that may know better: the
+// other nodes, and the provider.
 func (d *doubts) heard(n Refusal) {
 	s, err := d.tenants.get(d.running, n.Tenant)
 	if err != nil {
 		return // the next refusal looks again
 	}
 	k := n.subject()
+	if _, held := s.holds[holdKey{scope: HoldCredential, subject: k.credential, qualifier: k.origin}]; held {
+		return
+	}
 	if c := s.byID[k.credential]; c != nil && s.hasVersion(k.versionKey) && d.refusals.judge(k, c.UpdatedAt, d.now()).enough {
 		d.convict(n.Tenant, k, "Several devices of several users were refused, and nothing was taken since.")
 	}

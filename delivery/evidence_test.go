@@ -277,6 +277,28 @@ func TestWhereTheProviderCannotBeAskedRefusalsCount(t *testing.T) {
 	k.sound()
 }
 
+// TestAProviderThatHangsWhenItIsAsked: what it refused meanwhile is judged when it is
+// known that it does not answer, though nothing more is refused.
+func TestAProviderThatHangsWhenItIsAsked(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, nil)
+	k.credential(channels.FCM, "")
+	fcm, answer := k.channels[channels.FCM], make(chan struct{})
+	fcm.says(channels.Result{Outcome: channels.Retry, Code: "transport.timeout"})
+	fcm.hangs(answer)
+	fcm.answer(always(refusedBy(channels.ScopeCredential)))
+	for i := range 10 {
+		u := fmt.Sprint("u", i)
+		k.device(u, u, channels.FCM, nil)
+		k.ends(k.post(toUser(u)), 0, delivery.Held, delivery.InDoubt)
+	}
+	require.Empty(t, k.holdsOf(delivery.HoldCredential))
+	close(answer)
+	eventually(t, "the credential is held", func() bool { return len(k.holdsOf(delivery.HoldCredential)) == 1 })
+	require.Equal(t, 1, fcm.asked())
+	k.sound()
+}
+
 // TestSuspectsByRefusalAreNotRetiredWithOthers: that a credential's word about others
 // is confirmed says nothing of a device that was refused.
 func TestSuspectsByRefusalAreNotRetiredWithOthers(t *testing.T) {

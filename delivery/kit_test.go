@@ -35,6 +35,7 @@ type fakeChannel struct {
 
 	probe    channels.Result // what Probe says; accepted where it is zero
 	probes   int
+	hanging  <-chan struct{}
 	prepared func(channels.Message) // nil: nobody wants to know
 }
 
@@ -101,7 +102,16 @@ func (s *fakeSender) Send(ctx context.Context, t channels.Target, _ channels.Pay
 	return send(ctx, s.cred, t, l)
 }
 
-func (s *fakeSender) Probe(context.Context) channels.Result {
+func (s *fakeSender) Probe(ctx context.Context) channels.Result {
+	s.c.mu.Lock()
+	hangs := s.c.hanging
+	s.c.mu.Unlock()
+	if hangs != nil {
+		select {
+		case <-hangs:
+		case <-ctx.Done():
+		}
+	}
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	s.c.probes++
@@ -115,6 +125,13 @@ func (s *fakeSender) Probe(context.Context) channels.Result {
 func (c *fakeChannel) says(r channels.Result) {
 	c.mu.Lock()
 	c.probe = r
+	c.mu.Unlock()
+}
+
+// hangs keeps every probe waiting until a channel is closed.
+func (c *fakeChannel) hangs(until <-chan struct{}) {
+	c.mu.Lock()
+	c.hanging = until
 	c.mu.Unlock()
 }
 

@@ -58,8 +58,12 @@ func (p *prober) ask(tenant ids.ID, c *tenants.Credential, k subject) {
 		}
 	}
 	p.refusals.answered(k, w, began)
-	if w == wordRefused {
+	switch w {
+	case wordRefused:
 		p.doubts.convict(tenant, k, detail)
+	case wordNone: // what was refused while it was asked has to be judged without it
+		p.doubts.heard(Refusal{Credential: k.credential, Version: k.version, Origin: k.origin, Tenant: tenant})
+	case wordWorks:
 	}
 }
 
