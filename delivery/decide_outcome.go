@@ -98,8 +98,9 @@ func lookAgain(d Progress, alone bool, now time.Time, jitter float64) Transition
 
 func retry(d Progress, r channels.Result, p Policy, now time.Time, jitter float64) Transition {
 	// A renewal costs nothing, but only once in a row: two answers that ask for
-	// different ones in turn would never end.
-	free := d.Renewed == channels.RenewNothing || (r.Renew == channels.RenewGateway && d.Renewed != r.Renew)
+	// different ones in turn would never end. Another pair is no such answer: there
+	// are only so many, and each has its own token.
+	free := d.Renewed == channels.RenewNothing || d.Renewed == channels.RenewPair || (r.Renew == channels.RenewGateway && d.Renewed != r.Renew)
 	if r.Renew != channels.RenewNothing && free {
 		t := waitOrExpire(d, latest(now, r.NotBefore), d.Spent)
 		t.Renew = r.Renew

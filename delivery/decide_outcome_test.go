@@ -96,6 +96,8 @@ func TestNext(t *testing.T) {
 			want: renewing(pending(0, 1), channels.RenewGateway)},
 		"the other gateway again": {d: Progress{Renewed: channels.RenewGateway}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewGateway},
 			want: renewing(pending(2*m, 2), channels.RenewGateway)},
+		"a renewal for the next pair": {d: Progress{Renewed: channels.RenewPair}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewToken},
+			want: renewing(pending(0, 1), channels.RenewToken)},
 		"renewal past the deadline": {d: Progress{ExpiresAt: at}, r: channels.Result{Outcome: channels.Retry, Renew: channels.RenewToken},
 			want: renewing(Transition{State: Dropped, Reason: Expired, Spent: 1}, channels.RenewToken)},
 
