@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"net/url"
 
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
@@ -22,6 +23,22 @@ type DryRun struct {
 type Care struct {
 	DryRun
 	Force bool `query:"force" doc:"Do it though more than 100 active devices or waiting deliveries are affected, which is 409 otherwise"`
+}
+
+// switches are the parameters that are either true or false, and decide what a call
+// does.
+var switches = [...]string{"dry_run", "force", "verify", "auto_rollback", "compromised"}
+
+// checkSwitches refuses those that do not say which. A mere ?dry_run would be taken
+// for false otherwise, and the call be made.
+func checkSwitches(query url.Values) error {
+	var faults problem.Fields
+	for _, name := range switches {
+		if values, given := query[name]; given && (len(values) > 1 || values[0] == "") {
+			faults.Add(name, "must be given once, as %s=true or %s=false", name, name)
+		}
+	}
+	return faults.Err()
 }
 
 // Affected is what a call would affect.

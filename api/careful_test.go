@@ -103,6 +103,23 @@ func TestTheProgressOfARotationIsRead(t *testing.T) {
 }
 
 // TestAnErasureIsNeverForced: but it may be looked at.
+// TestASwitchSaysWhich: whoever writes a mere ?dry_run means to look, and must not find
+// that it was done.
+func TestASwitchSaysWhich(t *testing.T) {
+	t.Parallel()
+	for name, x := range leaps() {
+		for _, query := range []string{"dry_run", "dry_run=", "dry_run=false&dry_run=true", "dry_run=true&force"} {
+			w := setup(t)
+			r := x.request
+			r.path += "?" + query
+			p := problemIn(t, w.do(t, r))
+			require.Len(t, p.Errors, 1, name)
+			require.Contains(t, p.Errors[0].Detail, "must be given once")
+			require.Empty(t, w.did, name, query)
+		}
+	}
+}
+
 func TestAnErasureIsNeverForced(t *testing.T) {
 	t.Parallel()
 	w := setup(t)

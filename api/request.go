@@ -76,6 +76,11 @@ func (s *Server) admit(g *gin.Context, c *call, r route) error {
 	if err := s.limits.take(c, g.Writer.Header()); err != nil {
 		return err
 	}
+	if req.URL.RawQuery != "" {
+		if err := checkSwitches(req.URL.Query()); err != nil {
+			return err
+		}
+	}
 	if !acceptsJSON(req.Header["Accept"]) {
 		return problem.New(problem.NotAcceptable, "Answers are application/json; the Accept header excludes it.")
 	}
