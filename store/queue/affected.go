@@ -11,6 +11,7 @@ import (
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/registers"
+	"github.com/carillonhq/carillon/tenants"
 )
 
 // What a call would affect is counted in windows of what there is, so that looking
@@ -37,6 +38,11 @@ const (
 	windowOfAppsDeliveries = `SELECT count(*),coalesce(sum(CASE WHEN x.channel=? AND v.app=? AND %s THEN 1 ELSE 0 END),0) FROM
  (SELECT target_id,channel FROM deliveries INDEXED BY deliveries_due WHERE lane=? AND tenant_id=? AND state<4 LIMIT ?) x LEFT JOIN devices v ON v.id=x.target_id`
 )
+
+// A VAPID pair is that of the subscriptions which are bound to it, and those have an
+// index of their own: however many others the app has, the last one is found.
+const windowOfPairsDevices = `SELECT count(*),count(*) FROM
+ (SELECT 1 FROM devices INDEXED BY devices_vapid WHERE tenant_id=? AND app=? AND vapid_key=? AND channel=3 AND status<3 LIMIT ?) x`
 
 // affected counts.
 type affected struct {
@@ -142,13 +148,33 @@ func (s *affected) ofCredential(ctx context.Context, tenant, id ids.ID, a *deliv
 	if !some {
 		return nil
 	}
-	if err := most().count(&a.Devices, fmt.Sprintf(windowOfAppsDevices, condition), append(slices.Clone(args), tenant, c.Channel, c.App)...); err != nil {
+	if c.Channel == channels.WebPush {
+		err = s.ofPair(tenant, c, len(others) == 0, a, most())
+	} else {
+		err = most().count(&a.Devices, fmt.Sprintf(windowOfAppsDevices, condition), append(slices.Clone(args), tenant, c.Channel, c.App)...)
+	}
+	if err != nil {
 		return err
 	}
 	w := most()
 	for lane := range delivery.LanesCount {
 		if err := w.count(&a.Waiting, fmt.Sprintf(windowOfAppsDeliveries, condition),
 			append(append([]any{c.Channel, c.App}, args...), lane, tenant)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ofPair counts the subscriptions of a VAPID pair; those whose pair is not known are
+// of the only one.
+func (s *affected) ofPair(tenant ids.ID, c tenants.Credential, only bool, a *delivery.Affected, w *window) error {
+	keys := []string{c.Qualifier}
+	if only {
+		keys = append(keys, "")
+	}
+	for _, key := range keys {
+		if err := w.count(&a.Devices, windowOfPairsDevices, tenant, c.App, key); err != nil {
 			return err
 		}
 	}
