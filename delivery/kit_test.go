@@ -3,6 +3,7 @@ package delivery_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"strings"
 	"sync"
@@ -71,6 +72,9 @@ func (c *fakeChannel) Prepare(m channels.Message) (channels.Payload, error) {
 }
 
 func (c *fakeChannel) Open(cr channels.Credential) (channels.Sender, error) {
+	if string(cr.Secret) == "damaged" {
+		return nil, errors.New("the secret cannot be read")
+	}
 	return &fakeSender{c: c, cred: cr}, nil
 }
 

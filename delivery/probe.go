@@ -12,10 +12,9 @@ import (
 // ProbeStore is what probing refused credentials needs.
 type ProbeStore interface {
 	HoldEnder
+	VerificationStore
 	// RecoverCredential resumes a credential that its provider takes again.
 	RecoverCredential(ctx context.Context, tenant, id ids.ID) error
-	// NoteVerification writes what a provider says of the newest version.
-	NoteVerification(ctx context.Context, tenant, id ids.ID, version int, v tenants.Verification) error
 }
 
 // prober asks providers whether refused credentials work by now.
@@ -107,6 +106,8 @@ func (p *prober) probe(h Hold) {
 	p.log.Info("a refused credential was probed", "credential", c.ID.Format(ids.Credential), "outcome", r.Outcome.String(), "code", r.Code)
 	p.note(h.Tenant, c, s.version, r)
 	if r.Outcome != channels.Accepted {
+		// Whoever opened the hold may have been stopped before it went back.
+		p.doubts.goBack(h.Tenant, subject{versionKey{c.ID, c.Version}, ""})
 		return
 	}
 	if err := p.store.RecoverCredential(ctx, h.Tenant, c.ID); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/tenants"
 )
@@ -14,31 +15,44 @@ const (
 	// together.
 	verifyAge    = 24 * time.Hour
 	verifySpread = 2 * time.Hour
+	// verifyAgain is the same for one that could not be asked about, or was refused and
+	// is in use all the same: an outage of a minute is no state for a day.
+	verifyAgain = time.Hour
 	// verifyMost are looked at in one round.
 	verifyMost = 500
 )
 
-// VerifyStore is what verifying credentials needs.
-type VerifyStore interface {
-	// CredentialsToVerify lists active credentials of FCM and APNs that were put, and
-	// verified last, before a time: those that have waited longest first.
-	CredentialsToVerify(ctx context.Context, before time.Time, limit int) ([]tenants.Credential, error)
+// VerificationStore keeps what providers say of credentials.
+type VerificationStore interface {
 	// NoteVerification writes what a provider says of the newest version.
 	NoteVerification(ctx context.Context, tenant, id ids.ID, version int, v tenants.Verification) error
 }
+
+// VerifyStore is what verifying credentials needs.
+type VerifyStore interface {
+	CredentialStore
+	VerificationStore
+	// CredentialsToVerify lists active credentials of some channels that were put, and
+	// verified last, before a time; and those whose last verification, before another
+	// time, was none or a refusal. Those that have waited longest come first.
+	CredentialsToVerify(ctx context.Context, of []channels.Kind, before, again time.Time, limit int) ([]tenants.Credential, error)
+}
+
+// codeUnreadable is the code of a verification whose credential could not be opened.
+const codeUnreadable = "credential_unreadable"
 
 // verifier asks providers every day what they think of the credentials that are in
 // use, so that one which has expired or was revoked is known before a user misses
 // something. One node does it for all, one credential after the other.
 type verifier struct {
 	*env
-	store   VerifyStore
-	senders *senders
-	doubts  *doubts
-	duties  *duties
-	pause   *pauseSwitch
-	every   time.Duration
-	within  time.Duration
+	store    VerifyStore
+	channels map[channels.Kind]channels.Channel
+	doubts   *doubts
+	duties   *duties
+	pause    *pauseSwitch
+	every    time.Duration
+	within   time.Duration
 }
 
 func (v *verifier) run() {
@@ -53,36 +67,60 @@ func (v *verifier) run() {
 func (v *verifier) round() {
 	now := v.now()
 	over := time.Now().Add(v.every) // not the engine's clock: it bounds work
-	list, err := v.store.CredentialsToVerify(v.running, now.Add(-verifyAge), verifyMost)
+	list, err := v.store.CredentialsToVerify(v.running, v.kinds(), now.Add(-verifyAge), now.Add(-verifyAgain), verifyMost)
 	if err != nil {
 		v.log.Error("look for credentials to verify", "error", err)
 		return
 	}
 	for i := range list {
-		c := &list[i]
-		spread := time.Duration(int64(c.ID)%int64(verifySpread/time.Second)) * time.Second
-		if now.Sub(latest(c.Verification.At, c.UpdatedAt)) < verifyAge+spread {
-			continue
-		}
 		if v.running.Err() != nil || time.Now().After(over) {
 			return
 		}
-		v.verify(c)
+		if dueForVerification(&list[i], now) {
+			v.verify(&list[i])
+		}
 	}
 }
 
+// kinds are the channels of this server whose providers can be asked.
+func (v *verifier) kinds() (out []channels.Kind) {
+	for _, k := range channels.Kinds() {
+		if v.channels[k] != nil && canBeAsked(k) {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// dueForVerification tells whether the time of one of those that the store lists has come.
+func dueForVerification(c *tenants.Credential, now time.Time) bool {
+	if s := c.Verification.State; s == tenants.Unverified || s == tenants.Refused {
+		return true
+	}
+	spread := time.Duration(int64(c.ID)%int64(verifySpread/time.Second)) * time.Second
+	return now.Sub(latest(c.Verification.At, c.UpdatedAt)) >= verifyAge+spread
+}
+
+// verify asks with a sender of its own: an access token that an open one has from
+// before would prove less, and one for whom nothing is sent is not kept open.
 func (v *verifier) verify(c *tenants.Credential) {
 	ctx, cancel := context.WithTimeout(v.running, v.within)
 	defer cancel()
-	s, err := v.senders.acquire(ctx, c.Tenant, c.ID, c.Channel, c.Version)
-	if err != nil {
-		return // whoever sends with it hears of it
+	got := tenants.Verification{State: tenants.Unverified, Code: codeUnreadable, Detail: "The stored credential could not be opened.", At: v.now()}
+	opened, err := v.store.OpenCredential(ctx, c.Tenant, c.ID)
+	if err == nil && opened.Version != c.Version {
+		return // the new one was verified when it was put
 	}
-	defer v.senders.release(s)
-	if s.version != c.Version {
-		return
+	var s channels.Sender
+	if err == nil {
+		s, err = v.channels[c.Channel].Open(opened)
 	}
-	got := tenants.VerificationOf(c.Channel, s.Probe(ctx), v.now())
+	if err == nil {
+		got = tenants.VerificationOf(c.Channel, s.Probe(ctx), v.now())
+		s.Close()
+	} else {
+		v.log.Warn("open a credential to verify it", "credential", c.ID.Format(ids.Credential), "error", err)
+	}
 	if v.running.Err() != nil {
 		return
 	}

@@ -40,6 +40,69 @@ func TestCredentialsAreVerifiedEveryDay(t *testing.T) {
 	k.sound()
 }
 
+// TestWhatCannotBeVerifiedIsTriedAgainSoon: a provider that is down for a minute, and a
+// credential that cannot be opened, keep no other waiting and are no state for a day.
+func TestWhatCannotBeVerifiedIsTriedAgainSoon(t *testing.T) {
+	t.Parallel()
+	clock := newHandClock()
+	k := newKitAt(t, clock.now, func(o *delivery.Options) { o.VerifyEvery = 5 * time.Millisecond })
+	fcm := k.channels[channels.FCM]
+	fcm.says(channels.Result{Outcome: channels.Retry, Code: "transport.timeout"})
+	away := k.credential(channels.FCM, "")
+	damaged, err := k.store.PutCredential(k.ctx, tenants.Credential{Tenant: k.tenant, App: "another", Channel: channels.APNs},
+		channels.Credential{Settings: json.RawMessage(`{}`), Secret: []byte("damaged")}, tenants.PutOptions{}, tenants.Change{Actor: "test", Action: "credential.put"})
+	require.NoError(t, err)
+	state := func(c tenants.Credential) tenants.Verification {
+		got, err := k.store.Credential(k.ctx, k.tenant, c.ID)
+		require.NoError(t, err)
+		return got.Verification
+	}
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			clock.advance(time.Second)
+			return ok()
+		})
+	}
+	clock.advance(27 * time.Hour)
+	until("both were looked at", func() bool {
+		return state(away).State == tenants.Unverified && state(damaged).State == tenants.Unverified
+	})
+	require.Equal(t, "transport.timeout", state(away).Code)
+	require.Equal(t, "credential_unreadable", state(damaged).Code)
+	require.Empty(t, k.holdsOf(delivery.HoldCredential), "nobody has refused anything")
+	fcm.says(channels.Result{})
+	clock.advance(time.Hour)
+	until("it is verified now", func() bool { return state(away).State == tenants.Verified })
+}
+
+// TestGoingBackIsMadeUpFor: where the node that held the new version was stopped before
+// it went back.
+func TestGoingBackIsMadeUpFor(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, func(o *delivery.Options) { o.ProbeEvery = time.Millisecond })
+	k.channels[channels.FCM].says(channels.Result{Outcome: channels.Denied, Code: "denied"})
+	put := func(secret string, o tenants.PutOptions) tenants.Credential {
+		c, err := k.store.PutCredential(k.ctx, tenants.Credential{Tenant: k.tenant, App: "default", Channel: channels.FCM},
+			channels.Credential{Settings: json.RawMessage(`{}`), Secret: []byte(secret)}, o, tenants.Change{Actor: "test", Action: "credential.put"})
+		require.NoError(t, err)
+		return c
+	}
+	put("good", tenants.PutOptions{})
+	c := put("bad", tenants.PutOptions{AutoRollback: true})
+	opened, err := k.store.RefuseCredential(k.ctx, delivery.Hold{Tenant: k.tenant, Scope: delivery.HoldCredential, Subject: c.ID, Version: 2,
+		Reason: delivery.CredentialDenied, Detail: "No.", Since: time.Now()})
+	require.NoError(t, err)
+	require.True(t, opened)
+	k.engine.CredentialsChanged(k.tenant)
+	eventually(t, "it has gone back", func() bool {
+		c, err = k.store.Credential(k.ctx, k.tenant, c.ID)
+		require.NoError(t, err)
+		return c.Version == 3
+	})
+	require.Equal(t, tenants.CredentialActive, c.Status)
+}
+
 // TestANewVersionThatIsRefusedGoesBack: where whoever put it asked for that. Nobody
 // misses anything.
 func TestANewVersionThatIsRefusedGoesBack(t *testing.T) {

@@ -92,7 +92,7 @@ func (e *Engine) wireLoops(o *Options) {
 		retention: o.Retention, every: o.PurgeEvery}
 	clean := &cleaner{env: e.env, store: o.Store, duties: work, every: o.CleanupEvery, stale: o.StaleAfter,
 		oldCredentials: o.OldCredentials, oldKeys: o.Retention.Rows}
-	check := &verifier{env: e.env, store: o.Store, senders: e.senders, doubts: e.doubts, duties: work, pause: e.pause,
+	check := &verifier{env: e.env, store: o.Store, channels: o.Channels, doubts: e.doubts, duties: work, pause: e.pause,
 		every: o.VerifyEvery, within: tenants.VerifyWithin}
 	e.loops = []func(){check.run, e.claimer.run, renewals.run, holds.run, purge.run, clean.run}
 }

@@ -128,6 +128,13 @@ func (s *credentialRegister) NoteVerification(ctx context.Context, tenant, id id
 	})
 }
 
+// forgetRefusal ends what the provider said against the newest version, because a
+// person says that it is good by now: nobody has asked since.
+func forgetRefusal(t *db.Tx, id ids.ID) error {
+	return t.Exec(`UPDATE credential_versions SET checked_at=0, checked=?, check_code='', check_detail='' WHERE credential_id=? AND checked=?
+ AND version=(SELECT c.version FROM credentials c WHERE c.id=?)`, tenants.NotChecked, id, tenants.Refused, id)
+}
+
 // GoBack implements delivery.DoubtStore.
 func (s *credentialRegister) GoBack(ctx context.Context, tenant, id ids.ID, version int, now time.Time) (to int, err error) {
 	err = s.db.Do(context.WithoutCancel(ctx), 1, func(t *db.Tx) error {
@@ -162,11 +169,15 @@ func WayBack(t *db.Tx, id ids.ID, version int) (string, error) {
 }
 
 // CredentialsToVerify implements delivery.VerifyStore.
-func (s *credentialRegister) CredentialsToVerify(ctx context.Context, before time.Time, limit int) ([]tenants.Credential, error) {
+func (s *credentialRegister) CredentialsToVerify(ctx context.Context, of []channels.Kind, before, again time.Time, limit int) ([]tenants.Credential, error) {
+	if len(of) == 0 {
+		return nil, nil
+	}
 	var list []credentialModel
 	if err := withVersion(s.db.Gorm(ctx)).Joins("JOIN tenants t ON t.id=c.tenant_id AND t.deleted_at=0").
-		Where("c.channel IN ? AND c.status=? AND v.checked_at<? AND v.created_at<?", []channels.Kind{channels.FCM, channels.APNs}, tenants.CredentialActive, db.Millis(before), db.Millis(before)).
-		Order("v.checked_at").Limit(limit).Find(&list).Error; err != nil {
+		Where("c.channel IN ? AND c.status=? AND (v.checked_at<? AND v.created_at<? OR v.checked_at<? AND v.checked IN ?)", of, tenants.CredentialActive,
+			db.Millis(before), db.Millis(before), db.Millis(again), []tenants.VerificationState{tenants.Unverified, tenants.Refused}).
+		Order("v.checked_at,c.id").Limit(limit).Find(&list).Error; err != nil {
 		return nil, err
 	}
 	return convert(list, credentialModel.credential)

@@ -246,6 +246,9 @@ func (s *credentialRegister) ResumeCredential(ctx context.Context, tenant, id id
 			tenants.CredentialActive, db.Millis(now), id, tenant); err != nil {
 			return err
 		}
+		if err := forgetRefusal(t, id); err != nil {
+			return err
+		}
 		if err := s.endHolds(t, tenant, id, "", 0); err != nil {
 			return err
 		}
@@ -284,6 +287,9 @@ func (s *credentialRegister) RecoverCredential(ctx context.Context, tenant, id i
 		}
 		if err := t.Exec(`UPDATE credentials SET status=?, reason='', updated_at=? WHERE id=? AND tenant_id=?`,
 			tenants.CredentialActive, db.Millis(now), id, tenant); err != nil {
+			return err
+		}
+		if err := forgetRefusal(t, id); err != nil {
 			return err
 		}
 		if err := s.holds.End(t, delivery.Hold{Tenant: tenant, Scope: delivery.HoldCredential, Subject: id, Reason: delivery.CredentialDenied}, delivery.Resume); err != nil {

@@ -25,6 +25,7 @@ func credentialTests() map[string]func(*kit) {
 		"Versions/APersonsPauseSurvives":    pauseSurvives,
 		"Versions/GoBackByThemselves":       versionsGoBack,
 		"Versions/AreVerifiedInTurn":        verifiedInTurn,
+		"Versions/ARefusalIsForgotten":      refusalIsForgotten,
 		"VAPIDPair/ASecondOneIsARotation":   secondPairIsARotation,
 		"VAPIDPair/SubscriptionsAreCounted": countsSubscriptions,
 		"VAPIDPair/ALearnedKeyIsKept":       keepsALearnedKey,
@@ -447,18 +448,74 @@ func versionsGoBack(k *kit) {
 func verifiedInTurn(k *kit) {
 	fcm, apns := k.credential(channels.FCM, ""), k.credential(channels.APNs, "")
 	k.credential(channels.WebPush, "key")
+	asked := []channels.Kind{channels.FCM, channels.APNs}
 	due := func() []ids.ID {
 		k.Helper()
-		list, err := k.Store.CredentialsToVerify(k.ctx, k.Clock.Now().Add(-24*time.Hour), 10)
+		now := k.Clock.Now()
+		list, err := k.Store.CredentialsToVerify(k.ctx, asked, now.Add(-24*time.Hour), now.Add(-time.Hour), 10)
 		k.ok(err)
 		return idsOf(list, func(c tenants.Credential) ids.ID { return c.ID })
+	}
+	note := func(c tenants.Credential, s tenants.VerificationState) {
+		k.Helper()
+		k.ok(k.Store.NoteVerification(k.ctx, k.tenant, c.ID, 1, tenants.Verification{State: s, At: k.Clock.Now()}))
 	}
 	require.Empty(k, due())
 	k.Clock.Advance(25 * time.Hour)
 	require.ElementsMatch(k, []ids.ID{fcm.ID, apns.ID}, due())
-	k.ok(k.Store.NoteVerification(k.ctx, k.tenant, fcm.ID, 1, tenants.Verification{State: tenants.Verified, At: k.Clock.Now()}))
+	note(fcm, tenants.Verified)
 	require.Equal(k, []ids.ID{apns.ID}, due())
+	asked = []channels.Kind{channels.FCM}
+	require.Empty(k, due(), "of the channels that the server has")
+	asked = nil
+	require.Empty(k, due())
+
+	asked = []channels.Kind{channels.FCM, channels.APNs}
+	note(apns, tenants.Unverified)
+	require.Empty(k, due())
+	k.Clock.Advance(time.Hour + time.Second)
+	require.Equal(k, []ids.ID{apns.ID}, due(), "what could not be asked is asked again soon")
+	note(apns, tenants.Refused)
+	k.Clock.Advance(time.Hour + time.Second)
+	require.Equal(k, []ids.ID{apns.ID}, due(), "and so is what is refused and in use")
 	_, err := k.Store.PauseCredential(k.ctx, k.tenant, apns.ID, "", change("credential.pause"))
 	k.ok(err)
 	require.Empty(k, due(), "nobody waits for one that is paused")
+}
+
+// refusalIsForgotten: a person who resumes a credential says that the provider takes
+// it by now. Nobody has asked since.
+func refusalIsForgotten(k *kit) {
+	state := func(id ids.ID) tenants.Verification {
+		k.Helper()
+		c, err := k.Store.Credential(k.ctx, k.tenant, id)
+		k.ok(err)
+		return c.Verification
+	}
+	k.putSecret("one", tenants.PutOptions{Verification: tenants.Verification{State: tenants.Refused, Code: "old"}})
+	c := k.putSecret("two", tenants.PutOptions{})
+	refuse := func() {
+		k.Helper()
+		k.ok(k.Store.NoteVerification(k.ctx, k.tenant, c.ID, 2, tenants.Verification{State: tenants.Refused, Code: "x", Detail: "y", At: k.Clock.Now()}))
+		_, err := k.Store.RefuseCredential(k.ctx, delivery.Hold{Tenant: k.tenant, Scope: delivery.HoldCredential, Subject: c.ID, Version: 2,
+			Reason: delivery.CredentialDenied, Detail: "No.", Since: k.Clock.Now()})
+		k.ok(err)
+		require.Equal(k, tenants.Refused, state(c.ID).State)
+	}
+	refuse()
+	_, err := k.Store.ResumeCredential(k.ctx, k.tenant, c.ID, change("credential.resume"))
+	k.ok(err)
+	require.Equal(k, tenants.Verification{}, state(c.ID))
+	k.ended(10)
+	refuse()
+	k.ok(k.Store.RecoverCredential(k.ctx, k.tenant, c.ID))
+	require.Equal(k, tenants.Verification{}, state(c.ID))
+	list, err := k.Store.CredentialVersions(k.ctx, k.tenant, c.ID)
+	k.ok(err)
+	require.Equal(k, "old", list[1].Verification.Code, "of the newest version alone")
+
+	k.ok(k.Store.NoteVerification(k.ctx, k.tenant, c.ID, 2, tenants.Verification{State: tenants.Verified, At: k.Clock.Now()}))
+	_, err = k.Store.ResumeCredential(k.ctx, k.tenant, c.ID, change("credential.resume"))
+	k.ok(err)
+	require.Equal(k, tenants.Verified, state(c.ID).State, "what speaks for it is kept")
 }
