@@ -25,7 +25,8 @@ type authority struct {
 }
 
 // newAuthority signs for localhost and the loopback addresses, for ten years.
-func newAuthority(now time.Time) (*authority, error) {
+func newAuthority(clock func() time.Time) (*authority, error) {
+	now := clock()
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("making the simulator's authority: %w", err)
@@ -55,7 +56,9 @@ func newAuthority(now time.Time) (*authority, error) {
 	}
 	a := &authority{ca: parsed, key: caKey, pool: x509.NewCertPool(), pem: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER})}
 	a.pool.AddCert(parsed)
-	a.config = &tls.Config{MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert, // APNs looks at it with the request NextProtos: []string{"h2", "http/1.1"},
+	a.config = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+		// As at APNs: a certificate that is not good ends the handshake.
+		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: a.pool, Time: clock,
 		Certificates: []tls.Certificate{{Certificate: [][]byte{leafDER}, PrivateKey: leafKey}}}
 	return a, nil
 }

@@ -95,7 +95,7 @@ func Start(o Options) (*Simulator, error) {
 }
 
 func (s *Simulator) build() error {
-	ca, err := newAuthority(s.core.now())
+	ca, err := newAuthority(s.core.now)
 	if err != nil {
 		return err
 	}

@@ -131,7 +131,7 @@ func (c *Channel) Open(cred channels.Credential) (channels.Sender, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sender{channel: c, signer: jwt, topic: set.Topics[0], gateways: map[channels.Environment]*gateway{}, reach: newKeyReach()}
+	s := &sender{channel: c, signer: jwt, until: cred.ExpiresAt, topic: set.Topics[0], gateways: map[channels.Environment]*gateway{}, reach: newKeyReach()}
 	for env, h := range c.hosts {
 		if set.Environment == "" || set.Environment == env {
 			s.gateways[env] = &gateway{dial: func(ctx context.Context) (*http2.ClientConn, error) { return h.dial(ctx, certificate) }, maxConns: c.maxConns}

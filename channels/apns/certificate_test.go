@@ -4,9 +4,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"net"
 	"testing"
 	"time"
 
@@ -91,7 +93,53 @@ func TestACertificateIsForItsGateway(t *testing.T) {
 	defer s.Close()
 	r := s.Probe(t.Context())
 	require.Equal(t, channels.Denied, r.Outcome)
-	require.Equal(t, "apns.bad_certificate", r.Code)
+	require.Equal(t, "apns.certificate_refused", r.Code)
+	require.Contains(t, r.Detail, "nobody known has signed it")
+}
+
+// TestACertificateExpiresInUse: Apple only ends the connection, so that it is told
+// apart here from a fault of the network.
+func TestACertificateExpiresInUse(t *testing.T) {
+	t.Parallel()
+	until := time.Now().Add(time.Hour)
+	sim, cert, _ := certified(t, true, true, until)
+	clock := newClock()
+	clock.add(time.Until(clock.now()) * -1) // to today, when the simulator's certificates are good
+	a := sim.APNs()
+	c := New(Options{ProductionURL: a.URL, SandboxURL: a.SandboxURL, RootCAs: a.CAs, Now: clock.now})
+	cred, err := c.ParseCredential(certificateJSON(t, map[string]any{"certificate": string(cert.PEM)}), nil)
+	require.NoError(t, err)
+	s, err := c.Open(cred)
+	require.NoError(t, err)
+	defer s.Close()
+	require.Equal(t, "APNs takes the credential at production and sandbox.", s.Probe(t.Context()).Detail)
+	clock.add(2 * time.Hour)
+	r := s.Probe(t.Context())
+	require.Equal(t, channels.Denied, r.Outcome)
+	require.Equal(t, "apns.certificate_expired", r.Code)
+	require.Equal(t, channels.ScopeCredential, r.Scope)
+}
+
+// TestAlertsAboutACertificate: of those that end a handshake, these are about ours.
+func TestAlertsAboutACertificate(t *testing.T) {
+	t.Parallel()
+	remote := func(n tls.AlertError) error { return &net.OpError{Op: "remote error", Err: n} }
+	for _, x := range []struct {
+		err         error
+		certificate bool
+		want        channels.Outcome
+	}{
+		{remote(44), true, channels.Denied},
+		{remote(45), true, channels.Denied},
+		{remote(48), true, channels.Denied},
+		{remote(80), true, channels.Retry}, // internal error
+		{remote(44), false, channels.Retry},
+		{&net.OpError{Op: "read", Err: tls.AlertError(44)}, true, channels.Retry},
+	} {
+		v := fromError(t.Context(), x.err, false, circumstances{certificate: x.certificate})
+		require.Equal(t, x.want, v.Outcome, x.err)
+		require.False(t, v.Ambiguous, x.err)
+	}
 }
 
 func TestCertificatesThatCannotWork(t *testing.T) {

@@ -2,8 +2,10 @@ package apns
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -33,6 +35,7 @@ type circumstances struct {
 	tryOther     bool // the device's environment is unknown and the other gateway is still to be tried
 	ownTopic     bool // the message, not the credential, chose the topic
 	auto         bool // the device's environment is unknown
+	certificate  bool // it is how we say who we are
 	fallible     bool // the other gateway may be asked about a key that this one refuses
 	other        otherGateway
 	now          time.Time
@@ -145,6 +148,11 @@ func fromError(ctx context.Context, err error, wrote bool, c circumstances) verd
 	if v.Outcome != channels.Retry {
 		return v
 	}
+	if alert := certificateAlert(err); c.certificate && alert != "" {
+		v = verdict{}
+		v.set(channels.Denied, channels.ScopeCredential, "certificate_refused", "APNs ended the TLS handshake because of the certificate: "+alert+".")
+		return v
+	}
 	var (
 		goAway http2.GoAwayError
 		stream http2.StreamError
@@ -168,4 +176,23 @@ func fromError(ctx context.Context, err error, wrote bool, c circumstances) verd
 		v.Renew = channels.RenewConnection
 	}
 	return v
+}
+
+// certificateAlert is what a host that ended a TLS handshake has against our
+// certificate; "" where it was about something else. Apple says in this manner that a
+// certificate is revoked, has expired, or was signed by nobody known.
+func certificateAlert(err error) string {
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Op != "remote error" {
+		return ""
+	}
+	for _, a := range []struct {
+		alert tls.AlertError // numbers of RFC 8446, section 6
+		means string
+	}{{42, "it is bad"}, {43, "it is of an unsupported kind"}, {44, "it is revoked"}, {45, "it has expired"}, {46, "it is not acceptable"}, {48, "nobody known has signed it"}, {49, "access is denied"}} {
+		if op.Err.Error() == a.alert.Error() {
+			return a.means
+		}
+	}
+	return ""
 }

@@ -60,7 +60,11 @@ func newHost(base string, config *tls.Config) (host, error) {
 			own := config
 			if certificate != nil {
 				own = config.Clone()
-				own.Certificates = []tls.Certificate{*certificate}
+				own.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate, nil }
+				// With TLS 1.3 the handshake ends before the host has looked at our
+				// certificate, and what it has against it is lost when the connection is
+				// reset meanwhile.
+				own.MaxVersion = tls.VersionTLS12
 			}
 			if conn, err = handshake(ctx, conn, own); err != nil {
 				return nil, err

@@ -49,17 +49,55 @@ func sendMany(t *testing.T, s channels.Sender, n int) map[string]int {
 func inMemory(t *testing.T, conns int, handler func(n int) http.HandlerFunc) (channels.Sender, *atomic.Int32) {
 	c := New(Options{Conns: conns})
 	var dialled atomic.Int32
-	c.hosts[channels.Production] = host{base: "https://apns.test", dial: func(context.Context, *tls.Certificate) (*http2.ClientConn, error) {
-		near, far := net.Pipe()
-		h := handler(int(dialled.Add(1)))
-		go (&http2.Server{MaxConcurrentStreams: 300}).ServeConn(far, &http2.ServeConnOpts{Handler: h})
-		return (&http2.Transport{}).NewClientConn(egress.Coalesce(near))
-	}}
+	c.hosts[channels.Production] = hostInMemory(func() http.HandlerFunc { return handler(int(dialled.Add(1))) })
 	cred, err := c.ParseCredential(credentialJSON(t, map[string]any{"environment": "production"}), nil)
 	require.NoError(t, err)
 	s, err := c.Open(cred)
 	require.NoError(t, err)
 	return s, &dialled
+}
+
+// hostInMemory asks for a handler for every connection.
+func hostInMemory(next func() http.HandlerFunc) host {
+	return host{base: "https://apns.test", dial: func(context.Context, *tls.Certificate) (*http2.ClientConn, error) {
+		near, far := net.Pipe()
+		h := next()
+		go (&http2.Server{MaxConcurrentStreams: 300}).ServeConn(far, &http2.ServeConnOpts{Handler: h})
+		return (&http2.Transport{}).NewClientConn(egress.Coalesce(near))
+	}}
+}
+
+// TestAProbeWaitsForTheOtherGatewayABit: one that takes the credential is enough.
+func TestAProbeWaitsForTheOtherGatewayABit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hangs := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+		takes := func(http.ResponseWriter, *http.Request) {} // headers of its own would come out of a pool that bubbles share
+		for _, x := range []struct {
+			production, sandbox http.HandlerFunc
+			took                time.Duration
+			detail              string
+		}{
+			{takes, takes, 0, "APNs takes the credential at production and sandbox."},
+			{takes, hangs, patience, "APNs takes the credential at production; sandbox does not (transport.timeout)."},
+			{hangs, takes, patience, "APNs takes the credential at sandbox; production does not (transport.timeout)."},
+			{hangs, hangs, 5 * time.Second, "No answer came in time."},
+		} {
+			c := New(Options{})
+			c.hosts[channels.Production] = hostInMemory(func() http.HandlerFunc { return x.production })
+			c.hosts[channels.Sandbox] = hostInMemory(func() http.HandlerFunc { return x.sandbox })
+			cred, err := c.ParseCredential(credentialJSON(t, nil), nil)
+			require.NoError(t, err)
+			s, err := c.Open(cred)
+			require.NoError(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			start := time.Now()
+			require.Equal(t, x.detail, s.Probe(ctx).Detail)
+			require.Equal(t, x.took, time.Since(start))
+			cancel()
+			s.Close()
+		}
+	})
 }
 
 func TestAColdStartSendsOneRequestFirst(t *testing.T) {

@@ -59,11 +59,14 @@ func TestAKeyOfProductionJudgesDevicesThere(t *testing.T) {
 	require.Equal(t, "apns.environment_mismatch", r.Code)
 	require.Equal(t, channels.Rejected, r.Outcome)
 	require.Len(t, l.sandbox.seen(), 1)
-	require.Equal(t, channels.Accepted, l.Probe(context.Background()).Outcome)
+	probed := l.Probe(context.Background())
+	require.Equal(t, channels.Accepted, probed.Outcome)
+	require.Equal(t, "APNs takes the credential at production; sandbox does not (apns.bad_environment_key_id_in_token).", probed.Detail)
+	require.Len(t, l.sandbox.seen(), 2)
 
 	l.clock.add(reachFor)
 	l.sendTo(t, channels.Sandbox, channels.RenewNothing)
-	require.Len(t, l.sandbox.seen(), 2, "a key may be given another environment")
+	require.Len(t, l.sandbox.seen(), 3, "a key may be given another environment")
 }
 
 func TestAKeyOfTheSandboxReachesDevicesThere(t *testing.T) {

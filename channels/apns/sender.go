@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sideshow/apns2"
 
@@ -13,8 +14,9 @@ import (
 // sender sends with one credential version.
 type sender struct {
 	channel  *Channel
-	signer   *signer // nil: a certificate is presented instead
-	topic    string  // where a message names none
+	signer   *signer   // nil: a certificate is presented instead
+	until    time.Time // the end of the certificate; zero for a key
+	topic    string    // where a message names none
 	gateways map[channels.Environment]*gateway
 	reach    *keyReach
 	closing  sync.Once
@@ -79,6 +81,11 @@ func (s *sender) exchange(ctx context.Context, env channels.Environment, n *apns
 		ctx, cancel = context.WithTimeout(ctx, sendTimeout)
 		defer cancel()
 	}
+	c.certificate = s.signer == nil
+	if c.certificate && !s.channel.now().Before(s.until) {
+		return channels.Result{Outcome: channels.Denied, Scope: channels.ScopeCredential, Code: "apns.certificate_expired",
+			Detail: "The certificate has expired on " + s.until.Format(time.DateOnly) + "."} // Apple only ends the connection
+	}
 	if s.signer != nil {
 		var err error
 		if x.bearer, err = s.signer.bearer(); err != nil {
@@ -112,27 +119,70 @@ func (s *sender) exchange(ctx context.Context, env channels.Environment, n *apns
 	return v.Result
 }
 
+// patience is how long a probe waits for the other gateway once one takes the
+// credential: only the words about it depend on that.
+const patience = 2 * time.Second
+
 // Probe asks the environments of the credential about a device token that cannot
-// exist, until one has a verdict on the token: that one takes the credential,
-// and Apple lets a key be limited to one.
+// exist. One that has a verdict on the token takes the credential, and Apple lets a
+// key be limited to one. The detail says which do.
 func (s *sender) Probe(ctx context.Context) channels.Result {
-	var worst channels.Result
-	for _, env := range []channels.Environment{channels.Production, channels.Sandbox} {
-		if s.gateways[env] == nil {
-			continue
-		}
-		r := s.probe(ctx, env, channels.RenewNothing)
-		if r.Renew != channels.RenewNothing {
-			r = s.probe(ctx, env, r.Renew)
-		}
-		if r.Outcome == channels.Accepted {
-			return r
-		}
-		if worst.Outcome == 0 || worst.Code == codeEnvironment {
-			worst = r // the other's refusal says less: the key may not be meant for it
+	ctx, cancel := context.WithCancel(ctx)
+	type word struct {
+		env channels.Environment
+		channels.Result
+	}
+	said, words := map[channels.Environment]channels.Result{}, make(chan word, len(s.gateways))
+	for env := range s.gateways {
+		go func() { words <- word{env, s.probeTwice(ctx, env)} }()
+	}
+	enough := make(<-chan time.Time)
+	for len(said) < len(s.gateways) {
+		select {
+		case w := <-words:
+			if said[w.env] = w.Result; w.Outcome == channels.Accepted {
+				enough = time.After(patience)
+			}
+		case <-enough:
+			cancel() // the rest ends with it
+			enough = nil
 		}
 	}
-	return worst
+	cancel()
+	return summary(said)
+}
+
+// summary is what the gateways say together.
+func summary(said map[channels.Environment]channels.Result) channels.Result {
+	var best, worst channels.Result
+	var takes, others []string
+	for _, env := range []channels.Environment{channels.Production, channels.Sandbox} {
+		r, asked := said[env]
+		switch {
+		case !asked:
+		case r.Outcome == channels.Accepted:
+			best, takes = r, append(takes, string(env))
+		default:
+			others = append(others, string(env)+" does not ("+r.Code+")")
+			if worst.Outcome == 0 || worst.Code == codeEnvironment {
+				worst = r // the other's refusal says less: the key may not be meant for it
+			}
+		}
+	}
+	if len(takes) == 0 {
+		return worst
+	}
+	best.Detail = "APNs takes the credential at " + strings.Join(append([]string{strings.Join(takes, " and ")}, others...), "; ") + "."
+	return best
+}
+
+// probeTwice repeats the question where the answer asks for a renewal.
+func (s *sender) probeTwice(ctx context.Context, env channels.Environment) channels.Result {
+	r := s.probe(ctx, env, channels.RenewNothing)
+	if r.Renew != channels.RenewNothing {
+		r = s.probe(ctx, env, r.Renew)
+	}
+	return r
 }
 
 func (s *sender) probe(ctx context.Context, env channels.Environment, renewed channels.Renewal) channels.Result {
@@ -144,7 +194,7 @@ func (s *sender) probe(ctx context.Context, env channels.Environment, renewed ch
 	r := s.exchange(ctx, env, n, x, circumstances{renewed: renewed})
 	r.Environment = "" // of a device; there is none
 	if r.Outcome == channels.Gone {
-		r = channels.Result{Outcome: channels.Accepted, Code: r.Code, Detail: "APNs took the credential.", Status: r.Status}
+		r = channels.Result{Outcome: channels.Accepted, Code: r.Code, Status: r.Status}
 	}
 	return r
 }
