@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/asn1"
-	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -16,13 +15,15 @@ import (
 	"time"
 
 	"github.com/sideshow/apns2"
-	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/problem"
 )
 
-const maxCertificate = 64 << 10 // bytes of the file, as PEM or in base64
+const (
+	maxCertificate = 64 << 10 // bytes of the file, as PEM or in base64
+	maxRSABits     = 4096     // each connection signs with it once
+)
 
 // Extensions of Apple's push certificates: which gateways take it, and its topics.
 var (
@@ -76,24 +77,6 @@ func parseCertificate(text, p12, password string, in *settings) (secret []byte, 
 	return out.Bytes(), leaf.NotAfter.UTC(), nil
 }
 
-func decodeP12(p12, password string) (key any, leaf *x509.Certificate, chain []*x509.Certificate, err error) {
-	if len(p12) > maxCertificate {
-		return nil, nil, nil, keyError("The file is too long for a push certificate.")
-	}
-	raw, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(p12), ""))
-	if err != nil {
-		return nil, nil, nil, keyError("The .p12 file must be in base64.")
-	}
-	key, leaf, chain, err = pkcs12.DecodeChain(raw, password)
-	switch {
-	case errors.Is(err, pkcs12.ErrIncorrectPassword):
-		return nil, nil, nil, keyError("The password does not open the .p12 file; give it as password.")
-	case err != nil: // its text may hold parts of the file
-		return nil, nil, nil, keyError("The .p12 file cannot be read; export the certificate together with its private key.")
-	}
-	return key, leaf, chain, nil
-}
-
 func decodePEM(text string) (key any, leaf *x509.Certificate, chain []*x509.Certificate, err error) {
 	if len(text) > maxCertificate {
 		return nil, nil, nil, keyError("The file is too long for a push certificate.")
@@ -130,11 +113,14 @@ func decodePEM(text string) (key any, leaf *x509.Certificate, chain []*x509.Cert
 	return key, chain[0], chain[1:], nil
 }
 
-// matches tells whether a private key is that of a certificate.
+// matches tells whether a private key is that of a certificate, and of bearable size.
 func matches(key any, c *x509.Certificate) error {
 	ok := false
 	switch k := key.(type) {
 	case *rsa.PrivateKey:
+		if n := k.N.BitLen(); n > maxRSABits {
+			return keyError(fmt.Sprintf("The private key has %d bits; at most %d are taken.", n, maxRSABits))
+		}
 		ok = k.PublicKey.Equal(c.PublicKey)
 	case *ecdsa.PrivateKey:
 		ok = k.PublicKey.Equal(c.PublicKey)

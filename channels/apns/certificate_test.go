@@ -168,6 +168,8 @@ func TestCertificatesThatCannotWork(t *testing.T) {
 		"not base64":      {map[string]any{"p12": "!"}, "p12"},
 		"not a p12":       {map[string]any{"p12": "AAAA"}, "p12"},
 		"twice":           {map[string]any{"p12": encoded, "password": "secret", "certificate": string(cert.PEM)}, "p12"},
+		"a longer life":   {map[string]any{"certificate": string(cert.PEM), "expires_at": time.Now().AddDate(9, 0, 0)}, "expires_at"},
+		"a password":      {map[string]any{"certificate": string(cert.PEM), "password": "secret"}, "password"},
 		"a key besides":   {map[string]any{"certificate": string(cert.PEM), "key_id": "ABC123DEFG"}, "key"},
 	} {
 		_, err := c.ParseCredential(certificateJSON(t, x.in), nil)

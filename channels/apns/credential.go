@@ -57,9 +57,15 @@ func (c *Channel) ParseCredential(input []byte, prior json.RawMessage) (channels
 	}
 	var secret []byte
 	expires := in.ExpiresAt
+	if in.Password != "" && in.P12 == "" {
+		return channels.Credential{}, refused("password", "It opens a .p12 file; give that as p12, or leave the password out.")
+	}
 	if in.Certificate != "" || in.P12 != "" {
 		if in.Key != "" || in.KeyID != "" {
 			return channels.Credential{}, refused("key", "Give a signing key with its key_id, or a certificate; not both.")
+		}
+		if !in.ExpiresAt.IsZero() {
+			return channels.Credential{}, refused("expires_at", "Leave it out: the certificate says when it ends.")
 		}
 		var err error
 		if secret, expires, err = parseCertificate(in.Certificate, in.P12, in.Password, &in.settings); err != nil {
