@@ -89,12 +89,8 @@ func obstacle(r *Row, target *TargetNow, tenant *snapshot, c *tenants.Credential
 
 // missing says what a target has no credential of. Others of the app may have one.
 func missing(t *TargetNow) string {
-	switch {
-	case t.Channel == channels.WebPush && t.VAPIDKey != "":
-		return "The app does not have the VAPID pair that the browser is bound to. The browser is reached when its page is opened again."
-	case qualifier(t) != "":
+	if t.Channel == channels.APNs && qualifier(t) != "" {
 		return "There is no credential for this app, channel and environment (" + qualifier(t) + ")."
-	default:
-		return "There is no credential for this app and channel."
 	}
+	return "There is no credential for this app and channel."
 }

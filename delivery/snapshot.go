@@ -54,7 +54,7 @@ func (s *snapshot) doubt(k versionKey) (Hold, bool) {
 // subscription is not known, it goes by what was tried last.
 func (s *snapshot) credential(t *TargetNow, last lastAttempt) *tenants.Credential {
 	if t.Channel == channels.WebPush {
-		return nextPair(s.pairs(t), t, last)
+		return nextPair(s.pairs(t), last)
 	}
 	var found *tenants.Credential
 	for i := range s.credentials {

@@ -42,7 +42,7 @@ func TestTheCredentialOfADevice(t *testing.T) {
 		"apns unknown, both come first": {[]tenants.Credential{both, production}, device("a", apns, channels.Auto, ""), 1, ""},
 		"apns unknown, none":            {nil, device("a", apns, channels.Auto, ""), 0, ""},
 		"push":                          {[]tenants.Credential{cred(4, "a", push, "k1"), cred(5, "a", push, "k2")}, device("a", push, "", "k1"), 4, ""},
-		"push, another key":             {[]tenants.Credential{cred(4, "a", push, "k1")}, device("a", push, "", "k2"), 0, "k2"},
+		"push, another key":             {[]tenants.Credential{cred(4, "a", push, "k1")}, device("a", push, "", "k2"), 4, ""},
 		"push unknown, the newest":      {[]tenants.Credential{cred(5, "a", push, "k2"), cred(4, "a", push, "k1")}, device("a", push, "", ""), 5, ""},
 	} {
 		got := (&snapshot{credentials: x.have}).credential(&x.t, lastAttempt{})

@@ -48,10 +48,12 @@ func (s *snapshot) pairs(t *TargetNow) []*tenants.Credential {
 	return out
 }
 
-// nextPair picks the pair for an attempt; nil: there is none. A subscription whose
-// own pair is not there waits for it.
-func nextPair(pairs []*tenants.Credential, t *TargetNow, last lastAttempt) *tenants.Credential {
-	if len(pairs) == 0 || t.VAPIDKey != "" && pairs[0].Qualifier != t.VAPIDKey {
+// nextPair picks the pair for an attempt; nil: there is none. A subscription whose own
+// pair is not there is tried with the others: it ends in doubt, where it is looked at
+// again by itself and reached when its browser has subscribed anew. A hold for a
+// missing credential would not hear of that.
+func nextPair(pairs []*tenants.Credential, last lastAttempt) *tenants.Credential {
+	if len(pairs) == 0 {
 		return nil
 	}
 	if last.renewed == channels.RenewNothing {

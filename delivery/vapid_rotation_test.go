@@ -12,6 +12,7 @@ import (
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/tenants"
 )
 
 // bound is a push service that takes what is signed with the key that is in the
@@ -133,6 +134,30 @@ func TestWhatTheBrowserMadeAnewIsReached(t *testing.T) {
 	k.ends(r, 0, delivery.Held, delivery.InDoubt)
 	clock.advance(time.Second)
 	k.device("lost", "https://push.example/one", channels.WebPush, installed)
+	clock.advance(time.Minute)
+	k.ends(r, 0, delivery.Sent, delivery.NoReason)
+	k.sound()
+}
+
+// TestABrowserOfADeletedPairIsReachedWhenItComesBack: what waits for it goes to the
+// subscription that it has made with another pair.
+func TestABrowserOfADeletedPairIsReachedWhenItComesBack(t *testing.T) {
+	t.Parallel()
+	clock := newHandClock()
+	k := newKitAt(t, clock.now, nil)
+	k.bound()
+	old := k.credential(channels.WebPush, "old")
+	installed := func(key string) func(*devices.Device) {
+		return func(d *devices.Device) { d.InstallationID, d.VAPIDKey = "i", key }
+	}
+	k.device("late", "https://push.example/old", channels.WebPush, installed("old"))
+	k.credential(channels.WebPush, "new")
+	require.NoError(t, k.store.DeleteCredential(k.ctx, k.tenant, old.ID, tenants.Change{Actor: "bob", Action: "credential.delete"}))
+	k.engine.CredentialsChanged(k.tenant)
+	r := k.post(toUser("late"))
+	k.ends(r, 0, delivery.Held, delivery.InDoubt)
+	clock.advance(time.Second)
+	k.device("late", "https://push.example/new", channels.WebPush, installed("new"))
 	clock.advance(time.Minute)
 	k.ends(r, 0, delivery.Sent, delivery.NoReason)
 	k.sound()
