@@ -25,7 +25,7 @@ func (s *Server) deviceHistoryRoute(tag string) route {
 	return route{method: http.MethodGet, path: "/v1/devices/{id}/history", access: needs(tenants.Devices), id: "getDeviceHistory", tag: tag,
 		summary: "Read what has happened to a device, newest first", handler: withoutBody(s.deviceHistory),
 		about: "Who registered it, whose it became, which verdict made it suspect or retired it, and what restored it: the newest 100 events of the last 30 days, " +
-			"also of a device that was deleted. Registrations that change neither user nor address nor status are no events."}
+			"also of a device that was deleted, unless its user deleted or replaced it with a token. Registrations that change neither user nor address nor status are no events."}
 }
 
 func (s *Server) deviceHistory(ctx context.Context, c *call, p *devicePath) (List[DeviceEvent], error) {

@@ -217,9 +217,10 @@ func endDoubt(t *db.Tx, h delivery.Hold, limit int, now time.Time) (int, error) 
 		e.Kind, e.Reason = devices.EventRetired, devices.ByConfirmation
 	}
 	// What the app has registered again since it was found is in doubt no more.
-	return registers.RecordDevices(t, e, `UPDATE devices SET `+set+`, status_at=?, updated_at=? WHERE status=2 AND credential_id=? AND version=? AND id IN
+	changed, err := registers.RecordDevices(t, e, `UPDATE devices SET `+set+`, status_at=?, updated_at=? WHERE status=2 AND credential_id=? AND version=? AND id IN
  (SELECT id FROM devices INDEXED BY devices_doubt WHERE credential_id=? AND version=? AND status>1 AND status=2 LIMIT ?)`,
 		db.Millis(now), db.Millis(now), h.Subject, h.Version, h.Subject, h.Version, limit)
+	return len(changed), err
 }
 
 const holdColumns = `h.id,h.tenant_id,h.scope,h.subject_id,h.version,h.app,h.channel,h.qualifier,h.reason,h.detail,h.since,h.ending`

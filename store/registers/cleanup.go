@@ -226,8 +226,8 @@ const dropEnded = `DELETE FROM devices WHERE purpose=4 AND expires_at<?1 AND id 
 func (s *cleanup) DropEndedActivities(ctx context.Context, before time.Time, limit int) (int, error) {
 	return s.db.DoCounted(context.WithoutCancel(ctx), limit, func(t *db.Tx) (int64, error) {
 		event := devices.Event{Kind: devices.EventDeleted, Reason: devices.Ended, Actor: devices.EngineActor}
-		n, err := RecordDevices(t, event, dropEnded, db.Millis(before), limit)
-		return int64(n), err
+		gone, err := RecordDevices(t, event, dropEnded, db.Millis(before), limit)
+		return int64(len(gone)), err
 	})
 }
 

@@ -54,21 +54,22 @@ func (s *deviceRegister) DeviceHistory(ctx context.Context, tenant, id ids.ID) (
 }
 
 // RecordDevices records the same of each device that a statement has changed.
-func RecordDevices(t *db.Tx, e devices.Event, query string, args ...any) (int, error) {
+func RecordDevices(t *db.Tx, e devices.Event, query string, args ...any) ([]ids.ID, error) {
 	rows, err := t.Query(query+" RETURNING id,tenant_id", args...)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	type key struct{ id, tenant ids.ID }
 	list, err := db.Collect(rows, func(r *sql.Rows) (k key, err error) { return k, r.Scan(&k.id, &k.tenant) })
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	for _, k := range list {
-		e.Device, e.Tenant = k.id, k.tenant
+	changed := make([]ids.ID, len(list))
+	for i, k := range list {
+		e.Device, e.Tenant, changed[i] = k.id, k.tenant, k.id
 		if err := RecordDevice(t, e); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
-	return len(list), nil
+	return changed, nil
 }

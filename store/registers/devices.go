@@ -92,8 +92,23 @@ func (s *deviceRegister) deleteDevice(ctx context.Context, tenant ids.ID, user, 
 		if !found || (user != "" && d.User != user) {
 			return problem.New(problem.NotFound, "There is no such device.")
 		}
+		if user != "" { // who could fill the disk with what is kept of it
+			return forgetDevice(t, tenant, d.ID)
+		}
 		return deleteDevice(t, d, actor, devices.ByRequest)
 	})
+}
+
+// forgetDevice removes a device with its history.
+func forgetDevice(t *db.Tx, tenant, id ids.ID) error {
+	if err := t.Exec("DELETE FROM devices WHERE id=? AND tenant_id=?", id, tenant); err != nil {
+		return err
+	}
+	return forgetHistory(t, tenant, id)
+}
+
+func forgetHistory(t *db.Tx, tenant, id ids.ID) error {
+	return t.Exec("DELETE FROM device_events WHERE tenant_id=? AND device_id=?", tenant, id)
 }
 
 func deleteDevice(t *db.Tx, d devices.Device, actor, why string) error {
@@ -106,10 +121,11 @@ func deleteDevice(t *db.Tx, d devices.Device, actor, why string) error {
 // UnretireDevices implements delivery.DoubtStore.
 func (s *deviceRegister) UnretireDevices(ctx context.Context, credential ids.ID, version int, since, now time.Time) (int, error) {
 	n := 0
-	err := s.db.Do(context.WithoutCancel(ctx), 1, func(t *db.Tx) (err error) {
+	err := s.db.Do(context.WithoutCancel(ctx), 1, func(t *db.Tx) error {
 		e := devices.Event{Kind: devices.EventSuspected, Reason: devices.ByBreaker, Credential: credential, Version: version, Actor: devices.EngineActor}
-		n, err = RecordDevices(t, e, `UPDATE devices SET status=?, status_at=?, updated_at=? WHERE credential_id=? AND version=? AND status>1 AND status=? AND status_at>=?`,
+		changed, err := RecordDevices(t, e, `UPDATE devices SET status=?, status_at=?, updated_at=? WHERE credential_id=? AND version=? AND status>1 AND status=? AND status_at>=?`,
 			devices.Suspect, db.Millis(now), db.Millis(now), credential, version, devices.Retired, db.Millis(since))
+		n = len(changed)
 		return err
 	})
 	return n, err

@@ -10,6 +10,7 @@ import (
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 )
 
@@ -18,6 +19,7 @@ func deviceHistoryTests() map[string]func(*kit) {
 		"DeviceHistory/TellsWhatHasHappened": historyTells,
 		"DeviceHistory/TellsOfDoubts":        historyOfDoubts,
 		"DeviceHistory/TellsWhatWentForGood": historyOfDeletions,
+		"DeviceHistory/OfAUserGoesWithIt":    aUserLeavesNothing,
 		"DeviceHistory/HasNoMoreThanItsMost": historyIsBounded,
 		"DeviceHistory/GoesAfterItsTime":     historyGoes,
 	}
@@ -114,7 +116,7 @@ func historyOfDeletions(k *kit) {
 	k.device("bob", "b", installed("new"))
 	require.Equal(k, "deleted  replaced  key_test", k.history(replaced)[1])
 
-	var oldest devices.Device
+	var oldest, newest devices.Device
 	for i := range devices.MaxOwn + 1 {
 		k.Clock.Advance(time.Second)
 		r, err := k.Store.UpsertDevice(k.ctx, devices.Device{Tenant: k.tenant, ID: k.IDs.Next(), User: "carol", App: "default", Channel: channels.FCM,
@@ -123,11 +125,33 @@ func historyOfDeletions(k *kit) {
 		if i == 0 {
 			oldest = r.Device
 		}
+		newest = r.Device
 	}
-	require.Equal(k, []string{"registered carol   usk_test", "deleted  too_many_devices  usk_test"}, k.history(oldest))
+	k.ok(k.Store.DeleteDevice(k.ctx, k.tenant, newest.ID, "carol", "usk_test"))
+	for _, id := range []ids.ID{oldest.ID, newest.ID, k.IDs.Next()} {
+		_, err := k.Store.DeviceHistory(k.ctx, k.tenant, id)
+		k.code(problem.NotFound, err)
+	}
+}
 
-	_, err := k.Store.DeviceHistory(k.ctx, k.tenant, k.IDs.Next())
-	k.code(problem.NotFound, err)
+// aUserLeavesNothing takes the writes of somebody who wants to fill the disk.
+func aUserLeavesNothing(k *kit) {
+	own := devices.Caller{Actor: "usk_test", Own: true}
+	for i := range 20 * devices.MaxOwn {
+		r, err := k.Store.UpsertDevice(k.ctx, devices.Device{Tenant: k.tenant, ID: k.IDs.Next(), User: "carol", App: "default", Channel: channels.FCM,
+			InstallationID: []string{"", "i", "j"}[i%3], Target: channels.Target{Kind: channels.FCMToken, Address: fmt.Sprint("own", i-i%3%2)}}, own)
+		k.ok(err)
+		if i%5 == 0 {
+			k.ok(k.Store.DeleteDevice(k.ctx, k.tenant, r.Device.ID, "carol", "usk_test"))
+		}
+	}
+	there := map[any]bool{}
+	for _, row := range k.Dump(k.T)["devices"].Rows {
+		there[row["id"]] = true
+	}
+	for _, row := range k.Dump(k.T)["device_events"].Rows {
+		require.True(k, there[row["device_id"]], "of a device that is there")
+	}
 }
 
 func historyIsBounded(k *kit) {
