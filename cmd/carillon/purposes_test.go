@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"testing"
 	"time"
 
@@ -18,9 +19,7 @@ func TestEveryTokenOfAPhoneGetsWhatItIsFor(t *testing.T) {
 	put := func(name, pushType string, more map[string]any) {
 		tokens[name] = k.sim.APNs().NewTokenFor(pushType)
 		body := map[string]any{"user": "alice", "channel": "apns", "token": tokens[name], "environment": "production", "installation_id": "phone"}
-		for member, v := range more {
-			body[member] = v
-		}
+		maps.Copy(body, more)
 		k.do("PUT", "/v1/devices", body, nil)
 	}
 	put("alert", "alert", nil)
