@@ -70,7 +70,7 @@ func (r *Registry) PutCredential(ctx context.Context, tenant ids.ID, in PutCrede
 	if prior != nil {
 		c.ID, c.CreatedAt = prior.ID, prior.CreatedAt
 	} else if len(stored) >= MaxCredentials {
-		return Credential{}, problem.New(problem.Conflict, "The tenant has %d credentials, which is the most; delete one first.", len(stored))
+		return Credential{}, tooMany(len(stored))
 	} else {
 		c.ID = r.o.IDs.Next()
 	}
@@ -104,6 +104,9 @@ func (r *Registry) RehearseCredential(ctx context.Context, tenant ids.ID, in Put
 		return Credential{}, err
 	}
 	parsed, prior, err := parseCredential(channel, in, stored)
+	if err == nil && prior == nil && len(stored) >= MaxCredentials {
+		err = tooMany(len(stored))
+	}
 	if err == nil && prior == nil && in.Channel == channels.WebPush && !rotates(in.Input) && hasPair(stored, in.App) {
 		err = AnotherPair()
 	}
@@ -114,6 +117,10 @@ func (r *Registry) RehearseCredential(ctx context.Context, tenant ids.ID, in Put
 		return Credential{}, err
 	}
 	return *prior, nil
+}
+
+func tooMany(n int) error {
+	return problem.New(problem.Conflict, "The tenant has %d credentials, which is the most; delete one first.", n)
 }
 
 // CredentialVersions lists the versions of a credential, the newest first.
@@ -234,6 +241,9 @@ func (r *Registry) credentialChannel(in PutCredential) (channels.Channel, error)
 		faults.Add("channel", "is missing; use fcm, apns or webpush")
 	case !ok:
 		faults.Add("channel", "%s is switched off on this server", in.Channel)
+	}
+	if in.AutoRollback && in.Compromised {
+		faults.Add("auto_rollback", "cannot be together with compromised, which destroys what there is to go back to")
 	}
 	return channel, faults.Err()
 }

@@ -66,6 +66,8 @@ func TestNewCredentialsAreChecked(t *testing.T) {
 		"bad app, no channel": {tenants.PutCredential{App: "A", Input: json.RawMessage(`{}`)}, []string{"app", "channel"}},
 		"webhook":             {tenants.PutCredential{Channel: channels.Webhook, Input: json.RawMessage(`{}`)}, []string{"channel"}},
 		"switched off":        {tenants.PutCredential{Channel: channels.WebPush, Input: json.RawMessage(`{}`)}, []string{"channel"}},
+		"nothing to go back to": {tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{}`), AutoRollback: true, Compromised: true},
+			[]string{"auto_rollback"}},
 		"the channel says no": {tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{`)}, []string{""}},
 	} {
 		_, err := b.PutCredential(t.Context(), 7, x.in, "cli")
@@ -76,6 +78,8 @@ func TestNewCredentialsAreChecked(t *testing.T) {
 	}
 	_, err := b.PutCredential(t.Context(), 7, tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{}`)}, "cli")
 	require.Equal(t, problem.Conflict, problem.CodeOf(err))
+	_, err = b.RehearseCredential(t.Context(), 7, tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{}`)})
+	require.Equal(t, problem.Conflict, problem.CodeOf(err), "a rehearsal says the same")
 	require.Empty(t, b.changed)
 }
 
