@@ -4,10 +4,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"math/big"
 	"net"
 	"testing"
 	"time"
@@ -178,6 +180,13 @@ func TestCertificatesThatCannotWork(t *testing.T) {
 		require.Equal(t, x.field, p.Fields[0].Path, name)
 		require.NotContains(t, err.Error(), "secret", name)
 	}
+}
+
+func TestAHugeKeyIsRefused(t *testing.T) {
+	t.Parallel()
+	_, cert, _ := certified(t, true, true, time.Now().AddDate(1, 0, 0))
+	huge := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), maxRSABits), E: 65537}}
+	require.ErrorContains(t, matches(huge, cert.Leaf), "at most 4096")
 }
 
 // TestAKeyMayExpire: where whoever put it says when.

@@ -75,6 +75,36 @@ func TestAFileCannotAskForMuchWork(t *testing.T) {
 	}
 }
 
+// TestAFileThatTakesTooLongIsNotOpened: its certificates and its key are asked about
+// each; how it is authenticated does not matter.
+func TestAFileThatTakesTooLongIsNotOpened(t *testing.T) {
+	t.Parallel()
+	_, cert, _ := certified(t, true, true, time.Now().AddDate(1, 0, 0))
+	fair, endless := []byte{2, 3, 1, 0, 0}, []byte{2, 3, 0x7f, 0xff, 0xff} // as ASN.1
+	for name, e := range map[string]*pkcs12.Encoder{"modern": pkcs12.Modern, "legacy": pkcs12.LegacyDES} {
+		raw, err := e.WithIterations(1<<16).Encode(cert.Key, cert.Leaf, nil, "secret")
+		require.NoError(t, err)
+		refused, opened := 0, 0
+		for from := 0; ; {
+			at := bytes.Index(raw[from:], fair)
+			if at < 0 {
+				break
+			}
+			bomb := bytes.Clone(raw)
+			copy(bomb[from+at:], endless)
+			from += at + len(fair)
+			if _, _, _, err = decodeP12(base64.StdEncoding.EncodeToString(bomb), "secret"); err == nil {
+				opened++
+				continue
+			}
+			require.ErrorContains(t, err, "takes too long", name)
+			refused++
+		}
+		require.Equal(t, 2, refused, name)
+		require.Equal(t, 1, opened, name)
+	}
+}
+
 // TestASecondKeyIsNotDecrypted: one whose derivation would never end hides among the
 // certificates, where only decrypting them shows it.
 func TestASecondKeyIsNotDecrypted(t *testing.T) {
