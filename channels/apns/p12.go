@@ -97,7 +97,7 @@ var (
 	oidShroudedKey   = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 10, 1, 2}
 )
 
-const unreadableP12 = keyError("The .p12 file cannot be read; export the certificate together with its private key.")
+const errUnreadableP12 = keyError("The .p12 file cannot be read; export the certificate together with its private key.")
 
 // boundP12 makes of a .p12 file one that is opened in bounded time. Such a file says
 // itself how often its keys are derived anew, and nothing ends that once it has begun.
@@ -109,7 +109,7 @@ func boundP12(raw []byte, password string) ([]byte, error) {
 	var file pfx
 	var parts []asn1.RawValue
 	if !decodes(raw, &file) || !decodes(file.AuthSafe.Content, &parts) {
-		return nil, unreadableP12
+		return nil, errUnreadableP12
 	}
 	keys := 0
 	var first, rest []asn1.RawValue
@@ -125,19 +125,19 @@ func boundP12(raw []byte, password string) ([]byte, error) {
 		}
 	}
 	if keys != 1 {
-		return nil, unreadableP12
+		return nil, errUnreadableP12
 	}
 	content, err := asn1.Marshal(append(first, rest...))
 	if err != nil {
-		return nil, unreadableP12
+		return nil, errUnreadableP12
 	}
 	file.AuthSafe.Content = content
 	if file.Mac.FullBytes, err = authenticate(content, password); err != nil {
-		return nil, unreadableP12
+		return nil, errUnreadableP12
 	}
 	out, err := asn1.Marshal(file)
 	if err != nil {
-		return nil, unreadableP12
+		return nil, errUnreadableP12
 	}
 	return out, nil
 }
@@ -152,7 +152,7 @@ func decodes(der []byte, into any) bool {
 func keysInTheOpen(der []byte) (keys int, err error) {
 	var part contentInfo
 	if !decodes(der, &part) {
-		return 0, unreadableP12
+		return 0, errUnreadableP12
 	}
 	var (
 		encrypted encryptedData
@@ -164,7 +164,7 @@ func keysInTheOpen(der []byte) (keys int, err error) {
 		return 0, checkIterations(encrypted.Info.Algorithm)
 	case part.Type.Equal(oidData) && decodes(part.Content.Bytes, &data) && decodes(data, &bags):
 	default:
-		return 0, unreadableP12
+		return 0, errUnreadableP12
 	}
 	for _, b := range bags {
 		var key encryptedKey
@@ -173,7 +173,7 @@ func keysInTheOpen(der []byte) (keys int, err error) {
 			keys++
 		case b.ID.Equal(oidShroudedKey):
 			if keys++; !decodes(b.Value.Bytes, &key) {
-				return keys, unreadableP12
+				return keys, errUnreadableP12
 			}
 			if err := checkIterations(key.Algorithm); err != nil {
 				return keys, err
@@ -188,17 +188,17 @@ func checkIterations(a pkix.AlgorithmIdentifier) error {
 	switch {
 	case a.Algorithm.Equal(oidPBES2):
 		if !decodes(a.Parameters.FullBytes, &both) || !both.First.Algorithm.Equal(oidPBKDF2) {
-			return unreadableP12
+			return errUnreadableP12
 		}
 		a = both.First
 	case len(a.Algorithm) == len(oidPBE)+1 && slices.Equal(a.Algorithm[:len(oidPBE)], oidPBE):
 	default:
-		return unreadableP12
+		return errUnreadableP12
 	}
 	var p pbeParams
 	switch {
 	case !decodes(a.Parameters.FullBytes, &p):
-		return unreadableP12
+		return errUnreadableP12
 	case p.Iterations > maxIterations:
 		return keyError("The .p12 file takes too long to open; export it again with at most 1,000,000 iterations.")
 	}
