@@ -235,15 +235,19 @@ func TestTheProviderIsAskedOnce(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, nil)
 	c := k.credential(channels.APNs, "")
-	apns := k.channels[channels.APNs]
+	apns, answer := k.channels[channels.APNs], make(chan struct{})
 	apns.says(channels.Result{Outcome: channels.Denied, Code: "apns.invalid_provider_token", Detail: "The key is revoked."})
+	apns.hangs(answer)
 	apns.answer(always(refusedBy(channels.ScopeCredential)))
 	var list []delivery.Receipt
 	for i := range 20 {
 		u := fmt.Sprint("u", i)
 		k.device(u, "aa"+u, channels.APNs, nil)
-		list = append(list, k.post(toUser(u)))
+		r := k.post(toUser(u))
+		k.ends(r, 0, delivery.Held, delivery.InDoubt)
+		list = append(list, r)
 	}
+	close(answer)
 	for _, r := range list {
 		k.ends(r, 0, delivery.Held, delivery.CredentialDenied)
 	}
