@@ -114,7 +114,7 @@ func TestACredentialIsRehearsedBeforeItIsStored(t *testing.T) {
 	require.True(t, versions.Data[0].Current && versions.Data[0].Kept)
 	require.Regexp(t, "^key_", versions.Data[0].Actor)
 	err = k.api.call(t.Context(), "POST", "/v1/credentials/"+c.ID+"/rollback", nil, nil)
-	require.ErrorContains(t, err, "version: must be one before the newest, which is 1")
+	require.ErrorContains(t, err, "there is none to go back to")
 }
 
 // TestCredentialsAreListedAndGoneBackTo, with what a person at a terminal sees.
