@@ -30,8 +30,13 @@ type Care struct {
 var switches = [...]string{"dry_run", "force", "verify", "auto_rollback", "compromised"}
 
 // checkSwitches refuses those that do not say which. A mere ?dry_run would be taken
-// for false otherwise, and the call be made.
-func checkSwitches(query url.Values) error {
+// for false otherwise, and the call be made; and what cannot be read of a query, such as
+// ?dry_run=true;force=true, would be passed over.
+func checkSwitches(rawQuery string) error {
+	query, err := url.ParseQuery(rawQuery)
+	if err != nil {
+		return problem.New(problem.Invalid, "The query of the URL cannot be read: separate its parameters with &, and write other special characters as %%XX.")
+	}
 	var faults problem.Fields
 	for _, name := range switches {
 		if values, given := query[name]; given && (len(values) > 1 || values[0] == "") {

@@ -102,7 +102,6 @@ func TestTheProgressOfARotationIsRead(t *testing.T) {
 	require.NotContains(t, w.do(t, get("/v1/credentials", keyAdmin)).Body.String(), "subscriptions")
 }
 
-// TestAnErasureIsNeverForced: but it may be looked at.
 // TestASwitchSaysWhich: whoever writes a mere ?dry_run means to look, and must not find
 // that it was done.
 func TestASwitchSaysWhich(t *testing.T) {
@@ -120,6 +119,21 @@ func TestASwitchSaysWhich(t *testing.T) {
 	}
 }
 
+// TestAQueryThatCannotBeReadDoesNothing: what is passed over of it may be the dry_run.
+func TestAQueryThatCannotBeReadDoesNothing(t *testing.T) {
+	t.Parallel()
+	for name, x := range leaps() {
+		for _, query := range []string{"dry_run=true;force=true", "dry_run=true%zz", "force=true&dry_run=%"} {
+			w := setup(t)
+			r := x.request
+			r.path += "?" + query
+			require.Contains(t, problemIn(t, w.do(t, r)).Detail, "cannot be read", name)
+			require.Empty(t, w.did, name, query)
+		}
+	}
+}
+
+// TestAnErasureIsNeverForced: but it may be looked at.
 func TestAnErasureIsNeverForced(t *testing.T) {
 	t.Parallel()
 	w := setup(t)

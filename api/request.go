@@ -77,7 +77,7 @@ func (s *Server) admit(g *gin.Context, c *call, r route) error {
 		return err
 	}
 	if req.URL.RawQuery != "" {
-		if err := checkSwitches(req.URL.Query()); err != nil {
+		if err := checkSwitches(req.URL.RawQuery); err != nil {
 			return err
 		}
 	}
