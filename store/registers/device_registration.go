@@ -106,18 +106,17 @@ func upsertDevice(t *db.Tx, d devices.Device, by devices.Caller, tags string, re
 	return readDevice(t, d.Tenant, d.ID, res)
 }
 
-// forget removes devices that are too many. Their history goes along where a user
-// has caused it, who could fill the disk with it otherwise.
+// forget removes devices that are too many, as deleteDevice does.
 func forget(t *db.Tx, tenant ids.ID, by devices.Caller, query string, args ...any) error {
 	event := devices.Event{Tenant: tenant, Kind: devices.EventDeleted, Reason: devices.ByLimit, Actor: by.Actor}
 	gone, err := RecordDevices(t, event, query, args...)
 	if err != nil {
 		return fmt.Errorf("make room for a device: %w", err)
 	}
+	if !by.Own {
+		return nil
+	}
 	for _, id := range gone {
-		if !by.Own {
-			break
-		}
 		if err := forgetHistory(t, tenant, id); err != nil {
 			return err
 		}
@@ -197,11 +196,7 @@ func sameDevice(t *db.Tx, d devices.Device, by devices.Caller, hash []byte, res 
 		return byInstallation, true, nil
 	case byAddress.ID != byInstallation.ID:
 		res.Replaced = true
-		if by.Own {
-			err = forgetDevice(t, d.Tenant, byInstallation.ID)
-		} else {
-			err = deleteDevice(t, byInstallation, by.Actor, devices.ByReplacement)
-		}
+		err = deleteDevice(t, byInstallation, by, devices.ByReplacement)
 	}
 	return byAddress, true, err
 }

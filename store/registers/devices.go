@@ -92,30 +92,24 @@ func (s *deviceRegister) deleteDevice(ctx context.Context, tenant ids.ID, user, 
 		if !found || (user != "" && d.User != user) {
 			return problem.New(problem.NotFound, "There is no such device.")
 		}
-		if user != "" { // who could fill the disk with what is kept of it
-			return forgetDevice(t, tenant, d.ID)
-		}
-		return deleteDevice(t, d, actor, devices.ByRequest)
+		return deleteDevice(t, d, devices.Caller{Actor: actor, Own: user != ""}, devices.ByRequest)
 	})
 }
 
-// forgetDevice removes a device with its history.
-func forgetDevice(t *db.Tx, tenant, id ids.ID) error {
-	if err := t.Exec("DELETE FROM devices WHERE id=? AND tenant_id=?", id, tenant); err != nil {
+// deleteDevice removes a device, with its history where its user does it, who could
+// fill the disk with what is kept of it otherwise.
+func deleteDevice(t *db.Tx, d devices.Device, by devices.Caller, why string) error {
+	if err := t.Exec("DELETE FROM devices WHERE id=? AND tenant_id=?", d.ID, d.Tenant); err != nil {
 		return err
 	}
-	return forgetHistory(t, tenant, id)
+	if by.Own {
+		return forgetHistory(t, d.Tenant, d.ID)
+	}
+	return RecordDevice(t, devices.Event{Tenant: d.Tenant, Device: d.ID, Kind: devices.EventDeleted, Reason: why, Actor: by.Actor})
 }
 
 func forgetHistory(t *db.Tx, tenant, id ids.ID) error {
 	return t.Exec("DELETE FROM device_events WHERE tenant_id=? AND device_id=?", tenant, id)
-}
-
-func deleteDevice(t *db.Tx, d devices.Device, actor, why string) error {
-	if err := t.Exec("DELETE FROM devices WHERE id=? AND tenant_id=?", d.ID, d.Tenant); err != nil {
-		return err
-	}
-	return RecordDevice(t, devices.Event{Tenant: d.Tenant, Device: d.ID, Kind: devices.EventDeleted, Reason: why, Actor: actor})
 }
 
 // UnretireDevices implements delivery.DoubtStore.
