@@ -89,7 +89,7 @@ func (c *Clock) Advance(d time.Duration) {
 func Run(t *testing.T, open func(t *testing.T) Opened) {
 	for _, group := range []map[string]func(*kit){
 		acceptTests(), claimTests(), finishTests(), holdTests(), commandTests(), purgeTests(), readTests(),
-		deviceTests(), deviceHistoryTests(), deviceRestoreTests(), endpointTests(), tenantTests(), credentialTests(), tenancyTests(), modelTests(), jobTests(), replayTests(),
+		deviceTests(), deviceHistoryTests(), deviceRestoreTests(), endpointTests(), tenantTests(), credentialTests(), credentialVersionTests(), tenancyTests(), modelTests(), jobTests(), replayTests(),
 		erasureTests(), deletionTests(), affectedTests(), upkeepTests(), pauseTests(), sharedTests(),
 	} {
 		for name, test := range group {
