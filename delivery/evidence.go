@@ -30,7 +30,7 @@ func (a *attempter) assess(it *inflight, r *route, ans *answer) (noted, Assessme
 	k := subjectOf(it, r.version())
 	switch {
 	case ans.Outcome == channels.Accepted:
-		a.refusals.success(k, ans.asked)
+		a.refusals.success(k, ans.at)
 	case ans.Outcome == channels.Denied && e.newest:
 		a.refused(it, r, ans, k, w.worked, &e)
 	}
@@ -52,16 +52,28 @@ func (a *attempter) witness(it *inflight, r *channels.Result) witness {
 func (a *attempter) refused(it *inflight, r *route, ans *answer, k subject, worked bool, e *evidence) {
 	c := r.tenant.byID[r.credential.ID]
 	_, e.held = r.tenant.holds[holdKey{scope: HoldCredential, subject: c.ID, qualifier: k.origin}]
-	ask := a.refusals.refuse(Refusal{Credential: c.ID, Version: k.version, Origin: k.origin, Tenant: it.Tenant, Target: it.Target, User: it.UserID,
-		Worked: worked, At: ans.at}, canBeAsked(it.Channel))
+	n := Refusal{Credential: c.ID, Version: k.version, Origin: k.origin, Tenant: it.Tenant, Target: it.Target, User: it.UserID,
+		Worked: worked, At: ans.at}
+	ask, enough := a.refusals.refuse(n, canBeAsked(it.Channel))
 	if ask {
 		go a.prober.ask(it.Tenant, c, k)
 	}
-	if a.refusals.shared {
+	switch {
+	case a.refusals.shared:
 		a.hints.exchange.raise()
+	case enough:
+		go a.settle(n)
 	}
 	j := a.refusals.judge(k, c.UpdatedAt, ans.at)
 	e.enough, e.word, e.worked = j.enough, j.word, j.worked
+}
+
+// settle judges what was refused on a node that is alone, once what was sent meanwhile
+// has had time to be answered.
+func (a *attempter) settle(n Refusal) {
+	if a.wait(nil, evidenceSettles) {
+		a.doubts.heard(n)
+	}
 }
 
 // subjectOf is what a refusal of a delivery is about.

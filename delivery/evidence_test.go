@@ -147,6 +147,46 @@ func TestAWrongKeyHoldsItsOrigin(t *testing.T) {
 	k.sound()
 }
 
+// TestWhoIsRefusedAmidABroadcastHoldsNobody: everything is asked at once, those that
+// are refused are answered first, and those that are served after them.
+func TestWhoIsRefusedAmidABroadcastHoldsNobody(t *testing.T) {
+	t.Parallel()
+	clock := newHandClock()
+	k := newKitAt(t, clock.now, nil)
+	k.credential(channels.WebPush, "")
+	clock.advance(time.Second)
+	push, answer := k.channels[channels.WebPush], make(chan struct{})
+	push.answer(func(ctx context.Context, _ channels.Credential, t channels.Target, _ channels.Life) channels.Result {
+		if strings.Contains(t.Address, "bad") {
+			return refusedBy(channels.ScopeOrigin)
+		}
+		select {
+		case <-answer:
+			return accepted()
+		case <-ctx.Done():
+			return channels.FromTransport(ctx, ctx.Err(), true)
+		}
+	})
+	good, _ := k.browsers("good", 6)
+	bad, _ := k.browsers("bad", 11)
+	late, bad := bad[10], bad[:10]
+	sent := k.post(toUser(good...))
+	k.sends(push, len(good))
+	refused := k.post(toUser(bad...))
+	for i := range bad {
+		k.ends(refused, i, delivery.Held, delivery.InDoubt)
+	}
+	clock.advance(time.Millisecond)
+	close(answer)
+	for i := range good {
+		k.ends(sent, i, delivery.Sent, delivery.NoReason)
+	}
+	clock.advance(2 * time.Second)
+	k.ends(k.post(toUser(late)), 0, delivery.Held, delivery.InDoubt)
+	require.Empty(t, k.holdsOf(delivery.HoldCredential))
+	k.sound()
+}
+
 func TestAfterAResumeItTakesEvidenceAnew(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, nil)

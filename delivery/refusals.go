@@ -20,9 +20,10 @@ const (
 	evidencePerUser = 2 * evidenceTargets
 	// evidenceMost is how many targets are remembered of a subject: more say no more.
 	evidenceMost = 64
-	// evidenceSettles is how long ago evidence must have become enough when an
-	// exchange between the nodes begins, for the others to have answered by its end:
-	// they hear of it by their next, and say what has succeeded by the one after.
+	// evidenceSettles is how long ago evidence must have become enough before it is
+	// judged: what was sent beside it may be answered yet, and better. With several
+	// nodes it is how long ago that was when an exchange between them begins: they hear
+	// of it by their next, and say what has succeeded by the one after.
 	evidenceSettles = time.Second
 )
 
@@ -53,7 +54,7 @@ type Success struct {
 	Credential ids.ID
 	Version    int
 	Origin     string
-	Began      time.Time
+	At         time.Time // when it was answered
 }
 
 func (s *Success) subject() subject {
@@ -72,7 +73,7 @@ type refusals struct {
 // refused is what is known of a subject.
 type refused struct {
 	tenant  ids.ID
-	success time.Time // began: the newest of any node, or when it was to be judged anew
+	success time.Time // answered: the newest of any node, or when it was to be judged anew
 	mine    time.Time // the newest success of this node
 	told    time.Time // of these, what the other nodes know
 	newest  time.Time // the newest refusal of any node
@@ -102,13 +103,15 @@ func (r *refusals) of(k subject) *refused {
 	return x
 }
 
-// success notes one that began at a time: refusals before it count no more.
-func (r *refusals) success(k subject, began time.Time) {
+// success notes one that was answered at a time: refusals before it count no more.
+// What was asked before them and answered after them counts as well: in a broadcast
+// everything is asked at once, and who is served is served by the same credential.
+func (r *refusals) success(k subject, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	x := r.of(k)
-	x.mine = latest(x.mine, began)
-	x.clear(began)
+	x.mine = latest(x.mine, at)
+	x.clear(at)
 }
 
 // restart has a subject judged anew.
@@ -121,20 +124,20 @@ func (r *refusals) restart(k subject, now time.Time) {
 	}
 }
 
-// clear forgets what a success that began at a time takes back.
-func (x *refused) clear(began time.Time) {
-	if !began.After(x.success) {
+// clear forgets what a success at a time takes back.
+func (x *refused) clear(at time.Time) {
+	if !at.After(x.success) {
 		return
 	}
-	x.success = began
-	if x.asked.Before(began) {
+	x.success = at
+	if x.asked.Before(at) {
 		x.word = wordNone
 	}
 	if len(x.targets) == 0 {
 		return
 	}
 	for id, t := range x.targets {
-		if t.at.Before(began) {
+		if t.at.Before(at) {
 			delete(x.targets, id)
 		}
 	}
@@ -144,18 +147,18 @@ func (x *refused) clear(began time.Time) {
 }
 
 // refuse notes that a target was refused. ask: the provider is to be asked what it
-// thinks of the credential, and answered is to be told what came of it.
-func (r *refusals) refuse(n Refusal, askable bool) (ask bool) {
+// thinks of the credential, and answered is to be told what came of it. enough: by
+// this refusal the evidence has become enough, and is to be judged when it has settled.
+func (r *refusals) refuse(n Refusal, askable bool) (ask, enough bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	x := r.of(n.subject())
 	x.tenant = n.Tenant
+	before := x.enough
 	x.note(n, false)
-	if !askable || x.asking || n.At.Sub(x.asked) < probeApart && !x.asked.IsZero() {
-		return false
-	}
-	x.asking = true
-	return true
+	ask = askable && !x.asking && (x.asked.IsZero() || n.At.Sub(x.asked) >= probeApart)
+	x.asking = x.asking || ask
+	return ask, before.IsZero() && !x.enough.IsZero()
 }
 
 func (x *refused) note(n Refusal, told bool) {
@@ -232,16 +235,21 @@ func (r *refusals) judge(k subject, since, now time.Time) judged {
 	if x == nil {
 		return judged{}
 	}
-	j := judged{enough: !x.asking && r.settled(x) && x.isEnough(since, now), worked: !x.success.IsZero() && now.Sub(x.success) < evidenceLasts}
+	j := judged{enough: !x.asking && r.settled(x, now) && x.isEnough(since, now), worked: !x.success.IsZero() && now.Sub(x.success) < evidenceLasts}
 	if x.asked.After(since) {
 		j.word = x.word
 	}
 	return j
 }
 
-// settled tells whether the other nodes have been heard about the evidence.
-func (r *refusals) settled(x *refused) bool {
-	return !x.enough.IsZero() && (!r.shared || !r.exchanged.Before(x.enough.Add(evidenceSettles)))
+// settled tells whether those have been heard who may know better: the other nodes, or
+// on a node that is alone what was sent beside the evidence.
+func (r *refusals) settled(x *refused, now time.Time) bool {
+	heard := now
+	if r.shared {
+		heard = r.exchanged
+	}
+	return !x.enough.IsZero() && !heard.Before(x.enough.Add(evidenceSettles))
 }
 
 // answered notes what the provider said when it was asked at a time.
@@ -264,7 +272,7 @@ func (r *refusals) ripe(began time.Time) (list []Refusal) {
 	defer r.mu.Unlock()
 	r.exchanged = began
 	for k, x := range r.subjects {
-		if x.word == wordNone && r.settled(x) && x.tenant != 0 {
+		if x.word == wordNone && r.settled(x, began) && x.tenant != 0 {
 			list = append(list, Refusal{Credential: k.credential, Version: k.version, Origin: k.origin, Tenant: x.tenant})
 		}
 	}
@@ -284,7 +292,7 @@ func (r *refusals) pending(now time.Time) (list []Refusal, successes []Success) 
 			}
 		}
 		if x.mine.After(x.told) && x.newest.After(x.told) && now.Sub(x.newest) < evidenceLasts {
-			successes = append(successes, Success{Credential: k.credential, Version: k.version, Origin: k.origin, Began: x.mine})
+			successes = append(successes, Success{Credential: k.credential, Version: k.version, Origin: k.origin, At: x.mine})
 		}
 	}
 	return list, successes
@@ -304,7 +312,7 @@ func (r *refusals) markSent(list []Refusal, successes []Success) {
 	}
 	for _, s := range successes {
 		if x := r.subjects[s.subject()]; x != nil {
-			x.told = latest(x.told, s.Began)
+			x.told = latest(x.told, s.At)
 		}
 	}
 }
@@ -321,7 +329,7 @@ func (r *refusals) merge(list []Refusal, successes []Success) (answers bool) {
 		answers = answers || x.mine.After(x.told) && x.newest.After(x.told)
 	}
 	for _, s := range successes {
-		r.of(s.subject()).clear(s.Began)
+		r.of(s.subject()).clear(s.At)
 	}
 	return answers
 }

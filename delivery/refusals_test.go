@@ -41,13 +41,13 @@ func TestWhatCostsMoreTakesEvidence(t *testing.T) {
 			}
 		}
 	}
-	success := func(began time.Duration) func(*refusals) {
-		return func(r *refusals) { r.success(aSubject, in(began)) }
+	success := func(answered time.Duration) func(*refusals) {
+		return func(r *refusals) { r.success(aSubject, in(answered)) }
 	}
 	for name, x := range map[string]struct {
 		do    func(*refusals)
 		since time.Duration // the credential was changed
-		now   time.Duration
+		now   time.Duration // 0: 10 s
 		want  bool
 	}{
 		"nobody":                              {do: func(*refusals) {}},
@@ -60,8 +60,10 @@ func TestWhatCostsMoreTakesEvidence(t *testing.T) {
 		"five that never worked":              {do: never(5, 5)},
 		"nine that never worked":              {do: never(9, 9)},
 		"ten that never worked":               {do: never(10, 3), want: true},
-		"after a success that began later":    {do: all(worked(5, 5), success(m))},
-		"in spite of one that began before":   {do: all(worked(5, 5), success(-m)), want: true},
+		"after a success":                     {do: all(worked(5, 5), success(m))},
+		"in spite of one before":              {do: all(worked(5, 5), success(-m)), want: true},
+		"just now":                            {do: worked(5, 5), now: 4*time.Second + evidenceSettles - 1},
+		"a second ago":                        {do: worked(5, 5), now: 4*time.Second + evidenceSettles, want: true},
 		"a success between them":              {do: all(worked(5, 5), success(2*time.Second))},
 		"within ten minutes":                  {do: worked(5, 5), now: 10 * m, want: true},
 		"the first is older than ten minutes": {do: worked(5, 5), now: 10*m + time.Second},
@@ -72,7 +74,10 @@ func TestWhatCostsMoreTakesEvidence(t *testing.T) {
 			t.Parallel()
 			var r refusals
 			x.do(&r)
-			since, now := in(x.since), in(max(x.now, 10*time.Second))
+			if x.now == 0 {
+				x.now = 10 * time.Second
+			}
+			since, now := in(x.since), in(x.now)
 			if x.since == 0 {
 				since = time.Time{}
 			}
@@ -91,11 +96,25 @@ func TestNobodyTakesTheRoomOfOthers(t *testing.T) {
 	for i := range 2 * evidenceMost {
 		r.refuse(refusalOf(ids.ID(i+1), 1, true, at), false)
 	}
-	require.False(t, r.judge(aSubject, time.Time{}, at).enough)
+	require.False(t, r.judge(aSubject, time.Time{}, in(evidenceSettles)).enough)
 	for user := range ids.ID(2) {
 		r.refuse(refusalOf(1000+user, 2+user, true, at), false)
 	}
-	require.True(t, r.judge(aSubject, time.Time{}, at).enough)
+	require.True(t, r.judge(aSubject, time.Time{}, in(evidenceSettles)).enough)
+}
+
+// TestEvidenceBecomesEnoughOnce: whoever makes it so is told, to have it judged later.
+func TestEvidenceBecomesEnoughOnce(t *testing.T) {
+	t.Parallel()
+	var r refusals
+	for i := range 8 {
+		_, enough := r.refuse(refusalOf(ids.ID(i+1), ids.ID(i+1), true, at), false)
+		require.Equal(t, i+1 == evidenceTargets, enough, "refusal %d", i+1)
+	}
+	r.success(aSubject, in(time.Millisecond))
+	_, enough := r.refuse(refusalOf(1, 1, true, in(time.Second)), false)
+	require.False(t, enough)
+	require.False(t, r.judge(aSubject, time.Time{}, in(time.Minute)).enough)
 }
 
 func TestRefusalsAreForgotten(t *testing.T) {
@@ -118,7 +137,8 @@ func TestTheProviderIsAskedNowAndThen(t *testing.T) {
 	t.Parallel()
 	var r refusals
 	ask := func(after time.Duration, askable bool) bool {
-		return r.refuse(refusalOf(1, 1, true, in(after)), askable)
+		ask, _ := r.refuse(refusalOf(1, 1, true, in(after)), askable)
+		return ask
 	}
 	require.False(t, ask(0, false), "a push service cannot be asked")
 	require.True(t, ask(0, true), "at the first refusal")

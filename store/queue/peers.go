@@ -84,7 +84,7 @@ func (s *peers) tell(ctx context.Context, life int64, mine delivery.NodeState) e
 		refusals = append(refusals, []any{r.Credential, r.Version, r.Origin, r.Target, r.Tenant, r.User, db.Bit(r.Worked), db.Millis(r.At), db.Millis(now)})
 	}
 	for _, x := range mine.Successes {
-		successes = append(successes, []any{x.Credential, x.Version, x.Origin, db.Millis(x.Began), db.Millis(now)})
+		successes = append(successes, []any{x.Credential, x.Version, x.Origin, db.Millis(x.At), db.Millis(now)})
 	}
 	for _, g := range mine.Gates {
 		gates = append(gates, []any{g.Subject, g.Origin, db.Millis(g.Until), g.Wait.Milliseconds(), db.Millis(now)})
@@ -175,9 +175,9 @@ func (s *peers) ask(ctx context.Context, life int64, known time.Time) (o deliver
 		return o, err
 	}
 	o.Successes, err = read(ctx, s.db, func(r *sql.Rows) (x delivery.Success, err error) {
-		var began int64
-		err = r.Scan(&x.Credential, &x.Version, &x.Origin, &began)
-		x.Began = db.FromMillis(began)
+		var at int64
+		err = r.Scan(&x.Credential, &x.Version, &x.Origin, &at)
+		x.At = db.FromMillis(at)
 		return x, err
 	}, askSuccesses, db.Millis(known), lately)
 	if err != nil {

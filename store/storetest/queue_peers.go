@@ -101,35 +101,35 @@ func exchangesRefusals(k *kit) {
 	a, b := k.node(delivery.RoleAll), k.node(delivery.RoleAll)
 	first := delivery.Refusal{Credential: 1, Version: 2, Origin: "https://push.example", Tenant: 3, Target: 4, User: 5, Worked: true, At: now}
 	other := delivery.Refusal{Credential: 1, Version: 2, Tenant: 3, Target: 5, User: 5, At: now}
-	taken := delivery.Success{Credential: 1, Version: 2, Began: now}
+	taken := delivery.Success{Credential: 1, Version: 2, At: now}
 	a.tells(delivery.NodeState{Refusals: []delivery.Refusal{first, other}, Successes: []delivery.Success{taken}})
-	heard := func(since time.Time) (out []delivery.Refusal, began []time.Time) {
+	heard := func(since time.Time) (out []delivery.Refusal, successes []time.Time) {
 		o := b.tells(delivery.NodeState{KnownSince: since})
 		for _, r := range o.Refusals {
 			r.At = r.At.UTC()
 			out = append(out, r)
 		}
 		for _, s := range o.Successes {
-			began = append(began, s.Began.UTC())
+			successes = append(successes, s.At.UTC())
 		}
 		slices.SortFunc(out, func(a, b delivery.Refusal) int { return int(a.Target - b.Target) })
-		return out, began
+		return out, successes
 	}
-	list, began := heard(time.Time{})
+	list, successes := heard(time.Time{})
 	require.Equal(k, []delivery.Refusal{first, other}, list)
-	require.Equal(k, []time.Time{now}, began)
+	require.Equal(k, []time.Time{now}, successes)
 
 	k.Clock.Advance(time.Second)
 	later, older := first, other
 	later.At, older.At = now.Add(time.Second), now.Add(-time.Second)
-	b.tells(delivery.NodeState{Refusals: []delivery.Refusal{older, later}, Successes: []delivery.Success{{Credential: 1, Version: 2, Began: now.Add(-time.Second)}}})
-	list, began = heard(k.Clock.Now())
+	b.tells(delivery.NodeState{Refusals: []delivery.Refusal{older, later}, Successes: []delivery.Success{{Credential: 1, Version: 2, At: now.Add(-time.Second)}}})
+	list, successes = heard(k.Clock.Now())
 	require.Equal(k, []delivery.Refusal{later}, list, "the newest counts, and what is known is not said again")
-	require.Empty(k, began)
+	require.Empty(k, successes)
 	k.Clock.Advance(10*time.Minute + time.Second)
-	list, began = heard(time.Time{})
+	list, successes = heard(time.Time{})
 	require.Empty(k, list, "it has served its time")
-	require.Empty(k, began)
+	require.Empty(k, successes)
 	k.Clock.Advance(time.Minute)
 	b.hears()
 	require.Empty(k, k.Dump(k.T)["shared_refusals"].Rows)
