@@ -1,6 +1,10 @@
 package delivery
 
-import "github.com/carillonhq/carillon/ids"
+import (
+	"time"
+
+	"github.com/carillonhq/carillon/ids"
+)
 
 // What tests with a database look at, without changing it.
 
@@ -30,3 +34,6 @@ func (e *Engine) Refused(credential ids.ID, version int, origin string) int {
 	}
 	return 0
 }
+
+// Exchange tells the other nodes what this one knows, and hears them, at once.
+func (e *Engine) Exchange() error { return e.peers.exchange(time.Time{}) }
