@@ -15,7 +15,8 @@ const (
 	Accepted Outcome = 1
 	// Retry: the provider or the network is at fault, for now.
 	Retry Outcome = 2
-	// Throttled: we are too fast. Spends no attempt; Scope waits until NotBefore.
+	// Throttled: we are too fast. Spends no attempt; Scope waits until NotBefore,
+	// and Wider for a while, if others are told the same.
 	Throttled Outcome = 3
 	// Gone: the target does not exist any more.
 	Gone Outcome = 4
@@ -73,7 +74,11 @@ const (
 // Result is a verdict, not an error.
 type Result struct {
 	Outcome Outcome
-	Scope   Scope
+	// Scope is what the answer is about, by its own words; the target where it has none.
+	Scope Scope
+	// Wider is what else a Throttled may be about, where the answer does not say whether
+	// it is: one browser's limit and that of its push service look the same. 0: nothing.
+	Wider Scope
 	// Code is stable and dotted: "fcm.unregistered", "apns.bad_device_token",
 	// "transport.timeout". Metrics and the API show it.
 	Code string

@@ -29,6 +29,10 @@ type Transition struct {
 	// WaitScope and WaitUntil stop everything in a scope for a while.
 	WaitScope channels.Scope
 	WaitUntil time.Time
+	// WiderScope and WiderUntil stop a scope that the answer may be about as well, once
+	// enough users were answered so.
+	WiderScope channels.Scope
+	WiderUntil time.Time
 }
 
 // DeviceEffect is what a verdict does to a device. An endpoint that is gone is

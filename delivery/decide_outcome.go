@@ -6,7 +6,8 @@ import (
 	"github.com/carillonhq/carillon/channels"
 )
 
-// throttleFloor is the least wait after "too fast" where nobody names one.
+// throttleFloor is the least wait after "too fast" where nobody names one, and the
+// wait of a scope that nobody names.
 const throttleFloor = 10 * time.Second
 
 // throttleLeast holds even where a tenant's policy lowers the floor: being
@@ -44,6 +45,10 @@ func Next(d Progress, r channels.Result, p Policy, a Assessment, now time.Time, 
 		due := until.Add(time.Duration(float64(until.Sub(now)) * p.Jitter * jitter))
 		t := waitOrExpire(d, due, d.Spent)
 		t.WaitScope, t.WaitUntil = r.Scope, until
+		if r.Wider > r.Scope {
+			wait := max(p.floor(throttleFloor), throttleLeast)
+			t.WiderScope, t.WiderUntil = r.Wider, now.Add(min(wait, until.Sub(now)))
+		}
 		return t
 
 	case channels.Gone:

@@ -34,6 +34,10 @@ func TestNext(t *testing.T) {
 		t.WaitScope, t.WaitUntil = s, in(until)
 		return t
 	}
+	wider := func(t Transition, s channels.Scope, until time.Duration) Transition {
+		t.WiderScope, t.WiderUntil = s, in(until)
+		return t
+	}
 	looking := func(due time.Duration) Transition {
 		return Transition{State: Held, Reason: InDoubt, Spent: 1, DueAt: in(due), Device: DeviceRefused, Hold: HoldRefusal}
 	}
@@ -119,6 +123,23 @@ func TestNext(t *testing.T) {
 		"a webhook throttled past the deadline": {d: Progress{Channel: hook}, r: channels.Result{Outcome: channels.Throttled, NotBefore: in(2 * time.Hour)},
 			want: waiting(Transition{State: Dead, Reason: Expired, Spent: 1}, channels.ScopeTarget, 2*time.Hour)},
 
+		// What the answer may be about as well waits for the floor at most, whatever it asks.
+		"throttled, perhaps an origin": {r: channels.Result{Outcome: channels.Throttled, Wider: channels.ScopeOrigin},
+			want: wider(waiting(pending(10*second, 1), channels.ScopeTarget, 10*second), channels.ScopeOrigin, 10*second)},
+		"throttled for long, perhaps an origin": {d: Progress{ExpiresAt: in(48 * time.Hour)}, r: channels.Result{Outcome: channels.Throttled, Wider: channels.ScopeOrigin, NotBefore: in(24 * time.Hour)},
+			want: wider(waiting(pending(24*time.Hour, 1), channels.ScopeTarget, 24*time.Hour), channels.ScopeOrigin, 10*second)},
+		"throttled with a floor, perhaps a credential": {r: channels.Result{Outcome: channels.Throttled, Wider: channels.ScopeCredential, Floor: m},
+			want: wider(waiting(pending(m, 1), channels.ScopeTarget, m), channels.ScopeCredential, 10*second)},
+		"throttled with a low floor, perhaps a credential": {r: channels.Result{Outcome: channels.Throttled, Wider: channels.ScopeCredential, Floor: 2 * second},
+			want: wider(waiting(pending(2*second, 1), channels.ScopeTarget, 2*second), channels.ScopeCredential, 2*second)},
+		"throttled with the tenant's floor, perhaps an origin": {p: Policy{Floor: &zero}, r: channels.Result{Outcome: channels.Throttled, Wider: channels.ScopeOrigin, NotBefore: in(m)},
+			want: wider(waiting(pending(m, 1), channels.ScopeTarget, m), channels.ScopeOrigin, second)},
+		"throttled past the deadline, perhaps an origin": {r: channels.Result{Outcome: channels.Throttled, Wider: channels.ScopeOrigin, NotBefore: in(2 * time.Hour)},
+			want: wider(waiting(Transition{State: Dropped, Reason: Expired, Spent: 1}, channels.ScopeTarget, 2*time.Hour), channels.ScopeOrigin, 10*second)},
+		"throttled, an origin by name": {r: channels.Result{Outcome: channels.Throttled, Scope: channels.ScopeOrigin, Wider: channels.ScopeOrigin},
+			want: waiting(pending(10*second, 1), channels.ScopeOrigin, 10*second)},
+		"retry, perhaps an origin": {r: channels.Result{Outcome: channels.Retry, Wider: channels.ScopeOrigin, NotBefore: in(5 * m)}, want: pending(5*m, 2)},
+
 		// Gone: believed of a credential that has proven itself and is not in doubt.
 		"gone":                    {h: believed, r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Dropped, Reason: Gone, Spent: 2, Device: DeviceRetired}},
 		"gone, not believed":      {r: channels.Result{Outcome: channels.Gone}, want: Transition{State: Held, Reason: InDoubt, Spent: 2, Device: DeviceSuspect, Hold: HoldDoubt}},
@@ -189,7 +210,7 @@ func anything(t *rapid.T) (d Progress, r channels.Result, p Policy, h Assessment
 	d = Progress{Channel: rapid.SampledFrom(channels.Kinds()).Draw(t, "channel"), Spent: rapid.IntRange(0, len(p.Delays)).Draw(t, "spent"),
 		ExpiresAt: at.Add(span("life", tenants.MaxWebhookTTL)), AtMostOnce: rapid.Bool().Draw(t, "once"), Renewed: channels.Renewal(rapid.IntRange(0, 4).Draw(t, "renewed"))}
 	r = channels.Result{Outcome: channels.Outcome(rapid.IntRange(1, 8).Draw(t, "outcome")), Scope: channels.Scope(rapid.IntRange(0, 2).Draw(t, "scope")),
-		Floor: span("answer's floor", time.Hour), MaxTries: rapid.IntRange(0, 4).Draw(t, "tries"), Renew: channels.Renewal(rapid.IntRange(0, 4).Draw(t, "renew")),
+		Wider: channels.Scope(rapid.IntRange(0, 2).Draw(t, "wider")), Floor: span("answer's floor", time.Hour), MaxTries: rapid.IntRange(0, 4).Draw(t, "tries"), Renew: channels.Renewal(rapid.IntRange(0, 4).Draw(t, "renew")),
 		Ambiguous: rapid.Bool().Draw(t, "ambiguous"), Doubtful: rapid.Bool().Draw(t, "doubtful")}
 	if rapid.Bool().Draw(t, "retry after") {
 		r.NotBefore = at.Add(span("not before", channels.MaxRetryAfter))
@@ -210,6 +231,11 @@ func TestNextKeepsItsPromises(t *testing.T) {
 		require.Equal(t, n.State == Held, n.Hold != 0)
 		require.Contains(t, []int{d.Spent, d.Spent + 1}, n.Spent, "an attempt costs one or nothing")
 		require.LessOrEqual(t, n.Spent, MaxSpent)
+		if !n.WiderUntil.IsZero() {
+			require.Greater(t, n.WiderScope, n.WaitScope)
+			require.False(t, n.WiderUntil.After(at.Add(throttleFloor)), "what no answer names does not wait for long")
+			require.False(t, n.WiderUntil.Before(at.Add(throttleLeast)))
+		}
 		if n.Hold == HoldRefusal {
 			require.False(t, n.DueAt.Before(at.Add(lookLeast)))
 			require.Equal(t, d.Spent, n.Spent)

@@ -36,6 +36,9 @@ func (s *SharedGate) key() flowKey { return flowKey{id: s.Subject, origin: s.Ori
 type gates struct {
 	mu     sync.Mutex
 	closed map[flowKey]gate
+	// slowed are the users who were told "too fast" last, and when, by answers that may
+	// be about all of a scope and do not say so.
+	slowed map[flowKey]map[ids.ID]time.Time
 }
 
 // gate is closed until a time. One that has to be closed again soon after it
@@ -113,6 +116,42 @@ func (g *gates) close(k flowKey, until, now time.Time) {
 	g.closed[k] = gate{until: now.Add(wait), wait: wait}
 }
 
+// throttled notes that a user was told "too fast" by an answer that may be about all
+// of a scope, and tells whether the scope has to wait: with this user, enough were told
+// so within a time, without a success that began after it. A user counts once until
+// then, so one whose device is told so for ever does not close the gate again and again.
+func (g *gates) throttled(k flowKey, user ids.ID, now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.forgetSlowed(k, now.Add(-evidenceLasts))
+	users := g.slowed[k]
+	if users == nil {
+		users = map[ids.ID]time.Time{}
+		if g.slowed == nil {
+			g.slowed = map[flowKey]map[ids.ID]time.Time{}
+		}
+		g.slowed[k] = users
+	}
+	_, known := users[user]
+	if known || len(users) < evidenceMost {
+		users[user] = now
+	}
+	return !known && len(users) >= evidenceUsers
+}
+
+// forgetSlowed forgets the users of a scope who were told "too fast" before a time.
+func (g *gates) forgetSlowed(k flowKey, before time.Time) {
+	users := g.slowed[k]
+	for user, at := range users {
+		if at.Before(before) {
+			delete(users, user)
+		}
+	}
+	if len(users) == 0 {
+		delete(g.slowed, k)
+	}
+}
+
 // markShared makes a gate one that the other nodes hear of, and tells whether that is
 // urgent.
 func (g *gates) markShared(k flowKey, now time.Time) (urgent bool) {
@@ -124,15 +163,17 @@ func (g *gates) markShared(k flowKey, now time.Time) (urgent bool) {
 	return x.isPending() && x.until.Sub(now) > longGate
 }
 
-// success notes one: trouble that comes after it is new, and not the old one that
-// a gate should wait for longer and longer. A gate that is closed stays so.
-func (g *gates) success(keys [3]flowKey, now time.Time) {
+// success notes one that began at a time: trouble that comes after it is new, and not
+// the old one that a gate should wait for longer and longer. A gate that is closed
+// stays so.
+func (g *gates) success(keys [3]flowKey, began, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.closed) == 0 {
+	if len(g.closed) == 0 && len(g.slowed) == 0 {
 		return
 	}
 	for _, k := range keys {
+		g.forgetSlowed(k, began)
 		x, ok := g.closed[k]
 		switch {
 		case !ok:
@@ -145,10 +186,14 @@ func (g *gates) success(keys [3]flowKey, now time.Time) {
 	}
 }
 
-// sweep forgets gates that have stayed open for as long as they were closed.
+// sweep forgets gates that have stayed open for as long as they were closed, and who
+// was told "too fast" long ago.
 func (g *gates) sweep(now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	for k := range g.slowed {
+		g.forgetSlowed(k, now.Add(-evidenceLasts))
+	}
 	for k, x := range g.closed {
 		if now.Sub(x.until) > x.wait {
 			delete(g.closed, k)

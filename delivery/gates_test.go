@@ -84,13 +84,91 @@ func TestASuccessEndsTheTrouble(t *testing.T) {
 	g.close(keys[0], in(time.Second), at)
 	g.close(keys[0], in(3*time.Second), in(2*time.Second))
 	require.Equal(t, in(4*time.Second), g.until(keys, in(2*time.Second)), "again, and for twice as long")
-	g.success(keys, in(5*time.Second))
+	g.success(keys, in(5*time.Second), in(5*time.Second))
 	g.close(keys[0], in(7*time.Second), in(6*time.Second))
 	require.Equal(t, in(7*time.Second), g.until(keys, in(6*time.Second)), "as if for the first time")
-	g.success(keys, in(6500*time.Millisecond))
+	g.success(keys, in(6500*time.Millisecond), in(6500*time.Millisecond))
 	require.Equal(t, in(7*time.Second), g.until(keys, in(6500*time.Millisecond)), "what was under way opens no gate")
 	g.close(keys[0], in(9*time.Second), in(8*time.Second))
 	require.Equal(t, in(9*time.Second), g.until(keys, in(8*time.Second)))
+}
+
+// TestAScopeThatNobodyNamesWaitsForThreeUsers: and each of them counts once, until
+// somebody succeeds whose request began after it.
+func TestAScopeThatNobodyNamesWaitsForThreeUsers(t *testing.T) {
+	t.Parallel()
+	k := flowKey{id: 7, origin: "https://a.example"}
+	scope := [3]flowKey{{id: 1}, {id: 7}, k}
+	const s = time.Second
+	for name, x := range map[string]struct {
+		told []ids.ID // one a second
+		then func(g *gates)
+		last ids.ID
+		at   time.Duration
+		want bool
+	}{
+		"the first":                   {last: 1},
+		"two users":                   {told: []ids.ID{1}, last: 2, at: s},
+		"three users":                 {told: []ids.ID{1, 2}, last: 3, at: 2 * s, want: true},
+		"one user's many devices":     {told: []ids.ID{1, 1, 1, 1, 1}, last: 1, at: 5 * s},
+		"two users' many devices":     {told: []ids.ID{1, 2, 1, 2, 1}, last: 2, at: 5 * s},
+		"the third again":             {told: []ids.ID{1, 2, 3}, last: 3, at: 3 * s},
+		"the first of three again":    {told: []ids.ID{1, 2, 3}, last: 1, at: 3 * s},
+		"a fourth":                    {told: []ids.ID{1, 2, 3, 1}, last: 4, at: 4 * s, want: true},
+		"a success since":             {told: []ids.ID{1, 2}, then: func(g *gates) { g.success(scope, in(2*s), in(3*s)) }, last: 3, at: 3 * s},
+		"a success that began before": {told: []ids.ID{1, 2}, then: func(g *gates) { g.success(scope, at, in(3*s)) }, last: 3, at: 3 * s, want: true},
+		"a success in between":        {told: []ids.ID{1, 2}, then: func(g *gates) { g.success(scope, in(s/2), in(3*s)) }, last: 3, at: 3 * s},
+		"a success elsewhere":         {told: []ids.ID{1, 2}, then: func(g *gates) { g.success([3]flowKey{{id: 1}, {id: 7}}, in(2*s), in(3*s)) }, last: 3, at: 3 * s, want: true},
+		"after long":                  {told: []ids.ID{1, 2}, last: 3, at: evidenceLasts + s/2},
+		"just in time":                {told: []ids.ID{1, 2}, last: 3, at: evidenceLasts, want: true},
+		"swept too early":             {told: []ids.ID{1, 2}, then: func(g *gates) { g.sweep(in(evidenceLasts)) }, last: 3, at: 2 * s, want: true},
+		"elsewhere":                   {told: []ids.ID{1, 2}, then: func(g *gates) { g.slowed = map[flowKey]map[ids.ID]time.Time{{id: 7}: g.slowed[k]} }, last: 3, at: 2 * s},
+	} {
+		var g gates
+		for i, user := range x.told {
+			require.Equal(t, i > 0 && user > 2 && x.told[i-1] != user, g.throttled(k, user, in(time.Duration(i)*s)), name)
+		}
+		if x.then != nil {
+			x.then(&g)
+		}
+		require.Equal(t, x.want, g.throttled(k, x.last, in(x.at)), name)
+	}
+}
+
+// TestASlowProviderIsWaitedForLongerAndLonger: it says so to each user once, and
+// names nothing.
+func TestASlowProviderIsWaitedForLongerAndLonger(t *testing.T) {
+	t.Parallel()
+	var g gates
+	k := flowKey{id: 7}
+	now := at
+	var waits []time.Duration
+	for user := range ids.ID(9) {
+		if g.throttled(k, user, now) {
+			g.close(k, now.Add(throttleFloor), now)
+			waits = append(waits, g.closed[k].until.Sub(now))
+			now = g.closed[k].until
+		}
+	}
+	s := time.Second
+	require.Equal(t, []time.Duration{10 * s, 20 * s, 40 * s, 80 * s, 160 * s, 300 * s, 300 * s}, waits)
+}
+
+func TestWhoWasToldSoIsForgotten(t *testing.T) {
+	t.Parallel()
+	var g gates
+	k := flowKey{id: 7}
+	for user := range ids.ID(10 * evidenceMost) {
+		require.Equal(t, user+1 >= evidenceUsers, g.throttled(k, user, at), "more users than are remembered are news")
+	}
+	require.Len(t, g.slowed[k], evidenceMost)
+	g.sweep(in(evidenceLasts))
+	require.Len(t, g.slowed[k], evidenceMost)
+	g.sweep(in(evidenceLasts + 1))
+	require.Empty(t, g.slowed)
+	g.throttled(k, 1, at)
+	g.success([3]flowKey{k}, in(1), in(1))
+	require.Empty(t, g.slowed)
 }
 
 func TestOtherNodesAreToldOfAGateOnce(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/store/pgtest"
+	"github.com/carillonhq/carillon/tenants"
 )
 
 // newPair is two nodes of one database, each with channels of its own.
@@ -76,6 +77,36 @@ func TestAGateStopsAllNodes(t *testing.T) {
 	b.until(r.Notification, r.Deliveries[0].Target, "to wait", waits)
 	require.Len(t, b.channels[channels.FCM].attempts(), sent)
 	a.sound()
+}
+
+// TestWhatThreeUsersAreToldStopsAllNodes: the evidence of one node is enough for all.
+func TestWhatThreeUsersAreToldStopsAllNodes(t *testing.T) {
+	t.Parallel()
+	a, b := newPair(t, nil)
+	require.NoError(t, a.store.UpdateTenant(a.ctx, tenants.Tenant{ID: a.tenant, Name: "acme", UpdatedAt: time.Now()}, tenants.Change{Actor: "test", Action: "tenant.update"}))
+	a.credential(channels.WebPush, "")
+	b.engine.CredentialsChanged(b.tenant)
+	a.channels[channels.WebPush].answer(always(tooFast(channels.WebPush, time.Hour, time.Now())))
+	waits := func(v delivery.View) bool { return v.State == delivery.Pending && v.DueAt.After(time.Now()) }
+	a.browser("fine", "", "")
+	for i, give := 0, time.Now().Add(soon); ; i++ {
+		require.True(t, time.Now().Before(give), "the other node does not hear of the gate")
+		user := fmt.Sprint("limited-", i) // while the gate is open, each is news
+		a.browser(user, "", "")
+		r := a.post(toUser(user))
+		a.until(r.Notification, r.Deliveries[0].Target, "to wait", waits)
+		if i < 2 {
+			continue
+		}
+		r = b.post(toUser("fine"))
+		v := b.until(r.Notification, r.Deliveries[0].Target, "to be sent or to wait", func(v delivery.View) bool {
+			return v.State == delivery.Sent || waits(v)
+		})
+		if v.State == delivery.Pending {
+			require.Empty(t, v.Attempts)
+			return
+		}
+	}
 }
 
 func TestTheBreakerOpensOnAllNodes(t *testing.T) {

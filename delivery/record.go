@@ -13,8 +13,11 @@ func (a *attempter) record(it *inflight, r *route, ans *answer, n noted, t Trans
 	if !t.WaitUntil.IsZero() {
 		a.closeGate(it, r, t.WaitScope, t.WaitUntil, ans.at)
 	}
+	if !t.WiderUntil.IsZero() && a.gates.throttled(gateOf(t.WiderScope, it, r.version().credential), it.UserID, ans.at) {
+		a.closeGate(it, r, t.WiderScope, t.WiderUntil, ans.at)
+	}
 	if ans.Outcome == channels.Accepted {
-		a.gates.success(gatesOf(it, r.credential), ans.at)
+		a.gates.success(gatesOf(it, r.credential), ans.asked, ans.at)
 	}
 	a.metrics.attempt(it.Channel, ans.Result, ans.at.Sub(ans.asked))
 	a.logAttempt(it, ans, &t)

@@ -10,7 +10,8 @@ import (
 // What a refusal needs to cost more than its own delivery: that many targets of that
 // many users were refused within a time, and nothing succeeded that began after the
 // first of them. A target that never had a success counts half: anybody can
-// register one.
+// register one. Being told "too fast" by answers that name no scope counts by users
+// alone (gates.throttled).
 const (
 	evidenceTargets = 5
 	evidenceUsers   = 3

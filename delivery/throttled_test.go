@@ -1,0 +1,183 @@
+package delivery_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/tenants"
+)
+
+// tooFast is "too fast" without a word about whose limit it is, as a channel has it.
+func tooFast(kind channels.Kind, wait time.Duration, now time.Time) channels.Result {
+	r := channels.Result{Outcome: channels.Throttled, Status: 429, Code: kind.String() + ".throttled", NotBefore: now.Add(wait), Wider: channels.ScopeCredential}
+	if kind == channels.WebPush {
+		r.Wider = channels.ScopeOrigin
+	}
+	return r
+}
+
+// slowKit is a kit with a clock of its own, a tenant that leaves all waits to the
+// providers, and no randomness: what waits for a gate is due when it opens.
+type slowKit struct {
+	*kit
+	clock *handClock
+	kind  channels.Kind
+	fake  *fakeChannel
+}
+
+func newSlowKit(t *testing.T, kind channels.Kind) *slowKit {
+	t.Helper()
+	clock := newHandClock()
+	k := &slowKit{clock: clock, kind: kind, kit: newKitAt(t, clock.now, func(o *delivery.Options) { o.Jitter = func() float64 { return 0 } })}
+	k.fake = k.channels[kind]
+	require.NoError(t, k.store.UpdateTenant(k.ctx, tenants.Tenant{ID: k.tenant, Name: "acme", UpdatedAt: time.Now()}, tenants.Change{Actor: "test", Action: "tenant.update"}))
+	k.credential(kind, "")
+	return k
+}
+
+func (k *slowKit) add(user string) {
+	k.t.Helper()
+	k.device(user, "https://push.example/"+user, k.kind, nil)
+}
+
+// limits makes the provider tell users whose name begins with one of these that they
+// are too fast; everybody else is served.
+func (k *slowKit) limits(wait time.Duration, names ...string) {
+	k.fake.answer(func(_ context.Context, _ channels.Credential, t channels.Target, _ channels.Life) channels.Result {
+		for _, n := range names {
+			if strings.HasPrefix(t.Address, "https://push.example/"+n) {
+				return tooFast(k.kind, wait, k.clock.now())
+			}
+		}
+		return accepted()
+	})
+}
+
+// to sends to a user for two days, and returns what has become of it once it was
+// attempted or put off.
+func (k *slowKit) to(user string) delivery.View {
+	k.t.Helper()
+	r := toUser(user)
+	ttl := int64(48 * 60 * 60)
+	r.TTL = &ttl
+	began := k.clock.now()
+	got := k.post(r)
+	return k.until(got.Notification, got.Deliveries[0].Target, "to be attempted or to wait", func(v delivery.View) bool {
+		return v.State == delivery.Sent || v.State == delivery.Pending && v.DueAt.After(began)
+	})
+}
+
+// opens is how long what is sent to a user waits, unattempted.
+func (k *slowKit) opens(user string) time.Duration {
+	k.t.Helper()
+	v := k.to(user)
+	require.Empty(k.t, v.Attempts)
+	return v.DueAt.Sub(k.clock.now())
+}
+
+func eachProvider(t *testing.T, f func(t *testing.T, kind channels.Kind)) {
+	t.Helper()
+	for _, kind := range []channels.Kind{channels.WebPush, channels.FCM} {
+		t.Run(kind.String(), func(t *testing.T) {
+			t.Parallel()
+			f(t, kind)
+		})
+	}
+}
+
+// TestOneLimitedDeviceDelaysNobodyElse: it waits for the day that its answer asks for,
+// and the others of its provider are sent to at once.
+func TestOneLimitedDeviceDelaysNobodyElse(t *testing.T) {
+	t.Parallel()
+	eachProvider(t, func(t *testing.T, kind channels.Kind) {
+		k := newSlowKit(t, kind)
+		const day = 24 * time.Hour
+		k.limits(day, "limited")
+		k.add("limited")
+		v := k.to("limited")
+		require.Len(t, v.Attempts, 1)
+		require.Equal(t, day, v.DueAt.Sub(k.clock.now()))
+		for i := range 20 {
+			user := fmt.Sprint("fine-", i)
+			k.add(user)
+			require.Equal(t, delivery.Sent, k.to(user).State)
+		}
+		require.Equal(t, day, k.opens("limited"), "whatever is sent to it waits as long")
+
+		short := k.post(toUser("limited"))
+		k.ends(short, 0, delivery.Dropped, delivery.Expired)
+		require.Len(t, k.fake.attempts(), 21)
+		k.sound()
+	})
+}
+
+// TestADeviceThatIsLimitedForEverDelaysNobodyElse: however often it is asked, and
+// whether others are served in between or not.
+func TestADeviceThatIsLimitedForEverDelaysNobodyElse(t *testing.T) {
+	t.Parallel()
+	eachProvider(t, func(t *testing.T, kind channels.Kind) {
+		k := newSlowKit(t, kind)
+		k.limits(time.Second, "limited")
+		k.add("limited")
+		k.device("limited", "https://push.example/limited-too", kind, nil)
+		k.add("limited-as-well")
+		k.add("fine")
+		waiting := []delivery.Receipt{k.post(toUser("limited")), k.post(toUser("limited-as-well"))}
+		asked := 0
+		for i := range 30 {
+			for _, r := range waiting {
+				for _, d := range r.Deliveries {
+					k.until(r.Notification, d.Target, "to be told so again", func(v delivery.View) bool { return v.DueAt.After(k.clock.now()) })
+				}
+			}
+			asked += 3
+			if i%5 == 4 { // they have been alone for a while
+				require.Equal(t, delivery.Sent, k.to("fine").State)
+				asked++
+			}
+			require.Len(t, k.fake.attempts(), asked)
+			k.clock.advance(16 * time.Second) // later than so soon that a gate of theirs closes for longer
+		}
+	})
+}
+
+// TestAProviderThatIsTooSlowForAllIsLeftAlone: three users are enough to tell, and
+// while it goes on it is asked more and more seldom.
+func TestAProviderThatIsTooSlowForAllIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	eachProvider(t, func(t *testing.T, kind channels.Kind) {
+		k := newSlowKit(t, kind)
+		k.limits(24*time.Hour, "")
+		for i := range 8 {
+			k.add(fmt.Sprint("user-", i))
+		}
+		for i := range 3 {
+			require.Len(t, k.to(fmt.Sprint("user-", i)).Attempts, 1)
+		}
+		require.Equal(t, 24*time.Hour, k.opens("user-0"), "who was told so waits as long as it was told")
+		for i, wait := range []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second} {
+			waits := k.to(fmt.Sprint("user-", 3+i))
+			require.Empty(t, waits.Attempts)
+			require.Equal(t, wait, waits.DueAt.Sub(k.clock.now()))
+			k.clock.advance(wait)
+			k.until(waits.Notification, waits.Target, "to be asked", func(v delivery.View) bool { return len(v.Attempts) == 1 })
+		}
+		require.Equal(t, 80*time.Second, k.opens("user-6"))
+
+		k.limits(0, "nobody")
+		k.clock.advance(80 * time.Second)
+		k.add("new")
+		require.Equal(t, delivery.Sent, k.to("new").State)
+		k.limits(time.Second, "user-7")
+		require.Len(t, k.to("user-7").Attempts, 1)
+		require.Equal(t, delivery.Sent, k.to("new").State, "it is over: one is no evidence again")
+		k.sound()
+	})
+}
