@@ -76,7 +76,7 @@ func verdict(a egress.Answer, why reason, at attempt) channels.Result {
 	case s == http.StatusRequestEntityTooLarge:
 		return rejected("webpush.too_large", "The message is larger than the push service takes, even without padding.")
 	case s == http.StatusNotAcceptable, s == http.StatusTooManyRequests:
-		return throttled(a, at.now, channels.ScopeOrigin)
+		return throttled(a, at.now)
 	case s >= 500 && s <= 599, s == http.StatusRequestTimeout, s == http.StatusTooEarly:
 		return channels.Result{Outcome: channels.Retry, Code: "webpush.unavailable", NotBefore: notBefore(a.Header, at.now)}
 	case s >= 400 && s <= 499:
@@ -89,10 +89,8 @@ func verdict(a egress.Answer, why reason, at attempt) channels.Result {
 // taken is the verdict on 2xx. Microsoft reports throttling and drops with it.
 func taken(a egress.Answer, now time.Time) channels.Result {
 	switch a.Header.Get("X-WNS-Status") {
-	case "channelthrottled":
-		return throttled(a, now, channels.ScopeTarget)
-	case "appthrottled":
-		return throttled(a, now, channels.ScopeOrigin)
+	case channelThrottled, appThrottled:
+		return throttled(a, now)
 	case "dropped":
 		return channels.Result{Outcome: channels.Accepted, Code: "webpush.dropped", ProviderID: providerID(a.Header),
 			Detail: "The push service took the message and dropped it: the browser is away or has its notifications off."}
@@ -110,12 +108,25 @@ func providerID(h http.Header) string {
 	return ""
 }
 
-// throttled honours what the service asks for. Microsoft's service is left
-// alone for a while where it does not say.
-func throttled(a egress.Answer, now time.Time, scope channels.Scope) channels.Result {
-	r := channels.Result{Outcome: channels.Throttled, Scope: scope, Code: "webpush.throttled", NotBefore: notBefore(a.Header, now)}
-	wns := a.Status == http.StatusNotAcceptable || a.Header.Get("X-WNS-Status") != ""
-	if r.NotBefore.IsZero() && wns {
+// What Microsoft's service says in X-WNS-Status of whose limit is reached.
+const (
+	channelThrottled = "channelthrottled" // this subscription's
+	appThrottled     = "appthrottled"     // ours
+)
+
+// throttled honours what the service asks for. Microsoft's says whose limit it is,
+// with 406 that it is ours, and is left alone for a while where it names no time.
+func throttled(a egress.Answer, now time.Time) channels.Result {
+	r := channels.Result{Outcome: channels.Throttled, Code: "webpush.throttled", NotBefore: notBefore(a.Header, now)}
+	says := a.Header.Get("X-WNS-Status")
+	switch {
+	case says == channelThrottled:
+	case says == appThrottled, a.Status == http.StatusNotAcceptable:
+		r.Scope = channels.ScopeOrigin
+	default:
+		r.Wider = channels.ScopeOrigin
+	}
+	if r.NotBefore.IsZero() && (a.Status == http.StatusNotAcceptable || says != "") {
 		r.Floor = throttledWNS
 	}
 	return r

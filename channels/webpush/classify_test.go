@@ -42,7 +42,9 @@ var (
 	renew       = channels.Result{Outcome: channels.Retry, Code: "webpush.vapid_refused", Renew: channels.RenewToken}
 	denied      = channels.Result{Outcome: channels.Denied, Code: "webpush.vapid_refused", Scope: channels.ScopeOrigin}
 	unavailable = channels.Result{Outcome: channels.Retry, Code: "webpush.unavailable"}
-	throttle    = channels.Result{Outcome: channels.Throttled, Code: "webpush.throttled", Scope: channels.ScopeOrigin}
+	throttle    = channels.Result{Outcome: channels.Throttled, Code: "webpush.throttled", Wider: channels.ScopeOrigin}
+	throttleAll = channels.Result{Outcome: channels.Throttled, Code: "webpush.throttled", Scope: channels.ScopeOrigin}
+	throttleOne = channels.Result{Outcome: channels.Throttled, Code: "webpush.throttled"}
 	smaller     = channels.Result{Outcome: channels.Retry, Code: "webpush.too_large", Renew: channels.RenewPadding}
 	padded      = attempt{padded: true}
 	renewed     = attempt{renewed: channels.RenewToken}
@@ -66,8 +68,6 @@ func answers() []answerRow {
 	wnsID.ProviderID = "1A2B"
 	dropped := wnsID
 	dropped.Code = "webpush.dropped"
-	channelThrottled := throttle
-	channelThrottled.Scope = channels.ScopeTarget
 	const googleMismatch = "the VAPID credentials in the authorization header do not correspond to the credentials used to create the subscriptions.\n"
 	return []answerRow{
 		{name: "RFC 8030 created", status: 201, header: map[string]string{"Location": "https://push.example/m/1"}, want: located},
@@ -155,10 +155,13 @@ func answers() []answerRow {
 
 		{name: "WNS received", status: 201, header: map[string]string{"X-WNS-Status": "received", "X-WNS-Msg-ID": "1A2B"}, want: wnsID},
 		{name: "WNS dropped", status: 201, header: map[string]string{"X-WNS-Status": "dropped", "X-WNS-Msg-ID": "1A2B"}, want: dropped},
-		{name: "WNS channel throttled", status: 200, header: map[string]string{"X-WNS-Status": "channelthrottled"}, want: floor(channelThrottled, 10*time.Minute)},
-		{name: "WNS app throttled", status: 200, header: map[string]string{"X-WNS-Status": "appthrottled", "X-WNS-CONTINUE-AFTER": "1200"}, want: until(throttle, 20*time.Minute)},
-		{name: "WNS 406", status: 406, want: floor(throttle, 10*time.Minute)},
-		{name: "WNS 406 with both headers", status: 406, header: map[string]string{"Retry-After": "700", "X-WNS-CONTINUE-AFTER": "60"}, want: until(throttle, 700*time.Second)},
+		{name: "WNS channel throttled", status: 200, header: map[string]string{"X-WNS-Status": "channelthrottled"}, want: floor(throttleOne, 10*time.Minute)},
+		{name: "WNS app throttled", status: 200, header: map[string]string{"X-WNS-Status": "appthrottled", "X-WNS-CONTINUE-AFTER": "1200"}, want: until(throttleAll, 20*time.Minute)},
+		{name: "WNS 406", status: 406, want: floor(throttleAll, 10*time.Minute)},
+		{name: "WNS 406 with both headers", status: 406, header: map[string]string{"Retry-After": "700", "X-WNS-CONTINUE-AFTER": "60"}, want: until(throttleAll, 700*time.Second)},
+		{name: "WNS 406 of a channel", status: 406, header: map[string]string{"X-WNS-Status": "channelthrottled"}, want: floor(throttleOne, 10*time.Minute)},
+		{name: "WNS 429 of the app", status: 429, header: map[string]string{"X-WNS-Status": "appthrottled"}, want: floor(throttleAll, 10*time.Minute)},
+		{name: "WNS 429 of a channel", status: 429, header: map[string]string{"X-WNS-Status": "channelthrottled", "Retry-After": "90"}, want: until(throttleOne, 90*time.Second)},
 		{name: "WNS 429", status: 429, header: map[string]string{"X-WNS-Status": "dropped"}, want: floor(throttle, 10*time.Minute)},
 		{name: "WNS channel gone", status: 410, header: map[string]string{"X-WNS-Error-Description": "Channel expired"}, want: gone},
 		{name: "WNS TTL", status: 400, header: map[string]string{"X-WNS-Error-Description": "Ttl value conflicts with X-WNS-Cache-Policy"}, want: reject("bad_request")},
