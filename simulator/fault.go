@@ -28,8 +28,8 @@ type Fault struct {
 	Status int
 	// Reason is the provider's name for the failure: an FCM error code, or one
 	// of INVALID_TOKEN (400 that blames the token), PAYLOAD_TOO_LARGE,
-	// UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMIT_EXCEEDED and PROJECT_QUOTA,
-	// or an APNs reason, which FCM passes on as ApnsError; an APNs reason;
+	// UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMIT_EXCEEDED, PROJECT_QUOTA and
+	// SOME_QUOTA, or an APNs reason, which FCM passes on as ApnsError; an APNs reason;
 	// VAPID_MISMATCH for web push. Empty: the usual one of the status.
 	Reason string
 	// RetryAfter becomes the header, in whole seconds. 0: no header.

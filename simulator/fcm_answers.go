@@ -11,6 +11,7 @@ const (
 	invalidToken    = "INVALID_TOKEN"     // INVALID_ARGUMENT that blames message.token
 	payloadTooLarge = "PAYLOAD_TOO_LARGE" // INVALID_ARGUMENT without any details
 	projectQuota    = "PROJECT_QUOTA"     // QUOTA_EXCEEDED whose QuotaFailure names the project
+	someQuota       = "SOME_QUOTA"        // RESOURCE_EXHAUSTED without a word about whose
 )
 
 const (
@@ -115,6 +116,8 @@ func refuseFCM(f Fault) answer {
 			details = append(details, `{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"`+strconv.Itoa(int(f.RetryAfter.Seconds()))+`s"}`)
 		}
 		return googleError(f.Status, reason, "Message rate quota exceeded.", "RESOURCE_EXHAUSTED", details...)
+	case someQuota:
+		return googleError(f.Status, reason, "Resource has been exhausted (e.g. check quota).", "RESOURCE_EXHAUSTED")
 	case "RATE_LIMIT_EXCEEDED":
 		return googleError(f.Status, reason, "Quota exceeded for quota metric 'Send requests' and limit 'Send requests per minute' of "+
 			"service 'fcm.googleapis.com' for consumer 'project_number:1'.", "RESOURCE_EXHAUSTED",
