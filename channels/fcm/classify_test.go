@@ -60,6 +60,7 @@ var (
 	noPermission = channels.Result{Outcome: channels.Denied, Scope: channels.ScopeCredential, Code: "fcm.permission_denied"}
 	noProject    = channels.Result{Outcome: channels.Denied, Scope: channels.ScopeCredential, Code: "fcm.project_not_found"}
 	deviceQuota  = channels.Result{Outcome: channels.Throttled, Code: "fcm.device_quota"}
+	someQuota    = channels.Result{Outcome: channels.Throttled, Wider: channels.ScopeCredential, Code: "fcm.quota"}
 	projectQuota = channels.Result{Outcome: channels.Throttled, Scope: channels.ScopeCredential, Code: "fcm.project_quota"}
 	internal     = channels.Result{Outcome: channels.Retry, Code: "fcm.internal", Floor: 10 * time.Second}
 	unavailable  = channels.Result{Outcome: channels.Retry, Code: "fcm.unavailable", Floor: 10 * time.Second}
@@ -108,7 +109,10 @@ func answers() []channeltest.Case {
 			`{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"SendsPerMinutePerProject"}]}`), Want: floor(projectQuota, time.Minute)},
 		{Name: "429 device quota that speaks of send_requests", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "send_requests SendsPerMinutePerProject",
 			fcmFailure("QUOTA_EXCEEDED"), quotaFailure("token:abc")), Want: floor(deviceQuota, time.Minute)},
-		{Name: "429 without FcmError and subject", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "other words"), Want: floor(projectQuota, time.Minute)},
+		{Name: "429 without FcmError and subject", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "other words"), Want: floor(someQuota, time.Minute)},
+		{Name: "429 without FcmError and subject, with a wait", Status: 429, Header: retryAfter("86400"), Body: failed("RESOURCE_EXHAUSTED", "x",
+			`{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[]}`), Want: someQuota, After: 24 * time.Hour},
+		{Name: "429 of a subject without FcmError", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "x", quotaFailure("token:abc")), Want: floor(deviceQuota, time.Minute)},
 		{Name: "429 RetryInfo", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "x", fcmFailure("QUOTA_EXCEEDED"), quotaFailure("project:p"), retryInfo("45s")), Want: projectQuota, After: 45 * time.Second},
 		{Name: "429 RetryInfo after Retry-After", Status: 429, Header: retryAfter("30"), Body: failed("RESOURCE_EXHAUSTED", "x", fcmFailure("QUOTA_EXCEEDED"), retryInfo("120.000s")), Want: deviceQuota, After: 2 * time.Minute},
 		{Name: "429 RetryInfo before Retry-After", Status: 429, Header: retryAfter("90"), Body: failed("RESOURCE_EXHAUSTED", "x", retryInfo("1s"), fcmFailure("QUOTA_EXCEEDED")), Want: deviceQuota, After: 90 * time.Second},
@@ -116,7 +120,7 @@ func answers() []channeltest.Case {
 		{Name: "429 unreadable RetryInfo", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "x", fcmFailure("QUOTA_EXCEEDED"), retryInfo("-5s"), retryInfo("soon")), Want: floor(deviceQuota, time.Minute)},
 		{Name: "503 RetryInfo", Status: 503, Body: failed("UNAVAILABLE", "x", fcmFailure("UNAVAILABLE"), retryInfo("20s")), Want: overloaded, After: 20 * time.Second},
 		{Name: "429 with a member of another type", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "x", `{"@type":5,"violations":"none"}`, fcmFailure("QUOTA_EXCEEDED"), quotaFailure("project:p")), Want: floor(projectQuota, time.Minute)},
-		{Name: "429 not JSON", Status: 429, Body: "slow down", Want: floor(deviceQuota, time.Minute)},
+		{Name: "429 not JSON", Status: 429, Body: "slow down", Want: floor(someQuota, time.Minute)},
 		{Name: "500", Status: 500, Body: failed("INTERNAL", "Internal error encountered.", fcmFailure("INTERNAL")), Want: internal},
 		{Name: "502", Status: 502, Header: http.Header{"Content-Type": {"text/html"}}, Body: "<html>Please try again in 30 seconds", Want: badGateway},
 		{Name: "503", Status: 503, Body: failed("UNAVAILABLE", "The service is currently unavailable.", fcmFailure("UNAVAILABLE")), Want: unavailable},
@@ -242,7 +246,7 @@ func TestClassifyCut(t *testing.T) {
 	for status, want := range map[int]channels.Result{
 		200: {Outcome: channels.Accepted, Code: "fcm.accepted_without_id"},
 		400: unread, 403: unread, 404: unread,
-		401: renew, 429: floor(deviceQuota, time.Minute), 500: internal, 502: badGateway, 503: unavailable,
+		401: renew, 429: floor(someQuota, time.Minute), 500: internal, 502: badGateway, 503: unavailable,
 	} {
 		r := classify(answer{status: status, body: []byte(`{"error":{"details":[`), cut: true}, time.Now())
 		want.Status, want.Detail = status, r.Detail

@@ -10,9 +10,14 @@ import (
 // throttled tells the project's quota, for which everything has to wait, from
 // the limit of one device.
 func throttled(a answer, f failure) channels.Result {
-	r := channels.Result{Outcome: channels.Throttled, Code: "fcm.device_quota", Detail: "Too many messages to this device."}
-	if f.ofProject() {
+	r := channels.Result{Outcome: channels.Throttled}
+	switch f.quotaOf() {
+	case ofProject:
 		r.Scope, r.Code, r.Detail = channels.ScopeCredential, "fcm.project_quota", "The project's quota of messages per minute is used up."
+	case ofDevice:
+		r.Code, r.Detail = "fcm.device_quota", "Too many messages to this device."
+	default:
+		r.Wider, r.Code, r.Detail = channels.ScopeCredential, "fcm.quota", "Too many messages; FCM does not say whether to this device or of the project."
 	}
 	if a.wait.IsZero() {
 		r.Floor = floorQuota
@@ -20,28 +25,36 @@ func throttled(a answer, f failure) channels.Result {
 	return r
 }
 
-// ofProject tells whose quota was used up. google.rpc.QuotaFailure names it in
+type quotaOwner uint8
+
+const (
+	ofNobody quotaOwner = iota // that the answer names
+	ofDevice
+	ofProject
+)
+
+// quotaOf tells whose quota was used up. google.rpc.QuotaFailure names it in
 // the subjects of its violations, google.rpc.ErrorInfo is the answer of the
 // front end that counts per project. Google's answers about a device have an
-// FcmError; without one and without a subject it is the project as well.
-func (f failure) ofProject() bool {
-	subjects, ofFCM := 0, false
+// FcmError.
+func (f failure) quotaOf() quotaOwner {
+	owner := ofNobody
 	for _, d := range f.Error.Details {
 		switch {
 		case d.is("google.rpc.ErrorInfo") && d.Reason == "RATE_LIMIT_EXCEEDED":
-			return true
+			return ofProject
 		case d.is("google.firebase.fcm.v1.FcmError"):
-			ofFCM = true
+			owner = ofDevice
 		case d.is("google.rpc.QuotaFailure"):
 			for _, v := range d.Violations {
 				if v.ofProject() {
-					return true
+					return ofProject
 				}
-				subjects++
+				owner = ofDevice
 			}
 		}
 	}
-	return f.Error.Status == "RESOURCE_EXHAUSTED" && !ofFCM && subjects == 0
+	return owner
 }
 
 // quotaViolation is one of google.rpc.QuotaFailure.

@@ -134,7 +134,7 @@ func TestSameVerdictAsTheSDK(t *testing.T) {
 			} {
 				require.Equal(t, want, code == says, "%s: %v", says, err)
 			}
-			require.Equal(t, errorutils.IsResourceExhausted(err), code == "fcm.device_quota" || code == "fcm.project_quota")
+			require.Equal(t, errorutils.IsResourceExhausted(err), code == "fcm.device_quota" || code == "fcm.project_quota" || code == "fcm.quota")
 			require.Equal(t, errorutils.IsInvalidArgument(err), code == "fcm.invalid_argument" || code == "fcm.invalid_token")
 		})
 	}
