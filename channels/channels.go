@@ -237,6 +237,7 @@ type Life struct {
 	UUID         string    // apns-id, derived from the delivery
 	Attempt      int       // 1 for the first
 	Renewed      Renewal   // what the attempt before this one asked for
+	AtMostOnce   bool      // it ends if it may have been acted upon without an answer
 	ExpiresAt    time.Time // the deadline; what remains of it goes to the provider
 }
 

@@ -18,7 +18,7 @@ func (a *attempter) send(it *inflight, r *route) answer {
 	ctx, cancel := context.WithTimeout(a.sending, a.sendTimeout)
 	result := a.sendSafely(ctx, r.sender, it, channels.Life{
 		Delivery: it.String(), Notification: it.Notification.Format(ids.Notification),
-		UUID: uuidOf(it.Notification, it.Target), Attempt: it.Attempts + 1, Renewed: it.Renewed, ExpiresAt: it.ExpiresAt,
+		UUID: uuidOf(it.Notification, it.Target), Attempt: it.Attempts + 1, Renewed: it.Renewed, AtMostOnce: it.atMostOnce, ExpiresAt: it.ExpiresAt,
 	})
 	cancel()
 	failpoint.Hit("send.answered")

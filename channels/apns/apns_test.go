@@ -164,7 +164,7 @@ func TestTransportFailures(t *testing.T) {
 		code    string
 	}{
 		"refused":      {Options{ProductionURL: closed.URL, RootCAs: closed.pool()}, "transport.refused"},
-		"unknown root": {Options{ProductionURL: f.URL, RootCAs: x509.NewCertPool()}, "transport.tls"},
+		"unknown root": {Options{ProductionURL: f.URL, RootCAs: x509.NewCertPool()}, "transport.tls_unknown_authority"},
 	} {
 		_, s := open(t, c.options, "production")
 		r := send(t, s)

@@ -46,6 +46,7 @@ func newHost(base string, config *tls.Config) (host, error) {
 	transport := &http2.Transport{
 		// A connection that died without a word is closed after 25 s.
 		ReadIdleTimeout: 15 * time.Second, PingTimeout: 10 * time.Second,
+		MaxHeaderListSize:  egress.MaxHeaderBytes,
 		DisableCompression: true,
 	}
 	dialer := &net.Dialer{KeepAlive: 15 * time.Second}

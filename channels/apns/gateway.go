@@ -3,6 +3,8 @@ package apns
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"sync"
@@ -19,7 +21,13 @@ const (
 	maxStreams = 900
 	// growAt is how busy every connection must be before another one is opened.
 	growAt = 200
+	// maxEnding is how many connections one request tries that APNs ends before they
+	// have served it. There may be maxConns old ones and their successors.
+	maxEnding = 8
 )
+
+// errEnding says that APNs ends every connection at once.
+var errEnding = fmt.Errorf("apns: the host ends every connection: %w", io.EOF)
 
 // errClosed says that the sender was closed.
 var errClosed = errors.New("apns: the sender is closed")
@@ -60,9 +68,10 @@ type waiter struct {
 }
 
 // acquire gives a place on a connection, dialling it if need be. It ends with
-// the context. Every place must be given back by release.
+// the context, or when so many connections in a row were ending already. Every place
+// must be given back by release.
 func (g *gateway) acquire(ctx context.Context) (*connection, error) {
-	for {
+	for range maxEnding {
 		c, err := g.admit(ctx)
 		if err != nil {
 			return nil, err
@@ -82,6 +91,7 @@ func (g *gateway) acquire(ctx context.Context) (*connection, error) {
 			return nil, err
 		}
 	}
+	return nil, errEnding
 }
 
 // admit waits for a place in order of arrival.
@@ -212,6 +222,9 @@ func (c *connection) reserve(ctx context.Context) (bool, error) {
 
 // Do makes a connection fit egress.Exchange.
 func (c *connection) Do(r *http.Request) (*http.Response, error) { return c.conn.RoundTrip(r) }
+
+// Cut closes the connection, with all that is under way on it.
+func (c *connection) Cut() { _ = c.conn.Close() }
 
 // release gives a place back. status is the answer's, 0 for none: any answer
 // but 401 and 403 means that APNs has accepted the token on this connection.

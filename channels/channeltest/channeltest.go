@@ -112,6 +112,7 @@ func Run(t *testing.T, h Harness) {
 	t.Run("answers", func(t *testing.T) { t.Parallel(); runAnswers(t, h) })
 	t.Run("probes", func(t *testing.T) { t.Parallel(); runProbes(t, h) })
 	t.Run("faults", func(t *testing.T) { t.Parallel(); runFaults(t, h) })
+	t.Run("hangs", func(t *testing.T) { t.Parallel(); runHangs(t, h) })
 	t.Run("payload", func(t *testing.T) { t.Parallel(); runPayload(t, h) })
 	t.Run("checks", func(t *testing.T) { t.Parallel(); runChecks(t, h) })
 	t.Run("secrets", func(t *testing.T) { t.Parallel(); runSecrets(t, h) })

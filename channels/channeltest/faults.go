@@ -46,7 +46,7 @@ func faults(h Harness) []fault {
 				require.NoError(t, l.Close())
 				return &Provider{URL: "https://" + l.Addr().String(), Roots: x509.NewCertPool()}
 			}},
-		{name: "unknown CA", codes: []string{"transport.tls"}, want: channels.Result{Outcome: channels.Retry},
+		{name: "unknown CA", codes: []string{"transport.tls_unknown_authority"}, want: channels.Result{Outcome: channels.Retry},
 			serve: func(t testing.TB, h Harness) *Provider {
 				p := serve(t, h.HTTP1, answer(h.OK))
 				p.Roots = x509.NewCertPool()

@@ -97,19 +97,22 @@ func (c *coalesced) flush() {
 	}
 }
 
-// fail ends the connection after a failed write. It closes below TLS, since
-// TLS's own farewell would wait for the same peer.
+// fail ends the connection after a failed write.
 func (c *coalesced) fail(err error) {
 	c.mu.Lock()
 	c.err = err
 	c.queue = nil
 	c.changed.Broadcast()
 	c.mu.Unlock()
+	cut(c.Conn)
+}
+
+// NetConn is the connection below TLS, for whoever wants to close it at once.
+func (c *coalesced) NetConn() net.Conn {
 	if t, ok := c.Conn.(interface{ NetConn() net.Conn }); ok {
-		_ = t.NetConn().Close()
-		return
+		return t.NetConn()
 	}
-	_ = c.Conn.Close()
+	return c.Conn
 }
 
 // Close sends what is queued and closes the connection.

@@ -10,16 +10,25 @@
 package egress
 
 import (
+	"context"
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
+	"strings"
 	"sync/atomic"
 	"time"
 )
 
-// drainBytes bounds what is read beyond the wanted part of an answer so that
-// its connection can be used again.
-const drainBytes = 256 << 10
+// cutAfter is how long an exchange may go on when its time is over, before the
+// connection is closed under it. On HTTP/2 others share it, so the stream may end
+// alone first.
+const cutAfter = time.Second
+
+// ErrHeaders says that the headers of an answer, interim answers before it included,
+// have more bytes than are read, so that not even its status is known.
+var ErrHeaders = errors.New("egress: the headers of the answer are too large")
 
 // Answer is what came back for one request.
 type Answer struct {
@@ -28,31 +37,118 @@ type Answer struct {
 	Body     []byte        // at most the limit given to Exchange
 	BodyErr  error         // the body ended early; Status, Header and the part in Body hold
 	Wrote    bool          // the request was written in full, so the host may have acted on it
+	Reused   bool          // it went over a connection that had served another one
+	Began    bool          // a part of an answer came
 	Err      error         // no answer at all; its text may hold the URL
 	Duration time.Duration // until the body was read
 }
 
-// Exchange sends req once and reads at most limit bytes of the answer. It
-// always drains (within a bound) and closes the body. c is an *http.Client or a
-// *ProviderTransport; how long it may take is up to the request's context.
-func Exchange(c interface {
+// Doer is an *http.Client, a *ProviderTransport, or something like them. One whose
+// connections do not show themselves to httptrace closes its own with Cut().
+type Doer interface {
 	Do(*http.Request) (*http.Response, error)
-}, req *http.Request, limit int64) Answer {
-	var wrote atomic.Bool
-	trace := &httptrace.ClientTrace{WroteRequest: func(i httptrace.WroteRequestInfo) {
-		wrote.Store(i.Err == nil)
-	}}
+}
+
+// Exchange sends req once and reads at most limit bytes of the answer's body. What
+// is beyond them is not read: the connection is closed instead, or the stream reset.
+// 101 Switching Protocols is an answer like others and has no body.
+//
+// It ends with the request's context, and with the time-out where c is an
+// *http.Client, whatever the host does: what net/http and HTTP/2 leave waiting by
+// then (golang/go#44988) ends because the connection is closed.
+func Exchange(c Doer, req *http.Request, limit int64) Answer {
+	ctx, end := req.Context(), context.CancelFunc(func() {})
+	if client, ok := c.(*http.Client); ok && client.Timeout > 0 {
+		ctx, end = context.WithTimeout(ctx, client.Timeout)
+	}
+	defer end()
+	x := exchange{doer: c}
+	defer x.cutAfter(ctx)()
 	start := time.Now()
-	res, err := c.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	res, err := c.Do(req.WithContext(httptrace.WithClientTrace(ctx, x.trace())))
+	a := Answer{Wrote: x.wrote.Load(), Reused: x.reused.Load(), Began: x.began.Load()}
 	if err != nil {
-		return Answer{Err: err, Wrote: wrote.Load(), Duration: time.Since(start)}
+		a.Err, a.Duration = headersErr(err), time.Since(start)
+		return a
 	}
 	defer res.Body.Close()
-	a := Answer{Status: res.StatusCode, Header: res.Header, Wrote: true}
-	a.Body, a.BodyErr = io.ReadAll(io.LimitReader(res.Body, limit))
-	if a.BodyErr == nil && int64(len(a.Body)) == limit {
-		_, _ = io.CopyN(io.Discard, res.Body, drainBytes)
+	a.Status, a.Header, a.Wrote, a.Began = res.StatusCode, res.Header, true, true
+	if res.StatusCode >= 200 {
+		// HTTP/2 does not notice the end of a context while the request's own body
+		// waits for the host to take it.
+		stop := context.AfterFunc(ctx, func() { _ = res.Body.Close() })
+		defer stop()
+		// One byte more, to see the end of what has limit bytes: only then is the
+		// connection used again.
+		a.Body, a.BodyErr = io.ReadAll(io.LimitReader(res.Body, limit+1))
+		a.Body = a.Body[:min(int64(len(a.Body)), limit)]
 	}
 	a.Duration = time.Since(start)
 	return a
+}
+
+// exchange is what is known of a request under way.
+type exchange struct {
+	doer                 Doer
+	wrote, reused, began atomic.Bool
+	conn                 atomic.Pointer[net.Conn]
+}
+
+func (x *exchange) trace() *httptrace.ClientTrace {
+	return &httptrace.ClientTrace{
+		GotConn: func(i httptrace.GotConnInfo) {
+			x.reused.Store(i.Reused)
+			x.conn.Store(&i.Conn)
+		},
+		WroteRequest:         func(i httptrace.WroteRequestInfo) { x.wrote.Store(i.Err == nil) },
+		GotFirstResponseByte: func() { x.began.Store(true) },
+	}
+}
+
+// cutAfter closes the connection a while after ctx has ended, unless the exchange
+// has ended first, which is what the function that it returns says.
+func (x *exchange) cutAfter(ctx context.Context) (ended func()) {
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		late := time.NewTimer(cutAfter)
+		defer late.Stop()
+		select {
+		case <-done:
+		case <-late.C:
+			x.cut()
+		}
+	})
+	return func() { stop(); close(done) }
+}
+
+func (x *exchange) cut() {
+	if own, ok := x.doer.(interface{ Cut() }); ok {
+		own.Cut()
+	} else if c := x.conn.Load(); c != nil {
+		cut(*c)
+	}
+}
+
+// cut closes a connection below TLS, since TLS's own farewell would wait for the
+// same peer.
+func cut(c net.Conn) {
+	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
+		c = t.NetConn()
+	}
+	_ = c.Close()
+}
+
+// headersErr makes ErrHeaders of what net/http and HTTP/2 say, which have no errors
+// of their own for it.
+func headersErr(err error) error {
+	for _, text := range []string{
+		"server response headers exceeded",                  // net/http
+		"response header list larger than advertised limit", // HTTP/2
+		"header list too large",                             // HTTP/2, interim answers
+	} {
+		if strings.Contains(err.Error(), text) {
+			return ErrHeaders
+		}
+	}
+	return err
 }

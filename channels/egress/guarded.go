@@ -20,18 +20,26 @@ type Limits struct {
 	ConnsPerHost int            // a host that hangs holds no more than these; default 64
 	RootCAs      *x509.CertPool // nil: the system's
 	BodyBytes    int64          // an answer's body ends here; default 64 KiB
+	BodyTime     time.Duration  // and so long after the headers; 0: as long as Timeout
+	IdleTime     time.Duration  // a connection that is not used is closed; default 90 s
+	Fresh        bool           // every request has a connection of its own
 }
 
 const (
 	dialTimeout      = 10 * time.Second
 	handshakeTimeout = 10 * time.Second
-	maxHeaderBytes   = 32 << 10
+	idleTime         = 90 * time.Second
 	maxIdleConns     = 4096 // over all hosts
 	// A dead HTTP/2 connection shows itself within 45 s instead of hanging each
-	// request until its deadline.
-	readIdleTimeout = 30 * time.Second
-	pingTimeout     = 15 * time.Second
+	// request until its deadline, and one that takes nothing, within 10 s.
+	readIdleTimeout  = 30 * time.Second
+	pingTimeout      = 15 * time.Second
+	writeByteTimeout = 10 * time.Second
 )
+
+// MaxHeaderBytes is how many bytes of headers are read, interim answers included.
+// More is ErrHeaders.
+const MaxHeaderBytes = 64 << 10
 
 // Guarded is the client for hosts that tenants or devices choose. The address
 // is checked on every dial, after the name was resolved. It follows no
@@ -49,7 +57,11 @@ func guarded(r Rules, l Limits, resolver *net.Resolver) *http.Client {
 	if l.BodyBytes <= 0 {
 		l.BodyBytes = 64 << 10
 	}
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second, Resolver: resolver,
+	if l.IdleTime <= 0 {
+		l.IdleTime = idleTime
+	}
+	// A dial belongs to no request, and may outlive the one that it began for.
+	dialer := &net.Dialer{Timeout: min(dialTimeout, l.Timeout), KeepAlive: 30 * time.Second, Resolver: resolver,
 		ControlContext: func(_ context.Context, network, address string, _ syscall.RawConn) error {
 			return r.checkDial(network, address)
 		}}
@@ -57,33 +69,36 @@ func guarded(r Rules, l Limits, resolver *net.Resolver) *http.Client {
 		Proxy:                  nil, // a proxy would dial in our place, past the check
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        &tls.Config{RootCAs: l.RootCAs, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    handshakeTimeout,
-		MaxResponseHeaderBytes: maxHeaderBytes,
+		TLSHandshakeTimeout:    min(handshakeTimeout, l.Timeout),
+		MaxResponseHeaderBytes: MaxHeaderBytes,
 		MaxConnsPerHost:        l.ConnsPerHost,
 		MaxIdleConnsPerHost:    l.ConnsPerHost,
 		MaxIdleConns:           maxIdleConns,
-		IdleConnTimeout:        90 * time.Second,
+		IdleConnTimeout:        l.IdleTime,
+		DisableKeepAlives:      l.Fresh,
 		DisableCompression:     true, // a small body could unpack to a huge one
 	}
 	// x/net's HTTP/2 and not the copy within net/http: only its GoAwayError can
 	// be told apart, and it finds dead connections. It dials through t, so
 	// through the check. An error would mean that t speaks HTTP/2 already.
 	if h2, err := http2.ConfigureTransports(t); err == nil {
-		h2.ReadIdleTimeout, h2.PingTimeout = readIdleTimeout, pingTimeout
+		h2.ReadIdleTimeout, h2.PingTimeout, h2.WriteByteTimeout = readIdleTimeout, pingTimeout, writeByteTimeout
+		h2.MaxHeaderListSize = MaxHeaderBytes
 	}
 	return &http.Client{
 		Timeout:       l.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport:     &guardedTransport{rules: r, bodyBytes: l.BodyBytes, Transport: t},
+		Transport:     &guardedTransport{rules: r, bodyBytes: l.BodyBytes, bodyTime: l.BodyTime, Transport: t},
 	}
 }
 
-// guardedTransport adds what a dialler cannot see: the scheme, and the size of
-// what comes back.
+// guardedTransport adds what a dialler cannot see: the scheme, and how much of what
+// comes back is read, and how long.
 type guardedTransport struct {
 	*http.Transport
 	rules     Rules
 	bodyBytes int64
+	bodyTime  time.Duration
 }
 
 func (t *guardedTransport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -97,11 +112,24 @@ func (t *guardedTransport) RoundTrip(req *http.Request) (*http.Response, error) 
 	if err != nil {
 		return nil, err
 	}
-	res.Body = &limitedBody{Reader: io.LimitReader(res.Body, t.bodyBytes), Closer: res.Body}
+	b := &limitedBody{Reader: io.LimitReader(res.Body, t.bodyBytes), body: res.Body}
+	if t.bodyTime > 0 {
+		b.timer = time.AfterFunc(t.bodyTime, func() { _ = b.body.Close() })
+	}
+	res.Body = b
 	return res, nil
 }
 
+// limitedBody is closed early when its time is over.
 type limitedBody struct {
 	io.Reader
-	io.Closer
+	body  io.Closer
+	timer *time.Timer // nil: it has as long as the request
+}
+
+func (b *limitedBody) Close() error {
+	if b.timer != nil {
+		b.timer.Stop()
+	}
+	return b.body.Close()
 }

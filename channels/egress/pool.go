@@ -163,7 +163,10 @@ func (d *dial) wait(ctx context.Context) (*http2.ClientConn, error) {
 		return nil, d.err
 	case d.conn.ReserveNewRequest():
 		return d.conn, nil
-	case d.conn.State().Closed:
+	}
+	// One that others have filled is looked at again. One that ends already is an
+	// error, or a host that does nothing else would be dialled again and again.
+	if s := d.conn.State(); s.Closed || s.Closing {
 		return nil, fmt.Errorf("egress: the host closed a new connection: %w", io.EOF)
 	}
 	return nil, nil
@@ -223,23 +226,35 @@ func (p *pool) MarkDead(cc *http2.ClientConn) {
 	}
 }
 
+// endWithin is how long the requests of a connection that is closed have to end.
+const endWithin = time.Minute
+
 func (p *pool) closeAll() {
-	var idle []*http2.ClientConn
+	var all []*http2.ClientConn
 	p.mu.Lock()
 	p.end()
 	p.life, p.end = context.WithCancel(context.Background())
 	for _, h := range p.hosts {
 		for _, cc := range h.conns {
-			cc.SetDoNotReuse() // closes when its last stream ends
-			if s := cc.State(); s.StreamsActive+s.StreamsReserved+s.StreamsPending == 0 {
-				idle = append(idle, cc)
-			}
+			cc.SetDoNotReuse()
+			all = append(all, cc)
 		}
 		h.conns, h.dialing = nil, nil
 		p.wake(h, len(h.queue))
 	}
 	p.mu.Unlock()
-	for _, cc := range idle {
-		_ = cc.Close()
+	for _, cc := range all {
+		if s := cc.State(); s.StreamsActive+s.StreamsReserved+s.StreamsPending == 0 {
+			_ = cc.Close()
+			continue
+		}
+		// It waits for the last stream. Streams that were given up may be among those
+		// counted, for as long as the host does not confirm it.
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), endWithin)
+			defer cancel()
+			_ = cc.Shutdown(ctx)
+			_ = cc.Close()
+		}()
 	}
 }

@@ -43,7 +43,7 @@ func Provider(o ProviderOptions) *ProviderTransport {
 		DialContext:            dialer.DialContext,
 		MaxConnsPerHost:        256, // HTTP/1.1: one request at a time each
 		MaxIdleConnsPerHost:    256,
-		MaxResponseHeaderBytes: maxHeaderBytes,
+		MaxResponseHeaderBytes: MaxHeaderBytes,
 		IdleConnTimeout:        90 * time.Second,
 		DisableCompression:     true,
 	}}
@@ -51,7 +51,7 @@ func Provider(o ProviderOptions) *ProviderTransport {
 		ReadIdleTimeout:    readIdleTimeout,
 		PingTimeout:        pingTimeout,
 		IdleConnTimeout:    10 * time.Minute,
-		MaxHeaderListSize:  maxHeaderBytes,
+		MaxHeaderListSize:  MaxHeaderBytes,
 		DisableCompression: true,
 	}
 	config := &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12,

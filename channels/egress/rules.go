@@ -12,6 +12,9 @@ import (
 	"code.dny.dev/ssrf"
 )
 
+// maxLabelBytes is the longest part of a host name between dots (RFC 1035 section 2.3.4).
+const maxLabelBytes = 63
+
 // MaxURLBytes is the longest URL that CheckURL takes.
 const MaxURLBytes = 2048
 
@@ -70,6 +73,9 @@ func (r Rules) checkPort(u *url.URL) error {
 	if err != nil || port == 0 {
 		return errors.New("the port must be a number from 1 to 65535")
 	}
+	if text[0] == '0' {
+		return fmt.Errorf("the port is written with a leading zero; write %d", port)
+	}
 	if !r.AnyPort && !slices.Contains(r.ports(), uint16(port)) {
 		return fmt.Errorf("port %d is not allowed; use one of %v", port, r.ports())
 	}
@@ -93,6 +99,8 @@ func (r Rules) checkHost(host string) error {
 	switch {
 	case slices.Contains(labels, "") || len(host) > 253:
 		return errors.New("the host name is not valid; give one such as example.com")
+	case slices.ContainsFunc(labels, func(l string) bool { return len(l) > maxLabelBytes }):
+		return fmt.Errorf("the host name has a part of more than %d characters, which no name has; correct it", maxLabelBytes)
 	case last[0] >= '0' && last[0] <= '9':
 		// 127.1 and 0x7f.1 are addresses to some resolvers; no top-level
 		// domain begins with a digit.

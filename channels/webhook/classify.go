@@ -20,8 +20,12 @@ func classify(ctx context.Context, a egress.Answer, now time.Time) channels.Resu
 	case errors.Is(a.Err, egress.ErrRefused):
 		// The reason would tell a tenant what lies inside the operator's network.
 		return rejected("webhook.refused_address", "The endpoint's address is not allowed by the operator.")
+	case errors.Is(a.Err, egress.ErrHeaders):
+		// It has answered, so it would most likely get the same thing again and again.
+		return channels.Result{Outcome: channels.Rejected, Code: "webhook.headers_too_large", Ambiguous: a.Wrote,
+			Detail: fmt.Sprintf("The headers of the receiver's answer have more than %d KiB, so its status is not known.", egress.MaxHeaderBytes>>10)}
 	case a.Err != nil:
-		return channels.FromTransport(ctx, a.Err, a.Wrote)
+		return noAnswer(ctx, &a)
 	}
 	r := channels.Result{
 		Outcome:   channels.Retry,
@@ -52,8 +56,23 @@ func classify(ctx context.Context, a egress.Answer, now time.Time) channels.Resu
 		r.Code = "webhook.client_error"
 	case a.Status >= 500 && a.Status <= 599:
 		r.Code = "webhook.server_error"
-	default:
+	default: // 101 Switching Protocols above all, since nothing was asked to be switched
 		r.Code = "webhook.unexpected_status"
+	}
+	return r
+}
+
+// noAnswer is the verdict on a request without one. Receivers close connections that
+// are idle, and what is sent at the same moment meets a closed one: it is sent again at
+// once, on a connection of its own, where the same is a failure like others.
+func noAnswer(ctx context.Context, a *egress.Answer) channels.Result {
+	r := channels.FromTransport(ctx, a.Err, a.Wrote)
+	if a.Reused && !a.Began {
+		switch r.Code {
+		case "transport.closed", "transport.reset", "transport.goaway":
+			r.Renew = channels.RenewConnection
+			r.Detail += " It had been open since an earlier request; another one is made at once."
+		}
 	}
 	return r
 }

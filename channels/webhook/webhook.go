@@ -27,6 +27,17 @@ const (
 	HeaderAttempt  = "Carillon-Attempt"  // 1 for the first
 )
 
+// What is read of an answer's body, so that its connection can be used again. The
+// verdict is in the status.
+const (
+	bodyBytes = 4 << 10
+	bodyTime  = time.Second
+)
+
+// idleTime is below the 5 s after which many receivers (those on Node.js by default)
+// close a connection that is not used, which would cross with our next request.
+const idleTime = 4 * time.Second
+
 // Options of the channel. The zero value reaches public https hosts only.
 type Options struct {
 	Rules     egress.Rules
@@ -54,8 +65,17 @@ func New(o Options) *Channel {
 	if o.UserAgent == "" {
 		o.UserAgent = "Carillon"
 	}
+	if o.Limits.BodyTime == 0 {
+		o.Limits.BodyTime = bodyTime
+	}
+	if o.Limits.IdleTime == 0 {
+		o.Limits.IdleTime = idleTime
+	}
+	fresh := o.Limits
+	fresh.Fresh = true
 	return &Channel{rules: o.Rules, sender: &sender{
 		client: egress.Guarded(o.Rules, o.Limits),
+		fresh:  egress.Guarded(o.Rules, fresh),
 		agent:  o.UserAgent,
 		now:    o.Now,
 	}}
@@ -90,6 +110,7 @@ func (c *Channel) Open(channels.Credential) (channels.Sender, error) { return c.
 
 type sender struct {
 	client *http.Client
+	fresh  *http.Client // makes a connection for each request
 	agent  string
 	now    func() time.Time
 }
@@ -118,9 +139,13 @@ func (s *sender) Send(ctx context.Context, t channels.Target, p channels.Payload
 	h.Set(webhooks.HeaderSignature, signature)
 	h.Set(HeaderDelivery, l.Delivery)
 	h.Set(HeaderAttempt, strconv.Itoa(l.Attempt))
+	client := s.client
+	if l.AtMostOnce || l.Renewed == channels.RenewConnection {
+		client = s.fresh
+	}
 	// What the receiver says beyond its status is of no use here, and not ours
 	// to keep.
-	return classify(ctx, egress.Exchange(s.client, req, 0), s.now())
+	return classify(ctx, egress.Exchange(client, req, bodyBytes), s.now())
 }
 
 // Probe has nothing to try: there is no credential.
@@ -130,4 +155,7 @@ func (*sender) Probe(context.Context) channels.Result {
 }
 
 // Close drops idle connections. The sender is shared, and works on.
-func (s *sender) Close() { s.client.CloseIdleConnections() }
+func (s *sender) Close() {
+	s.client.CloseIdleConnections()
+	s.fresh.CloseIdleConnections()
+}

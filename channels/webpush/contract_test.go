@@ -3,6 +3,7 @@ package webpush
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"testing"
@@ -19,6 +20,12 @@ func TestMain(m *testing.M) { channeltest.Main(m) }
 
 func TestContract(t *testing.T) {
 	t.Parallel()
+	for _, http1 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("http1=%v", http1), func(t *testing.T) { t.Parallel(); testContract(t, http1) })
+	}
+}
+
+func testContract(t *testing.T, http1 bool) {
 	b := newBrowser(t)
 	private, public := testPair(t)
 	good := b.target("https://fcm.googleapis.com/fcm/send/secret-token")
@@ -28,10 +35,11 @@ func TestContract(t *testing.T) {
 		return target
 	}
 	channeltest.Run(t, channeltest.Harness{
+		HTTP1: http1,
 		Open: func(t testing.TB, p *channeltest.Provider) channeltest.Setup {
 			c := New(Options{AnyHost: true,
 				Rules:  egress.Rules{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, AnyPort: true},
-				Limits: egress.Limits{RootCAs: p.Roots}})
+				Limits: egress.Limits{RootCAs: p.Roots, IdleTime: time.Second}})
 			cred, err := c.ParseCredential(put("mailto:ops@example.com", public, private), nil)
 			require.NoError(t, err)
 			s, err := c.Open(cred)
