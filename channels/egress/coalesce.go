@@ -108,12 +108,7 @@ func (c *coalesced) fail(err error) {
 }
 
 // NetConn is the connection below TLS, for whoever wants to close it at once.
-func (c *coalesced) NetConn() net.Conn {
-	if t, ok := c.Conn.(interface{ NetConn() net.Conn }); ok {
-		return t.NetConn()
-	}
-	return c.Conn
-}
+func (c *coalesced) NetConn() net.Conn { return below(c.Conn) }
 
 // Close sends what is queued and closes the connection.
 func (c *coalesced) Close() error {

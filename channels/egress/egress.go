@@ -36,7 +36,7 @@ type Answer struct {
 	Header   http.Header
 	Body     []byte        // at most the limit given to Exchange
 	BodyErr  error         // the body ended early; Status, Header and the part in Body hold
-	Wrote    bool          // the request was written in full, so the host may have acted on it
+	Wrote    bool          // the request was, or may have been, written in full, so the host may have acted on it
 	Reused   bool          // it went over a connection that had served another one
 	Began    bool          // a part of an answer came
 	Err      error         // no answer at all; its text may hold the URL
@@ -62,12 +62,13 @@ func Exchange(c Doer, req *http.Request, limit int64) Answer {
 		ctx, end = context.WithTimeout(ctx, client.Timeout)
 	}
 	defer end()
-	x := exchange{doer: c}
+	x := exchange{doer: c, word: make(chan struct{}, 1)}
 	defer x.cutAfter(ctx)()
 	start := time.Now()
-	res, err := c.Do(req.WithContext(httptrace.WithClientTrace(ctx, x.trace())))
-	a := Answer{Wrote: x.wrote.Load(), Reused: x.reused.Load(), Began: x.began.Load()}
+	res, err := c.Do(req.WithContext(httptrace.WithClientTrace(context.WithValue(ctx, exchangeKey{}, &x), x.trace())))
+	a := Answer{Reused: x.reused.Load(), Began: x.began.Load()}
 	if err != nil {
+		a.Wrote = x.wrote()
 		a.Err, a.Duration = headersErr(err), time.Since(start)
 		return a
 	}
@@ -87,11 +88,44 @@ func Exchange(c Doer, req *http.Request, limit int64) Answer {
 	return a
 }
 
+// exchangeKey is where a dialler finds the exchange that it dials for.
+type exchangeKey struct{}
+
 // exchange is what is known of a request under way.
 type exchange struct {
-	doer                 Doer
-	wrote, reused, began atomic.Bool
-	conn                 atomic.Pointer[net.Conn]
+	doer          Doer
+	reused, began atomic.Bool
+	dials         atomic.Int32
+	conn          atomic.Pointer[net.Conn]
+	writing       atomic.Int32  // how far the request is written
+	word          chan struct{} // one is waiting when it is decided
+}
+
+// How far a request is written.
+const (
+	wroteNothing int32 = iota
+	wroteHeaders       // the rest is on its way
+	wroteAll
+	wroteTooLittle // the rest failed
+)
+
+// wroteWithin is how long HTTP/2 has to say whether it has written what it was told to
+// give up.
+const wroteWithin = 100 * time.Millisecond
+
+// wrote tells whether the request may have been written in full. HTTP/2 gives a
+// request up before its writer has said how far it came: without its word it may.
+func (x *exchange) wrote() bool {
+	late := time.NewTimer(wroteWithin)
+	defer late.Stop()
+	for x.writing.Load() == wroteHeaders {
+		select {
+		case <-x.word:
+		case <-late.C:
+			return true
+		}
+	}
+	return x.writing.Load() == wroteAll
 }
 
 func (x *exchange) trace() *httptrace.ClientTrace {
@@ -99,8 +133,22 @@ func (x *exchange) trace() *httptrace.ClientTrace {
 		GotConn: func(i httptrace.GotConnInfo) {
 			x.reused.Store(i.Reused)
 			x.conn.Store(&i.Conn)
+			if b, ok := below(i.Conn).(*bounded); ok {
+				b.used()
+			}
 		},
-		WroteRequest:         func(i httptrace.WroteRequestInfo) { x.wrote.Store(i.Err == nil) },
+		WroteHeaders: func() { x.writing.Store(wroteHeaders) },
+		WroteRequest: func(i httptrace.WroteRequestInfo) {
+			if i.Err == nil {
+				x.writing.Store(wroteAll)
+			} else {
+				x.writing.Store(wroteTooLittle)
+			}
+			select {
+			case x.word <- struct{}{}:
+			default:
+			}
+		},
 		GotFirstResponseByte: func() { x.began.Store(true) },
 	}
 }
@@ -131,12 +179,7 @@ func (x *exchange) cut() {
 
 // cut closes a connection below TLS, since TLS's own farewell would wait for the
 // same peer.
-func cut(c net.Conn) {
-	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
-		c = t.NetConn()
-	}
-	_ = c.Close()
-}
+func cut(c net.Conn) { _ = below(c).Close() }
 
 // headersErr makes ErrHeaders of what net/http and HTTP/2 say, which have no errors
 // of their own for it.

@@ -31,10 +31,10 @@ const (
 	idleTime         = 90 * time.Second
 	maxIdleConns     = 4096 // over all hosts
 	// A dead HTTP/2 connection shows itself within 45 s instead of hanging each
-	// request until its deadline, and one that takes nothing, within 10 s.
+	// request until its deadline, and one that takes nothing, within 5 s.
 	readIdleTimeout  = 30 * time.Second
 	pingTimeout      = 15 * time.Second
-	writeByteTimeout = 10 * time.Second
+	writeByteTimeout = 5 * time.Second
 )
 
 // MaxHeaderBytes is how many bytes of headers are read, interim answers included.
@@ -67,7 +67,7 @@ func guarded(r Rules, l Limits, resolver *net.Resolver) *http.Client {
 		}}
 	t := &http.Transport{
 		Proxy:                  nil, // a proxy would dial in our place, past the check
-		DialContext:            dialer.DialContext,
+		DialContext:            dialBounded(dialer.DialContext, l.Timeout+cutAfter+l.IdleTime),
 		TLSClientConfig:        &tls.Config{RootCAs: l.RootCAs, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    min(handshakeTimeout, l.Timeout),
 		MaxResponseHeaderBytes: MaxHeaderBytes,

@@ -39,7 +39,7 @@ func testContract(t *testing.T, http1 bool) {
 		Open: func(t testing.TB, p *channeltest.Provider) channeltest.Setup {
 			c := New(Options{AnyHost: true,
 				Rules:  egress.Rules{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, AnyPort: true},
-				Limits: egress.Limits{RootCAs: p.Roots, IdleTime: time.Second}})
+				Limits: egress.Limits{RootCAs: p.Roots, IdleTime: time.Second, Timeout: 10 * time.Second}})
 			cred, err := c.ParseCredential(put("mailto:ops@example.com", public, private), nil)
 			require.NoError(t, err)
 			s, err := c.Open(cred)
