@@ -30,6 +30,7 @@ func FromTransport(ctx context.Context, err error, wrote bool) Result {
 	var (
 		dns    *net.DNSError
 		stream http2.StreamError
+		rules  http2.ConnectionError
 		goAway http2.GoAwayError
 		ne     net.Error
 	)
@@ -52,6 +53,8 @@ func FromTransport(ctx context.Context, err error, wrote bool) Result {
 		r.Ambiguous = wrote && r.Code != "transport.tls_refused"
 	case errors.As(err, &stream):
 		r.Code, r.Detail = "transport.stream_reset", "The host reset the HTTP/2 stream."
+	case errors.As(err, &rules):
+		r.Code, r.Detail = "transport.protocol", "The host breaks the rules of HTTP/2, or its headers are far too large."
 	case errors.As(err, &goAway):
 		r.Code, r.Detail = "transport.goaway", "The host closed the HTTP/2 connection."
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled),

@@ -126,6 +126,31 @@ func TestTransportErrors(t *testing.T) {
 			c.Transport.(*http.Transport).TLSClientConfig.ServerName = "elsewhere.test"
 			return post(t.Context(), c, s.URL)
 		}},
+		"expired certificate": {code: "transport.tls_expired", call: func(t *testing.T) (channels.Result, int) {
+			s := httptest.NewUnstartedServer(http.NotFoundHandler())
+			s.Config.ErrorLog = log.New(io.Discard, "", 0) // it is the client that fails
+			s.StartTLS()
+			t.Cleanup(s.Close)
+			c := s.Client()
+			c.Transport.(*http.Transport).TLSClientConfig.Time = func() time.Time { return time.Now().AddDate(200, 0, 0) }
+			return post(t.Context(), c, s.URL)
+		}},
+		"old TLS": {code: "transport.tls_protocol", call: func(t *testing.T) (channels.Result, int) {
+			s := httptest.NewUnstartedServer(http.NotFoundHandler())
+			s.Config.ErrorLog = log.New(io.Discard, "", 0) // it is the client that fails
+			s.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
+			s.StartTLS()
+			t.Cleanup(s.Close)
+			return post(t.Context(), s.Client(), s.URL)
+		}},
+		"neither TLS nor HTTP": {code: "transport.tls_protocol", call: func(t *testing.T) (channels.Result, int) {
+			addr := listener(t, func(c *net.TCPConn) {
+				_, _ = c.Write([]byte("220 mail.example ESMTP\r\n"))
+				_, _ = io.Copy(io.Discard, c)
+				_ = c.Close()
+			})
+			return post(t.Context(), plain(t), "https://"+addr)
+		}},
 		"no TLS": {code: "transport.plain_http", call: func(t *testing.T) (channels.Result, int) {
 			s := httptest.NewServer(http.NotFoundHandler())
 			t.Cleanup(s.Close)
@@ -209,8 +234,9 @@ func TestTransportErrors(t *testing.T) {
 func TestErrorsWithoutAServer(t *testing.T) {
 	t.Parallel()
 	for code, err := range map[string]error{
-		"transport.goaway": http2.GoAwayError{LastStreamID: 1, ErrCode: http2.ErrCodeNo, DebugData: "secret-token"},
-		"transport.failed": errors.New("https://push.example/secret-token: something else"),
+		"transport.goaway":   http2.GoAwayError{LastStreamID: 1, ErrCode: http2.ErrCodeNo, DebugData: "secret-token"},
+		"transport.protocol": http2.ConnectionError(http2.ErrCodeProtocol),
+		"transport.failed":   errors.New("https://push.example/secret-token: something else"),
 	} {
 		r := channels.FromTransport(context.Background(), err, true)
 		require.Equal(t, code, r.Code)

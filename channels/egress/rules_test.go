@@ -90,6 +90,9 @@ func TestCheckURL(t *testing.T) {
 		{Rules{}, "https://bücher.example/", "xn--"},
 		{Rules{}, "https://a..example/", "not valid"},
 		{Rules{}, "https://exa mple/", "not a URL"},
+		{Rules{}, "https://example.com:0443/", "write 443"},
+		{Rules{}, "https://" + strings.Repeat("a", 64) + ".example/", "more than 63"},
+		{Rules{}, "https://" + strings.Repeat("a", 63) + ".example/", ""},
 		{Rules{}, "https://example.com/" + strings.Repeat("x", MaxURLBytes), "longer"},
 	} {
 		u, err := tc.rules.CheckURL(tc.url)
