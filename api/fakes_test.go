@@ -151,6 +151,7 @@ type fakeEngine struct {
 	accept  func(delivery.Submission) (delivery.Answer, error)
 	ready   error
 	pause   delivery.Pause
+	overdue int
 	order   delivery.ReplayOrder // of the last replay or count
 	restore delivery.DeviceRestoreOrder
 	exact   bool // what counting says of itself
@@ -245,6 +246,7 @@ func (e *fakeEngine) EraseUser(_ context.Context, _ ids.ID, user, actor string) 
 }
 
 func (e *fakeEngine) Ready() error            { return e.ready }
+func (e *fakeEngine) Overdue() int            { return e.overdue }
 func (e *fakeEngine) Sending() delivery.Pause { return e.pause }
 
 func (e *fakeEngine) PauseSending(_ context.Context, reason, actor string) (delivery.Pause, error) {

@@ -33,6 +33,8 @@ type Engine interface {
 	EraseUser(ctx context.Context, tenant ids.ID, user, actor string) (delivery.Erasure, error)
 	// Ready is nil while the engine works. The sentence of its error is shown at /readyz.
 	Ready() error
+	// Overdue is how many sends do not end. Other deliveries go on while there are few.
+	Overdue() int
 	// EndpointsChanged tells that an endpoint was made, changed or deleted.
 	EndpointsChanged(tenant, endpoint ids.ID)
 	// Sending tells whether anything is sent; the others change it and tell what it is then.

@@ -16,6 +16,13 @@ func (s *Server) serveProbes() {
 	}
 }
 
+// readiness is what a node that works has to say besides.
+type readiness struct {
+	Status       string `json:"status"`
+	Sending      string `json:"sending,omitempty"`
+	OverdueSends int    `json:"overdue_sends,omitempty"`
+}
+
 // readyz says whether the engine works, so that a balancer sends requests
 // elsewhere while it does not.
 func (s *Server) readyz(g *gin.Context) {
@@ -23,9 +30,9 @@ func (s *Server) readyz(g *gin.Context) {
 		s.refuse(g, callFrom(g.Request.Context()), problem.New(problem.Unavailable, "Not ready: %s", err))
 		return
 	}
+	r := readiness{Status: "ready", OverdueSends: s.engine.Overdue()}
 	if s.engine.Sending().On() { // the node does its work: it accepts
-		g.Data(http.StatusOK, jsonType, []byte(`{"status":"ready","sending":"paused"}`))
-		return
+		r.Sending = "paused"
 	}
-	g.Data(http.StatusOK, jsonType, []byte(`{"status":"ready"}`))
+	g.JSON(http.StatusOK, r)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/ids"
@@ -13,8 +14,10 @@ import (
 // is in a file of its name, and starts and stops them in order.
 type Engine struct {
 	*env
+	*overdueSends
 	health HealthStore
 	sends  bool // this node claims and sends
+	giveUp time.Duration
 
 	// What is known in memory.
 	tenants  *tenantCache
@@ -76,23 +79,36 @@ func (e *Engine) Start(ctx context.Context) error {
 
 // Stop ends in order: nothing new is claimed, what is queued goes back unspent,
 // what is being sent may finish until ctx ends and is then given up, and every
-// outcome is written. It costs no delivery an attempt.
+// outcome is written. It costs no delivery an attempt. What has not ended soon after
+// ctx is left behind, which is an error: it is taken over, as after a crash.
 func (e *Engine) Stop(ctx context.Context) error {
 	if e.stopped.Swap(true) {
 		return errors.New("the engine has been stopped already")
 	}
-	e.acceptor.drain() // what was accepted until now is in hand before anything is given back
-	e.stopRunning()
-	for _, it := range e.dispatch.close() {
-		e.finisher.giveBack(it)
-	}
 	ended := make(chan struct{})
-	go func() { e.background.Wait(); e.dispatch.wait(); e.inflight.wait(); close(ended) }()
+	go func() {
+		defer close(ended)
+		e.acceptor.drain() // what was accepted until now is in hand before anything is given back
+		e.stopRunning()
+		for _, it := range e.dispatch.close() {
+			e.finisher.giveBack(it)
+		}
+		e.background.Wait()
+		e.dispatch.wait()
+		e.inflight.wait()
+	}()
 	select {
 	case <-ended:
 	case <-ctx.Done():
+		e.stopRunning()
 		e.stopSending(channels.ErrStopping)
-		<-ended
+		late := time.NewTimer(e.giveUp)
+		defer late.Stop()
+		select {
+		case <-ended:
+		case <-late.C:
+			return fmt.Errorf("the engine did not stop in time: %d deliveries were still in hand, and will be taken over", e.inflight.len())
+		}
 	}
 	e.stopSending(channels.ErrStopping)
 	e.senders.close()

@@ -21,6 +21,8 @@ type inflight struct {
 	writes     atomic.Int32     // of its outcome that have failed
 	flow       *flow            // while it is queued or being sent
 	last       lastAttempt      // as the row came in hand
+	began      atomic.Int64     // unix ms: its send began; 0: none is under way
+	reported   bool             // that its send does not end; guarded by inflightSet.mu
 	looked     time.Duration    // how long it has waited in doubt, since it was refused
 }
 
@@ -36,6 +38,9 @@ func (it *inflight) extend(lease time.Time) { it.leaseEnd.Store(lease.UnixMilli(
 func (it *inflight) leaseLeft(now time.Time) time.Duration {
 	return time.UnixMilli(it.leaseEnd.Load()).Sub(now)
 }
+
+// sendBegan is when the send that is under way began.
+func (it *inflight) sendBegan() time.Time { return time.UnixMilli(it.began.Load()) }
 
 func (it *inflight) progress() Progress {
 	return Progress{Channel: it.Channel, Spent: it.Spent, ExpiresAt: it.ExpiresAt, AtMostOnce: it.atMostOnce, Renewed: it.Renewed, Looked: it.looked}
@@ -93,6 +98,31 @@ func (s *inflightSet) loseUser(tenant, user ids.ID) {
 			it.lost.Store(true)
 		}
 	}
+}
+
+// overdue counts what is being sent since before a time, and lists what of it was not
+// listed before.
+func (s *inflightSet) overdue(before time.Time) (all int, fresh []*inflight) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for it := range s.all {
+		if began := it.began.Load(); began == 0 || began >= before.UnixMilli() {
+			continue
+		}
+		all++
+		if !it.reported {
+			it.reported = true
+			fresh = append(fresh, it)
+		}
+	}
+	return all, fresh
+}
+
+// len counts what is in hand.
+func (s *inflightSet) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.all)
 }
 
 // expiring lists up to most whose leases end within a time and are not lost.

@@ -13,6 +13,7 @@ type metrics struct {
 	seconds   *prometheus.HistogramVec
 	moves     *prometheus.CounterVec
 	takeovers prometheus.Counter
+	overdue   prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -24,11 +25,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}}, []string{"channel"}),
 		moves: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "carillon_deliveries_total",
 			Help: "Deliveries that came to a state, by channel, state and reason."}, []string{"channel", "state", "reason"}),
+		overdue: prometheus.NewGauge(prometheus.GaugeOpts{Name: "carillon_overdue_sends",
+			Help: "Sends that do not end although their time is over, each of which keeps a worker; anything but 0 is a fault."}),
 		takeovers: prometheus.NewCounter(prometheus.CounterOpts{Name: "carillon_takeovers_total",
 			Help: "Deliveries taken over from a node that stopped with them in hand."}),
 	}
 	if r != nil {
-		r.MustRegister(m.attempts, m.seconds, m.moves, m.takeovers)
+		r.MustRegister(m.attempts, m.seconds, m.moves, m.takeovers, m.overdue)
 	}
 	return m
 }

@@ -31,6 +31,7 @@ type Options struct {
 	MaxBacklog    int           // unfinished deliveries before accepts are refused; 1,000,000
 	UrgentRate    int           // urgent notifications of a tenant in a second; 100
 	SendTimeout   time.Duration // of one request; 30 s
+	GiveUp        time.Duration // after the grace of Stop, until what has not ended is left behind; 5 s
 	Lease         time.Duration // of a claim; 90 s
 	Poll          time.Duration // most time between two claims; 1 s
 	ScheduleAfter time.Duration // a send_at further ahead is resolved when it is due; 1 min
@@ -54,6 +55,7 @@ func (o *Options) defaults() {
 	set(&o.MaxBacklog, 1_000_000)
 	set(&o.UrgentRate, 100)
 	set(&o.SendTimeout, 30*time.Second)
+	set(&o.GiveUp, 5*time.Second)
 	set(&o.Lease, 90*time.Second)
 	set(&o.Poll, time.Second)
 	set(&o.ScheduleAfter, time.Minute)

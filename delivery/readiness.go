@@ -17,7 +17,8 @@ type HealthStore interface {
 const stillAfter = 30 * time.Second
 
 // Ready tells whether this node does its work: nil, or which loop stands still.
-// An old backlog is no reason: other nodes would not be faster.
+// An old backlog is no reason: other nodes would not be faster. Nor are sends that do
+// not end, until they leave no worker for others.
 func (e *Engine) Ready() error {
 	if e.stopped.Load() {
 		return errStopping()
@@ -28,6 +29,9 @@ func (e *Engine) Ready() error {
 	}
 	if silent := now.Sub(e.ClaimBeat()); e.sends && silent > stillAfter {
 		return problem.New(problem.Unavailable, "The claim loop stands still for %s.", silent.Truncate(time.Second))
+	}
+	if n := e.Overdue(); n > 0 && n >= e.dispatch.workers-e.dispatch.reserve {
+		return problem.New(problem.Unavailable, "%d sends do not end and keep all workers; see the log, and restart this server.", n)
 	}
 	if last, waiting := e.health.WriteBeat(); waiting > 0 && now.Sub(last) > stillAfter {
 		return problem.New(problem.Unavailable, "The database takes no writes for %s.", now.Sub(last).Truncate(time.Second))

@@ -15,12 +15,14 @@ import (
 func (a *attempter) send(it *inflight, r *route) answer {
 	failpoint.Hit("send.begin")
 	asked := a.now()
+	it.began.Store(asked.UnixMilli())
 	ctx, cancel := context.WithTimeout(a.sending, a.sendTimeout)
 	result := a.sendSafely(ctx, r.sender, it, channels.Life{
 		Delivery: it.String(), Notification: it.Notification.Format(ids.Notification),
 		UUID: uuidOf(it.Notification, it.Target), Attempt: it.Attempts + 1, Renewed: it.Renewed, AtMostOnce: it.atMostOnce, ExpiresAt: it.ExpiresAt,
 	})
 	cancel()
+	it.began.Store(0)
 	failpoint.Hit("send.answered")
 	return answer{Result: result, asked: asked, at: a.now()}
 }

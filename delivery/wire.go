@@ -23,7 +23,7 @@ func newEngine(o *Options) *Engine {
 	v := &env{log: o.Log, now: o.Now, jitter: o.Jitter, ids: o.IDs}
 	v.running, v.stopRunning = context.WithCancel(context.Background())
 	v.sending, v.stopSending = context.WithCancelCause(context.Background())
-	e := &Engine{env: v, health: o.Store, sends: o.Role != RoleAPI,
+	e := &Engine{env: v, health: o.Store, sends: o.Role != RoleAPI, giveUp: o.GiveUp,
 		tenants:  newTenantCache(o.Store, o.Now),
 		senders:  &senders{channels: o.Channels, open: o.Store.OpenCredential},
 		inflight: &inflightSet{},
@@ -94,5 +94,6 @@ func (e *Engine) wireLoops(o *Options) {
 		oldCredentials: o.OldCredentials, oldKeys: o.Retention.Rows}
 	check := &verifier{env: e.env, store: o.Store, channels: o.Channels, doubts: e.doubts, duties: work, pause: e.pause,
 		every: o.VerifyEvery, within: tenants.VerifyWithin}
-	e.loops = []func(){check.run, e.claimer.run, renewals.run, holds.run, purge.run, clean.run}
+	e.overdueSends = &overdueSends{env: e.env, inflight: e.inflight, metrics: e.metrics, within: o.SendTimeout, every: o.Beat}
+	e.loops = []func(){e.overdueSends.run, check.run, e.claimer.run, renewals.run, holds.run, purge.run, clean.run}
 }

@@ -109,6 +109,7 @@ func TestEachFaultIsFound(t *testing.T) {
 	}{
 		"pending_overdue":       {delivery.Pending, "UPDATE deliveries SET due_at=due_at-60001" + of},
 		"lease_lapsed":          {delivery.Sending, "UPDATE deliveries SET due_at=due_at-120001" + of},
+		"sending_long":          {delivery.Sending, "UPDATE deliveries SET claim=claim-2516586594304" + of},
 		"held_without_hold":     {delivery.Held, "UPDATE deliveries SET hold_id=hold_id+1" + of},
 		"held_past_deadline":    {delivery.Held, "UPDATE deliveries SET due_at=due_at-3660001" + of},
 		"hold_on_other_state":   {delivery.Sent, "UPDATE deliveries SET hold_id=(SELECT id FROM holds)" + of},
@@ -206,5 +207,5 @@ func TestAPauseExcusesWhatIsLate(t *testing.T) {
 	}
 	require.Equal(t, []string{"reason_missing", "marker_unserved"}, names())
 	require.NoError(t, s.ResumeSending(ctx, "test"))
-	require.Equal(t, []string{"pending_overdue", "lease_lapsed", "held_past_deadline", "reason_missing", "marker_unserved"}, names())
+	require.Equal(t, []string{"pending_overdue", "lease_lapsed", "sending_long", "held_past_deadline", "reason_missing", "marker_unserved"}, names())
 }

@@ -16,10 +16,25 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr, environ: os.Environ()})
-	stop()
-	os.Exit(code)
+	os.Exit(run(untilSignal(), os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr, environ: os.Environ()}))
+}
+
+// untilSignal is a context that ends with the first SIGINT or SIGTERM. The second ends
+// the program at once.
+func untilSignal() context.Context {
+	ctx, stop := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		stop()
+		code := exitFailed
+		if s, ok := (<-signals).(syscall.Signal); ok {
+			code = exitSignal + int(s)
+		}
+		os.Exit(code)
+	}()
+	return ctx
 }
 
 // streams are what a program gets from its surroundings.
@@ -34,6 +49,9 @@ const (
 	exitOK     = 0
 	exitFailed = 1 // what was asked for did not work
 	exitUsage  = 2 // the command line or the configuration is wrong
+	// exitSignal and the number of the signal: it came a second time, and nothing was
+	// waited for. 130 of SIGINT, 143 of SIGTERM.
+	exitSignal = 128
 )
 
 // exitError ends the program with a code and no further word.

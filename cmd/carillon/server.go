@@ -216,10 +216,31 @@ func ignoreClosed(err error) error {
 	return err
 }
 
+// stopMargin is how long after the grace a server ends at the latest.
+const stopMargin = 10 * time.Second
+
+// shutdown stops, and ends even if something does not.
 func (s *server) shutdown() error {
+	s.log.Info("carillon stops", "grace", s.cfg.ShutdownWait.String())
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.stopInOrder() }()
+	late := time.NewTimer(s.cfg.ShutdownWait + stopMargin)
+	defer late.Stop()
+	select {
+	case err := <-stopped:
+		return err
+	case <-late.C:
+	}
+	_ = s.http.Close()
+	if s.admin != nil {
+		_ = s.admin.Close()
+	}
+	return fmt.Errorf("the server did not stop within %s; what it had in hand will be taken over", s.cfg.ShutdownWait+stopMargin)
+}
+
+func (s *server) stopInOrder() error {
 	grace, cancel := context.WithTimeout(context.Background(), s.cfg.ShutdownWait)
 	defer cancel()
-	s.log.Info("carillon stops", "grace", s.cfg.ShutdownWait.String())
 	s.endRequests(grace)
 	s.jobs.Stop()
 	err := s.engine.Stop(grace)

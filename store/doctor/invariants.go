@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store/db"
 )
 
@@ -27,7 +28,12 @@ type Invariant struct {
 // The grace that the engine has before a late row is a fault, in ms.
 const grace = int64(time.Minute / time.Millisecond)
 
-// Invariants lists what must hold. ?1 is now, ?2 is a minute ago.
+// handLong is how long a delivery may be in a server's hands, in its queue for the most
+// part. A send that does not end keeps it there for ever.
+const handLong = 10 * time.Minute
+
+// Invariants lists what must hold. ?1 is now, ?2 is a minute ago, ?3 the first claim that
+// is no older than handLong: a claim is an id, which begins with the time.
 func Invariants() []Invariant {
 	// What is left of a tenant that is being deleted is owed to nobody.
 	const from = " FROM deliveries d INDEXED BY deliveries_due WHERE d.state<4 AND NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id=d.tenant_id AND t.deleted_at<>0) AND "
@@ -36,6 +42,8 @@ func Invariants() []Invariant {
 			query: "SELECT count(*)" + from + "d.state=1 AND d.due_at<?2"},
 		{Name: "lease_lapsed", Late: true, Means: "sending with a lease that ended more than a minute ago",
 			query: "SELECT count(*)" + from + "d.state=2 AND d.due_at<?2"},
+		{Name: "sending_long", Late: true, Means: "in a server's hands for more than ten minutes",
+			query: "SELECT count(*)" + from + "d.state=2 AND d.claim<?3"},
 		{Name: "held_without_hold", Means: "held, but the hold does not exist",
 			query: "SELECT count(*)" + from + "d.state=3 AND NOT EXISTS (SELECT 1 FROM holds h WHERE h.id=d.hold_id)"},
 		{Name: "held_past_deadline", Late: true, Means: "held for more than a minute past its deadline",
@@ -79,7 +87,8 @@ func (s *Doctor) Check(ctx context.Context, all bool) ([]Violation, error) {
 		}
 		n := 0
 		// The parameters are bound by number, so each query takes what it needs.
-		if err := s.db.Lists().QueryRowContext(ctx, "WITH args(a,b) AS (SELECT CAST(?1 AS BIGINT),CAST(?2 AS BIGINT)) "+i.query, now, now-grace).Scan(&n); err != nil {
+		if err := s.db.Lists().QueryRowContext(ctx, "WITH args(a,b,c) AS (SELECT CAST(?1 AS BIGINT),CAST(?2 AS BIGINT),CAST(?3 AS BIGINT)) "+i.query,
+			now, now-grace, int64(ids.Before(s.db.Now().Add(-handLong)))).Scan(&n); err != nil {
 			return out, fmt.Errorf("check %s: %w", i.Name, err)
 		}
 		if n > 0 {
