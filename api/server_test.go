@@ -244,6 +244,8 @@ func TestProbes(t *testing.T) {
 	w := setup(t)
 	require.Equal(t, `{"status":"ok"}`, w.do(t, request{method: "GET", path: "/healthz"}).Body.String())
 	require.Equal(t, `{"status":"ready"}`, w.do(t, request{method: "GET", path: "/readyz"}).Body.String())
+	w.engine.overdue = 3
+	require.Equal(t, `{"status":"ready","overdue_sends":3}`, w.do(t, request{method: "GET", path: "/readyz"}).Body.String())
 	w.engine.ready = errors.New("claims stand still since 10 s")
 	p := problemIn(t, w.do(t, request{method: "GET", path: "/readyz"}))
 	require.Equal(t, problem.Unavailable, p.Code)

@@ -67,7 +67,7 @@ func sound(t *testing.T, o testOptions, s *store.Store) map[delivery.State]deliv
 		accept(row)
 	}
 	rows := map[delivery.State]delivery.Row{}
-	claimed, err := s.Claim(ctx, delivery.ClaimOrder{Lane: delivery.Regular, Limit: 10, PerTenant: 10, Now: now, Lease: now.Add(time.Minute), Claim: 7})
+	claimed, err := s.Claim(ctx, delivery.ClaimOrder{Lane: delivery.Regular, Limit: 10, PerTenant: 10, Now: now, Lease: now.Add(time.Minute), Claim: int64(o.IDs.Next())})
 	require.NoError(t, err)
 	require.Len(t, claimed, 5)
 	for i, to := range []delivery.Transition{

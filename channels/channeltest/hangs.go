@@ -291,6 +291,12 @@ func hangsHTTP2() []hang {
 				x.drain()
 			}
 		})},
+		{name: "an answer without its body, of a host that reads nothing", want: taken, answered: true, kept: true, play: func(x *hostile) {
+			f := x.frames()
+			if stream := x.stream(f, true); stream != 0 && x.headers(f, stream, x.h.OK.Status) == nil && f.WriteData(stream, false, []byte("part")) == nil {
+				x.repeat(0, func() error { return f.WritePing(false, [8]byte{1}) })
+			}
+		}},
 		{name: "a trickling body", want: taken, answered: true, kept: true, play: asked(func(x *hostile, f *http2.Framer, stream uint32) {
 			if x.headers(f, stream, x.h.OK.Status) == nil {
 				x.repeat(5*time.Millisecond, func() error { return f.WriteData(stream, false, []byte("x")) })

@@ -9,7 +9,7 @@ import (
 
 const (
 	queueBytes   = 256 << 10              // more waiting than this blocks Write
-	writeTimeout = 30 * time.Second       // one write to the network
+	writeTimeout = 15 * time.Second       // one write to the network
 	closeTimeout = 250 * time.Millisecond // for what is queued when Close is called
 )
 
@@ -20,7 +20,7 @@ const (
 //
 // Write copies p, blocks while more than 256 KiB wait, and reports a failed
 // write one call late; the connection is closed when a write fails, so a reader
-// learns at once. A write to the network may take 30 s; write deadlines set by
+// learns at once. A write to the network may take 15 s; write deadlines set by
 // the caller do not count. Close sends what is queued, within 250 ms, and ends
 // the goroutine.
 func Coalesce(c net.Conn) net.Conn {
