@@ -78,7 +78,7 @@ func (c *Config) serverSettings() []setting {
 		{key: "log.format", into: &c.Log.Format, check: oneOf(&c.Log.Format, "auto", "json", "text"),
 			doc: "`json`, `text`, or `auto` for text on a terminal and JSON elsewhere."},
 		{key: "shutdown.grace", into: &c.ShutdownWait, check: between(&c.ShutdownWait, time.Second, 10*time.Minute),
-			doc: "How long a server that stops waits for requests under way. What is cut off then is sent again by the next start."},
+			doc: "How long a server that stops waits for requests under way. What is cut off then is sent again by the next start. 10 s later the process has ended, whatever hangs."},
 		{key: "docs.enabled", into: &c.Docs,
 			doc: "Whether the API's reference is served at `/docs`."},
 	}
