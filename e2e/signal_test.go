@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -42,7 +41,7 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 	err = b.cmd.Wait()
 	b.cmd = nil
 	var ended *exec.ExitError
-	require.True(t, errors.As(err, &ended), "%v", err)
+	require.ErrorAs(t, err, &ended)
 	require.Equal(t, 143, ended.ExitCode())
 	b.start()
 	<-reached
