@@ -59,7 +59,7 @@ func sampleRequest(r route) request {
 	case strings.HasPrefix(r.path, "/v1/keys"):
 		id = theKey.Format(ids.Key)
 	}
-	path := strings.NewReplacer("{id}", id, "{tenant}", "acme", "{app}", "default", "{channel}", "fcm", "{user}", "u1").Replace(r.path)
+	path := strings.NewReplacer("{id}", id, "{tenant}", "acme", "{app}", "shop", "{channel}", "fcm", "{user}", "u1").Replace(r.path)
 	return request{method: r.method, path: path, body: bodies[r.id]}
 }
 

@@ -25,6 +25,7 @@ func leaps() map[string]struct {
 	}
 	return map[string]leap{
 		"delete endpoint":    {request{method: "DELETE", path: "/v1/endpoints/" + theEndpoint.Format(ids.Endpoint), key: keyAdmin}, delivery.AffectedBy{Endpoint: theEndpoint}, 204},
+		"delete app shop":    {request{method: "DELETE", path: "/v1/apps/shop", key: keyAdmin}, delivery.AffectedBy{App: "shop"}, 202},
 		"delete tenant acme": {request{method: "DELETE", path: "/v1/tenants/acme", key: keyOperator}, delivery.AffectedBy{}, 202},
 	}
 }
@@ -91,6 +92,34 @@ func TestAPairThatIsInUseIsForced(t *testing.T) {
 	r.path += "?force=true"
 	require.Equal(t, http.StatusNoContent, w.do(t, r).Code)
 	require.Contains(t, w.did, "delete credential")
+}
+
+// TestAnAppWithAPairIsForced: its deletion takes the pair away.
+func TestAnAppWithAPairIsForced(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	c := aCredential()
+	c.App = "shop"
+	w.tenants.credentials = append(w.tenants.credentials, c)
+	w.reads.affected = delivery.Affected{Devices: 1}
+	r := request{method: "DELETE", path: "/v1/apps/shop", key: keyAdmin}
+	require.Equal(t, problem.Conflict, problemIn(t, w.do(t, r)).Code)
+	require.NotContains(t, w.did, "delete app shop")
+	r.path += "?force=true"
+	require.Equal(t, theJob.Format(ids.Job), jsonIn[Job](t, w.do(t, r), 202).ID)
+	require.Contains(t, w.did, "delete app shop")
+}
+
+// TestTheDefaultAppStays: it is the one that is meant where none is named.
+func TestTheDefaultAppStays(t *testing.T) {
+	t.Parallel()
+	for _, query := range []string{"", "?force=true", "?dry_run=true"} {
+		w := setup(t)
+		p := problemIn(t, w.do(t, request{method: "DELETE", path: "/v1/apps/default" + query, key: keyAdmin}))
+		require.Equal(t, problem.Conflict, p.Code)
+		require.Contains(t, p.Detail, "cannot be deleted")
+		require.Empty(t, w.did)
+	}
 }
 
 // TestTheProgressOfARotationIsRead: by the pair, not by the list.

@@ -159,6 +159,11 @@ func (f *fakeTenants) PutApp(context.Context, ids.ID, string, string) error {
 	return nil
 }
 
+func (f *fakeTenants) DeleteApp(_ context.Context, _ ids.ID, name, _ string) (ids.ID, error) {
+	f.w.note("delete app " + name)
+	return theJob, nil
+}
+
 func (f *fakeTenants) Apps(context.Context, ids.ID) ([]tenants.App, error) {
 	f.w.note("list apps")
 	return []tenants.App{{Name: "default", CreatedAt: epoch}}, nil

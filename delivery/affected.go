@@ -14,6 +14,7 @@ const AffectedMost = 20_000
 // it is set.
 type AffectedBy struct {
 	Credential ids.ID // Affected counts the devices that no other credential serves
+	App        string
 	Endpoint   ids.ID
 	User       string
 }

@@ -43,8 +43,8 @@ func (o ErasureOrigin) String() string {
 	return "request"
 }
 
-// EraseGrace is how long an erasure, and the deletion of a tenant, look for what
-// was on its way when they began: a request that had read the user before may
+// EraseGrace is how long an erasure, and the deletion of a tenant or an app, look for
+// what was on its way when they began: a request that had read the user before may
 // write until then.
 const EraseGrace = 2 * time.Minute
 
@@ -55,10 +55,11 @@ type ErasureStore interface {
 	// may be named in what is scheduled, so it is looked for all the same. It also
 	// returns the internal id of the user, 0 for one who is not known.
 	EraseUser(ctx context.Context, tenant ids.ID, user, actor string) (Erasure, ids.ID, error)
-	// EraseStep takes the steps of jobs.EraseUser, and DeleteTenantStep those of
-	// jobs.DeleteTenant.
+	// EraseStep takes the steps of jobs.EraseUser, DeleteTenantStep those of
+	// jobs.DeleteTenant, and DeleteAppStep those of jobs.DeleteApp.
 	EraseStep(ctx context.Context, j jobs.Job) (jobs.Progress, error)
 	DeleteTenantStep(ctx context.Context, j jobs.Job) (jobs.Progress, error)
+	DeleteAppStep(ctx context.Context, j jobs.Job) (jobs.Progress, error)
 }
 
 // eraser erases users.

@@ -72,6 +72,7 @@ func (e *Engine) wireCommands(o *Options) {
 		o.Jobs.Handle(jobs.ReplayDeadLetters, e.replayer.step)
 		o.Jobs.Handle(jobs.EraseUser, o.Store.EraseStep)
 		o.Jobs.Handle(jobs.DeleteTenant, o.Store.DeleteTenantStep)
+		o.Jobs.Handle(jobs.DeleteApp, o.Store.DeleteAppStep)
 		o.Jobs.Handle(jobs.RestoreDevices, o.Store.RestoreDevicesStep)
 		o.Jobs.Handle(jobs.RetireDevices, o.Store.RestoreDevicesStep)
 	}

@@ -52,6 +52,7 @@ const (
 	ByBreaker      = "credential_doubt" // suspected: it was retired by a credential that called too many gone
 	ByReplacement  = "replaced"         // deleted: another device has the address that its installation got
 	ByLimit        = "too_many_devices" // deleted: it was the oldest of too many of its user's
+	ByApp          = "app_deleted"      // deleted: its app was
 	Ended          = "ended"            // deleted: the Live Activity that it was for is over
 	Stale          = "stale"            // retired: nothing was heard of it for too long
 )

@@ -38,7 +38,7 @@ func (w *world) operations(t *testing.T) (list []operation, byID []operation) {
 		if thing == "me" {
 			thing = parts[3]
 		}
-		filled := strings.NewReplacer("{id}", w.ids[thing], "{user}", "alice", "{app}", "default", "{channel}", "fcm", "{tenant}", "acme").Replace(path)
+		filled := strings.NewReplacer("{id}", w.ids[thing], "{user}", "alice", "{app}", "shop", "{channel}", "fcm", "{tenant}", "acme").Replace(path)
 		for method, o := range methods {
 			op := operation{strings.ToUpper(method), filled, len(o.RequestBody) > 0}
 			list = append(list, op)

@@ -34,6 +34,8 @@ const (
 	RestoreDevices Kind = 4
 	// RetireDevices retires suspect devices of a tenant that a filter selects.
 	RetireDevices Kind = 5
+	// DeleteApp removes the devices of an app of a tenant that was deleted.
+	DeleteApp Kind = 6
 )
 
 // kinds has a row for each kind: its name, and whether it may be canceled, which
@@ -47,6 +49,7 @@ var kinds = [...]struct {
 	DeleteTenant:      {"tenant_deletion", false},
 	RestoreDevices:    {"device_restore", true},
 	RetireDevices:     {"device_retirement", true},
+	DeleteApp:         {"app_deletion", false},
 }
 
 func (k Kind) String() string {

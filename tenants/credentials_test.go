@@ -107,6 +107,20 @@ func TestPauseResumeDelete(t *testing.T) {
 	require.Equal(t, tenants.Change{Actor: "key_1", Action: "credential.delete"}, b.store.made()[3])
 }
 
+func TestAnAppIsDeleted(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	require.NoError(t, b.PutApp(t.Context(), 7, "shop", "key_1"))
+	job, err := b.DeleteApp(t.Context(), 7, "shop", "key_1")
+	require.NoError(t, err)
+	require.Equal(t, ids.ID(99), job)
+	require.Equal(t, tenants.Change{Actor: "key_1", Action: "app.delete"}, b.store.made()[1])
+	require.Equal(t, []ids.ID{7}, b.changed, "so that nothing more is sent with its credentials")
+	_, err = b.DeleteApp(t.Context(), 7, tenants.DefaultApp, "key_1")
+	require.Equal(t, problem.Conflict, problem.CodeOf(err))
+	require.Equal(t, 1, b.store.count("DeleteApp"))
+}
+
 // TestWhatIsCompromisedIsDestroyedByPuttingAgain: who hears of it after the new one was
 // put says so by putting it again, which makes a version before which all is destroyed.
 func TestWhatIsCompromisedIsDestroyedByPuttingAgain(t *testing.T) {

@@ -259,6 +259,13 @@ func (m *memory) Apps(_ context.Context, tenant ids.ID) ([]tenants.App, error) {
 	return slices.DeleteFunc(slices.Clone(m.apps), func(a tenants.App) bool { return a.Tenant != tenant }), err
 }
 
+func (m *memory) DeleteApp(_ context.Context, tenant ids.ID, name string, c tenants.Change) (ids.ID, error) {
+	leave, err := m.enter("DeleteApp", c)
+	defer leave()
+	m.apps = slices.DeleteFunc(m.apps, func(a tenants.App) bool { return a.Tenant == tenant && a.Name == name })
+	return 99, err
+}
+
 func (m *memory) CredentialVersions(_ context.Context, _, id ids.ID) ([]tenants.CredentialVersion, error) {
 	c, err := find(m.creds, id)
 	return []tenants.CredentialVersion{{Version: c.Version}}, err

@@ -196,6 +196,29 @@ func (r *Registry) PutApp(ctx context.Context, tenant ids.ID, name, actor string
 	return r.o.Store.PutApp(ctx, app, Change{Actor: actor, Action: "app.put"})
 }
 
+// CheckDeletable tells whether an app may be deleted at all.
+func CheckDeletable(app string) error {
+	if app == DefaultApp {
+		return problem.New(problem.Conflict, "The app %s exists from the start and is the one that is meant where none is named: it cannot be deleted. "+
+			"Delete its credentials and its devices instead.", DefaultApp)
+	}
+	return nil
+}
+
+// DeleteApp forgets an app with its credentials and its devices. Nothing is sent with
+// its credentials any more; its devices are removed in the background, and what
+// waits for them is dropped as gone.
+func (r *Registry) DeleteApp(ctx context.Context, tenant ids.ID, name, actor string) (job ids.ID, err error) {
+	if err := CheckDeletable(name); err != nil {
+		return 0, err
+	}
+	job, err = r.o.Store.DeleteApp(ctx, tenant, name, Change{Actor: actor, Action: "app.delete"})
+	if err == nil {
+		r.o.Changed(tenant)
+	}
+	return job, err
+}
+
 // Apps lists the apps of a tenant.
 func (r *Registry) Apps(ctx context.Context, tenant ids.ID) ([]App, error) {
 	return r.o.Store.Apps(ctx, tenant)

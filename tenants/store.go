@@ -87,6 +87,9 @@ func (b Bound) Percent() int {
 type CredentialStore interface {
 	PutApp(context.Context, App, Change) error // exists: no error
 	Apps(ctx context.Context, tenant ids.ID) ([]App, error)
+	// DeleteApp removes an app with its credentials, and has its devices removed in
+	// the background by the job that it names.
+	DeleteApp(ctx context.Context, tenant ids.ID, name string, c Change) (job ids.ID, err error)
 
 	// PutCredential stores a new version of the credential with this app,
 	// channel and qualifier, creating it and the app where needed. In the same

@@ -39,6 +39,10 @@ const (
  (SELECT target_id,channel FROM deliveries INDEXED BY deliveries_due WHERE lane=? AND tenant_id=? AND state<4 LIMIT ?) x LEFT JOIN devices v ON v.id=x.target_id`
 )
 
+// waitingForApp looks for the app of the device of each delivery.
+const waitingForApp = `SELECT count(*),coalesce(sum(CASE WHEN v.app=? THEN 1 ELSE 0 END),0) FROM
+ (SELECT target_id FROM deliveries INDEXED BY deliveries_due WHERE lane=? AND tenant_id=? AND state<4 LIMIT ?) x LEFT JOIN devices v ON v.id=x.target_id`
+
 // A VAPID pair is that of the subscriptions which are bound to it, and those have an
 // index of their own: however many others the app has, the last one is found.
 const windowOfPairsDevices = `SELECT count(*),count(*) FROM
@@ -82,6 +86,9 @@ func (s *affected) Affected(ctx context.Context, tenant ids.ID, by delivery.Affe
 		return a, err
 	case by.Credential != 0:
 		err := s.ofCredential(ctx, tenant, by.Credential, &a, most)
+		return a, err
+	case by.App != "":
+		err := s.ofApp(ctx, tenant, by.App, &a, most)
 		return a, err
 	case by.Endpoint != 0:
 		n := 0
@@ -160,6 +167,30 @@ func (s *affected) ofCredential(ctx context.Context, tenant, id ids.ID, a *deliv
 	for lane := range delivery.LanesCount {
 		if err := w.count(&a.Waiting, fmt.Sprintf(windowOfAppsDeliveries, condition),
 			append(append([]any{c.Channel, c.App}, args...), lane, tenant)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ofApp counts the devices of an app, of every channel, and what waits for them.
+func (s *affected) ofApp(ctx context.Context, tenant ids.ID, app string, a *delivery.Affected, most func() *window) error {
+	n := 0
+	if err := s.db.Reads().QueryRowContext(ctx, "SELECT count(*) FROM apps WHERE tenant_id=? AND name=?", tenant, app).Scan(&n); err != nil {
+		return err
+	}
+	if n == 0 {
+		return problem.New(problem.NotFound, "There is no such app.")
+	}
+	w := most()
+	for _, k := range registers.DeviceKinds() {
+		if err := w.count(&a.Devices, fmt.Sprintf(windowOfAppsDevices, "1=1"), tenant, k, app); err != nil {
+			return err
+		}
+	}
+	w = most()
+	for lane := range delivery.LanesCount {
+		if err := w.count(&a.Waiting, waitingForApp, app, lane, tenant); err != nil {
 			return err
 		}
 	}

@@ -19,7 +19,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 	queries["purge device events"], queries["purge idempotency"], queries["find sensitive"], queries["find content"] = purgeDeviceEvents, purgeIdempotency, findSensitive, findContent
 	queries["remove content"], queries["oldest"] = removeContent, oldest
 	for i, q := range []string{windowOfUnfinished, windowOfUsersDeliveries, windowOfDevices, windowOfUsersDevices, windowOfEndpoints, windowOfUsersEndpoints,
-		windowOfPairsDevices, fmt.Sprintf(windowOfAppsDevices, "1=1"), fmt.Sprintf(windowOfAppsDeliveries, "1=1")} {
+		windowOfPairsDevices, waitingForApp, fmt.Sprintf(windowOfAppsDevices, "1=1"), fmt.Sprintf(windowOfAppsDeliveries, "1=1")} {
 		queries[fmt.Sprint("affected ", i)] = q
 	}
 	for _, p := range purges {

@@ -19,6 +19,7 @@ import (
 type credentialRegister struct {
 	db    *db.DB
 	holds Holds
+	jobs  *jobRegister // whose steps are taken here
 }
 
 // credentialModel is a credential with its newest version.
@@ -206,14 +207,14 @@ func (s *credentialRegister) DeleteCredential(ctx context.Context, tenant, id id
 		if err := t.LockTenant(tenant, false); err != nil {
 			return err
 		}
-		n, err := t.Affect("DELETE FROM credentials WHERE id=? AND tenant_id=?", id, tenant)
+		there, err := t.Count("SELECT count(*) FROM credentials WHERE id=? AND tenant_id=?", id, tenant)
 		if err != nil {
 			return err
 		}
-		if n == 0 {
+		if there == 0 {
 			return problem.New(problem.NotFound, "There is no such credential.")
 		}
-		if err := t.Exec("DELETE FROM credential_versions WHERE credential_id=?", id); err != nil {
+		if err := removeCredential(t, id); err != nil {
 			return err
 		}
 		if err := s.endHolds(t, tenant, id, "", 0); err != nil {
@@ -221,6 +222,14 @@ func (s *credentialRegister) DeleteCredential(ctx context.Context, tenant, id id
 		}
 		return t.Audit(tenant, c.Actor, c.Action, id.Format(ids.Credential))
 	})
+}
+
+// removeCredential removes a credential with its versions.
+func removeCredential(t *db.Tx, id ids.ID) error {
+	if err := t.Exec("DELETE FROM credentials WHERE id=?", id); err != nil {
+		return err
+	}
+	return t.Exec("DELETE FROM credential_versions WHERE credential_id=?", id)
 }
 
 // PauseCredential implements tenants.CredentialStore.

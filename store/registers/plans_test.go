@@ -50,6 +50,15 @@ func TestSubscriptionsAreCountedByTheirIndex(t *testing.T) {
 	}
 }
 
+// TestDeletingAnAppLooksAtOneWindow: a step costs what its window holds, however many
+// devices others have.
+func TestDeletingAnAppLooksAtOneWindow(t *testing.T) {
+	t.Parallel()
+	plan := strings.Join(planOf(t, selectAppsDevices, 1, 1, 1, "a", []byte{}, 1), "\n")
+	require.Contains(t, plan, "INDEX devices_address (tenant_id=? AND channel=? AND app=? AND address_hash>?)")
+	require.NotContains(t, plan, "TEMP B-TREE", "in the order of the index")
+}
+
 // TestPlacesOfAnInstallationAreFoundByTheirIndex: a registration costs what its
 // installation and its user have, and what has ended costs what there is of it.
 func TestPlacesOfAnInstallationAreFoundByTheirIndex(t *testing.T) {

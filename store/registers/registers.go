@@ -35,7 +35,7 @@ type Registers struct {
 func New(d *db.DB, holds Holds) *Registers {
 	j := &jobRegister{d}
 	return &Registers{
-		tenantRegister: &tenantRegister{d}, keyRegister: &keyRegister{d}, credentialRegister: &credentialRegister{d, holds},
+		tenantRegister: &tenantRegister{d}, keyRegister: &keyRegister{d}, credentialRegister: &credentialRegister{d, holds, j},
 		deviceRegister: &deviceRegister{d, j}, endpointRegister: &endpointRegister{db: d, holds: holds}, jobRegister: j,
 		installation: &installation{d}, cleanup: &cleanup{d},
 	}

@@ -143,24 +143,33 @@ func restoreOutlivesVerdict(k *kit) {
 	k.status(d, devices.Retired)
 }
 
-func restoreWindows(k *kit) {
-	const many = 1005 // more than a step looks at
+// manyDevices registers devices of one user.
+func (k *kit) manyDevices(n int, edit ...func(*devices.Device)) {
+	k.Helper()
 	var (
 		running sync.WaitGroup
-		faults  = make(chan error, many)
+		faults  = make(chan error, n)
 	)
-	for i := range many {
+	for i := range n {
 		running.Go(func() {
 			d := devices.Device{Tenant: k.tenant, ID: k.IDs.Next(), User: "alice", App: "default", Channel: channels.FCM,
 				Target: channels.Target{Kind: channels.FCMToken, Address: fmt.Sprint("token-", i)}}
+			for _, e := range edit {
+				e(&d)
+			}
 			_, err := k.Store.UpsertDevice(k.ctx, d, devices.Caller{Actor: "key_test"})
 			faults <- err
 		})
 	}
 	running.Wait()
-	for range many {
+	for range n {
 		k.ok(<-faults)
 	}
+}
+
+func restoreWindows(k *kit) {
+	const many = 1005 // more than a step looks at
+	k.manyDevices(many)
 	k.Exec(k.T, "UPDATE devices SET status=3, reason='x', status_at=status_at WHERE tenant_id=?", int64(k.tenant))
 	f := devices.RestoreFilter{Reason: "x"}
 	n, next, err := k.Store.CountRestorable(k.ctx, k.tenant, f, 0)

@@ -90,7 +90,7 @@ func Run(t *testing.T, open func(t *testing.T) Opened) {
 	for _, group := range []map[string]func(*kit){
 		acceptTests(), claimTests(), finishTests(), holdTests(), commandTests(), purgeTests(), readTests(),
 		deviceTests(), deviceHistoryTests(), deviceRestoreTests(), endpointTests(), tenantTests(), credentialTests(), credentialVersionTests(), tenancyTests(), modelTests(), jobTests(), replayTests(),
-		erasureTests(), deletionTests(), affectedTests(), upkeepTests(), pauseTests(), sharedTests(),
+		erasureTests(), deletionTests(), appDeletionTests(), affectedTests(), upkeepTests(), pauseTests(), sharedTests(),
 	} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {
