@@ -77,7 +77,7 @@ type CredentialVersion struct {
 
 // CredentialRollback says what to go back to.
 type CredentialRollback struct {
-	Version int `json:"version,omitzero" minimum:"1" doc:"The one before the newest where absent"`
+	Version int `json:"version,omitzero" minimum:"1" doc:"Where absent: the newest one from before the content of the current one was first put, which is kept, was not refused, and was not gone back from"`
 }
 
 // Subscriptions say how far the browsers of an app have moved to a VAPID pair.
@@ -146,7 +146,7 @@ func (s *Server) credentialRoutes() []route {
 			summary: "List the versions of a credential, newest first", handler: withoutBody(s.listCredentialVersions)},
 		{method: http.MethodPost, path: "/v1/credentials/{id}/rollback", access: scope, id: "rollbackCredential", tag: tag,
 			summary: "Go back to an earlier version of a credential", bodyOptional: true, handler: withBody(s.rollbackCredential), example: `{"version":3}`,
-			about: "Makes a new version with its content, as long as that is kept (retention.credentials). It is verified as a put is."},
+			about: "Makes a new version with its content, as long as that is kept (retention.credentials). It is verified as a put is. Calling it again without a version goes further back; 409 where there is nothing to go back to."},
 		{method: http.MethodDelete, path: "/v1/credentials/{id}", access: scope, id: "deleteCredential", tag: tag, status: http.StatusNoContent,
 			summary: "Delete a credential", handler: careful[credentialDelete, none](s.deleteCredential),
 			about: "What it served is held until there is another. It has to be forced if that strands more than 100 active devices or waiting deliveries, or any subscription of a VAPID pair: browsers do not move to another by themselves."},

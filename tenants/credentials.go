@@ -15,6 +15,10 @@ import (
 // MaxCredentials is how many credentials a tenant may have.
 const MaxCredentials = 1000
 
+// MaxVersions is how many versions of a credential are kept: the newest, and the one
+// that it would go back to.
+const MaxVersions = 100
+
 // PutCredential is what a caller puts: the channel's own JSON for an app.
 type PutCredential struct {
 	App     string // "" is DefaultApp
@@ -130,7 +134,7 @@ func (r *Registry) CredentialVersions(ctx context.Context, tenant, id ids.ID) ([
 
 // Rollback says what to go back to.
 type Rollback struct {
-	Version    int // 0: the one before the newest
+	Version    int // 0: see CredentialStore.WayBack
 	Unverified bool
 }
 
@@ -145,7 +149,13 @@ func (r *Registry) RollbackCredential(ctx context.Context, tenant, id ids.ID, in
 		return c, problem.New(problem.Conflict, "The credential has one version only: there is none to go back to.")
 	}
 	if in.Version == 0 {
-		in.Version = c.Version - 1
+		if in.Version, err = r.o.Store.WayBack(ctx, tenant, id); err != nil {
+			return c, err
+		}
+		if in.Version == 0 {
+			return c, problem.New(problem.Conflict, "There is no version to go back to: those from before this content were refused, destroyed, or gone back from. "+
+				"Look at the versions, and name the one that you want.")
+		}
 	}
 	if in.Version < 1 || in.Version >= c.Version {
 		return c, problem.AtField("version", "must be one before the newest, which is %d", c.Version)

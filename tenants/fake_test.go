@@ -54,6 +54,7 @@ type memory struct {
 	opened  map[ids.ID]channels.Credential
 	reads   map[string]int
 	options tenants.PutOptions // of the last put
+	back    int                // where a rollback leads to
 }
 
 var _ tenants.Store = (*memory)(nil)
@@ -276,6 +277,10 @@ func (m *memory) OpenVersion(_ context.Context, _, id ids.ID, version int) (chan
 		return channels.Credential{}, problem.New(problem.Conflict, "It is destroyed.")
 	}
 	return m.opened[id], nil
+}
+
+func (m *memory) WayBack(context.Context, ids.ID, ids.ID) (int, error) {
+	return m.back, nil
 }
 
 func (m *memory) RollbackCredential(_ context.Context, _, id ids.ID, to int, v tenants.Verification, c tenants.Change) (tenants.Credential, error) {

@@ -105,10 +105,15 @@ type CredentialStore interface {
 	// RecoverCredential resumes a credential that the engine has paused because its
 	// provider refused it; a person's pause stands.
 	RecoverCredential(ctx context.Context, tenant, id ids.ID) error
-	// CredentialVersions lists those of a credential, the newest first: at most 100.
+	// CredentialVersions lists those of a credential, the newest first. MaxVersions are
+	// kept, and the one that WayBack names.
 	CredentialVersions(ctx context.Context, tenant, id ids.ID) ([]CredentialVersion, error)
 	// OpenVersion returns a version with its secret; Conflict where that is destroyed.
 	OpenVersion(ctx context.Context, tenant, id ids.ID, version int) (channels.Credential, error)
+	// WayBack names the version to go back to where nobody says which: the newest from
+	// before the content of the current one was first put, that is kept, whose content
+	// the provider has not refused, and that nobody went back from. 0: there is none.
+	WayBack(ctx context.Context, tenant, id ids.ID) (int, error)
 	// RollbackCredential makes a new version with the content of an earlier one.
 	RollbackCredential(ctx context.Context, tenant, id ids.ID, to int, v Verification, c Change) (Credential, error)
 	// NoteVerification writes what a provider says of the newest version.

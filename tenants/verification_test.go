@@ -141,6 +141,9 @@ func TestARollbackIsVerifiedToo(t *testing.T) {
 	list, err := b.Credentials(t.Context(), 7)
 	require.NoError(t, err)
 	id := list[0].ID
+	_, err = b.RollbackCredential(t.Context(), 7, id, tenants.Rollback{}, "key_1")
+	require.Equal(t, problem.Conflict, problem.CodeOf(err), "none is fit to go back to")
+	b.store.back = 2
 	c, err := b.RollbackCredential(t.Context(), 7, id, tenants.Rollback{}, "key_1")
 	require.NoError(t, err)
 	require.Equal(t, "back to 2", c.Reason)

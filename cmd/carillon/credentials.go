@@ -124,7 +124,7 @@ func newCredentialsRollbackCommand(c *cli, f *clientFlags) *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().IntVar(&version, "version", 0, "the one to go back to; the one before the newest where absent")
+	cmd.Flags().IntVar(&version, "version", 0, "the one to go back to; where absent the newest of another content that was neither refused nor gone back from")
 	cmd.Flags().BoolVar(&unverified, "unverified", false, "do not ask the provider first")
 	return cmd
 }

@@ -208,12 +208,16 @@ func (s *cleanup) dropExpired(ctx context.Context, tenant, id ids.ID, sealed []b
 	return removed, err
 }
 
+// dropReplaced goes by the next version that is there, since not all are kept.
+const dropReplaced = `UPDATE credential_versions SET sealed=? WHERE (credential_id,version) IN (SELECT v.credential_id,v.version FROM credential_versions v
+ JOIN credential_versions n ON n.credential_id=v.credential_id
+  AND n.version=(SELECT min(m.version) FROM credential_versions m WHERE m.credential_id=v.credential_id AND m.version>v.version)
+ WHERE n.created_at<? AND length(v.sealed)>0 LIMIT ?)`
+
 // DropReplacedCredentials implements delivery.CleanupStore.
 func (s *cleanup) DropReplacedCredentials(ctx context.Context, before time.Time, limit int) (int, error) {
 	return s.db.DoCounted(context.WithoutCancel(ctx), limit, func(t *db.Tx) (int64, error) {
-		return t.Affect(`UPDATE credential_versions SET sealed=? WHERE (credential_id,version) IN (SELECT v.credential_id,v.version FROM credential_versions v
- JOIN credential_versions n ON n.credential_id=v.credential_id AND n.version=v.version+1 WHERE n.created_at<? AND length(v.sealed)>0 LIMIT ?)`,
-			[]byte{}, db.Millis(before), limit)
+		return t.Affect(dropReplaced, []byte{}, db.Millis(before), limit)
 	})
 }
 

@@ -15,9 +15,6 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
-// mostVersions is how many versions of a credential are listed.
-const mostVersions = 100
-
 // nextVersion begins a version of a credential. A credential that a person has paused
 // stays so; one that its provider refused is tried again.
 func nextVersion(t *db.Tx, tenant, id ids.ID, qualifier string, now time.Time) (int64, error) {
@@ -39,7 +36,7 @@ func (s *credentialRegister) CredentialVersions(ctx context.Context, tenant, id 
 		return nil, err
 	}
 	rows, err := s.db.Reads().QueryContext(ctx, `SELECT version,settings,actor,auto_rollback,expires_at,created_at,proven_at,checked_at,checked,check_code,check_detail,length(sealed)
- FROM credential_versions WHERE credential_id=? ORDER BY version DESC LIMIT ?`, id, mostVersions)
+ FROM credential_versions WHERE credential_id=? ORDER BY version DESC LIMIT ?`, id, tenants.MaxVersions+1)
 	if err != nil {
 		return nil, fmt.Errorf("read the versions of a credential: %w", err)
 	}
@@ -106,8 +103,9 @@ func (s *credentialRegister) goBack(t *db.Tx, tenant, id ids.ID, to int, v tenan
 		return err
 	}
 	n, err := t.Affect(`INSERT INTO credential_versions (credential_id,version,settings,sealed,expires_at,created_at,proven_at,
- actor,auto_rollback,checked_at,checked,check_code,check_detail)
- SELECT v.credential_id,c.version,v.settings,v.sealed,v.expires_at,CAST(? AS BIGINT),0,CAST(? AS TEXT),0,CAST(? AS BIGINT),CAST(? AS SMALLINT),CAST(? AS TEXT),CAST(? AS TEXT)
+ actor,auto_rollback,checked_at,checked,check_code,check_detail,same_as)
+ SELECT v.credential_id,c.version,v.settings,v.sealed,v.expires_at,CAST(? AS BIGINT),0,CAST(? AS TEXT),0,CAST(? AS BIGINT),CAST(? AS SMALLINT),CAST(? AS TEXT),CAST(? AS TEXT),
+ CASE WHEN v.same_as=0 THEN v.version ELSE v.same_as END
  FROM credential_versions v JOIN credentials c ON c.id=v.credential_id WHERE v.credential_id=? AND v.version=? AND v.version<c.version AND length(v.sealed)>0`,
 		db.Millis(now), actor, db.Millis(v.At), v.State, v.Code, v.Detail, id, to)
 	if err != nil {
@@ -115,6 +113,9 @@ func (s *credentialRegister) goBack(t *db.Tx, tenant, id ids.ID, to int, v tenan
 	}
 	if n == 0 {
 		return destroyed(to)
+	}
+	if err := trim(t, id); err != nil {
+		return err
 	}
 	return s.endReplaced(t, tenant, id, app, channel)
 }
@@ -143,15 +144,18 @@ func (s *credentialRegister) GoBack(ctx context.Context, tenant, id ids.ID, vers
 			return err
 		}
 		asked, err := t.Count(`SELECT count(*) FROM credentials c JOIN credential_versions v ON v.credential_id=c.id AND v.version=c.version
- JOIN credential_versions b ON b.credential_id=c.id AND b.version=c.version-1
- WHERE c.id=? AND c.tenant_id=? AND c.version=? AND v.auto_rollback=1 AND v.proven_at=0 AND length(b.sealed)>0`, id, tenant, version)
+ WHERE c.id=? AND c.tenant_id=? AND c.version=? AND v.auto_rollback=1 AND v.proven_at=0`, id, tenant, version)
 		if err != nil || asked == 0 {
 			return err
 		}
-		if err := s.goBack(t, tenant, id, version-1, tenants.Verification{}, "engine", now); err != nil {
+		back, err := wayBack(t, id)
+		if err != nil || back == 0 {
 			return err
 		}
-		to = version - 1
+		if err := s.goBack(t, tenant, id, back, tenants.Verification{}, "engine", now); err != nil {
+			return err
+		}
+		to = back
 		return t.Audit(tenant, "engine", "credential.rollback", id.Format(ids.Credential))
 	})
 	return to, err
@@ -160,12 +164,15 @@ func (s *credentialRegister) GoBack(ctx context.Context, tenant, id ids.ID, vers
 // WayBack says how to go back from a version that is refused before its first
 // success; "" where that is not the case.
 func WayBack(t *db.Tx, id ids.ID, version int) (string, error) {
-	n, err := t.Count(`SELECT count(*) FROM credential_versions v JOIN credential_versions b ON b.credential_id=v.credential_id AND b.version=v.version-1
- WHERE v.credential_id=? AND v.version=? AND v.proven_at=0 AND length(b.sealed)>0`, id, version)
+	n, err := t.Count(`SELECT count(*) FROM credential_versions WHERE credential_id=? AND version=? AND proven_at=0`, id, version)
 	if err != nil || n == 0 {
 		return "", err
 	}
-	return fmt.Sprintf(" Version %d has never worked: POST /v1/credentials/%s/rollback goes back to version %d.", version, id.Format(ids.Credential), version-1), nil
+	back, err := wayBack(t, id)
+	if err != nil || back == 0 {
+		return "", err
+	}
+	return fmt.Sprintf(" Version %d has never worked: POST /v1/credentials/%s/rollback goes back to version %d.", version, id.Format(ids.Credential), back), nil
 }
 
 // CredentialsToVerify implements delivery.VerifyStore.

@@ -50,6 +50,17 @@ func TestSubscriptionsAreCountedByTheirIndex(t *testing.T) {
 	}
 }
 
+// TestAVersionIsPutAtTheCostOfItsCredential: whatever versions others have.
+func TestAVersionIsPutAtTheCostOfItsCredential(t *testing.T) {
+	t.Parallel()
+	for _, query := range []string{selectVersions, selectSame, trimVersions} {
+		plan := strings.Join(planOf(t, query, make([]any, strings.Count(query, "?"))...), "\n")
+		require.Contains(t, plan, "SEARCH credential_versions USING PRIMARY KEY (credential_id=?")
+		require.NotContains(t, plan, "SCAN credential_versions")
+		require.NotContains(t, plan, "TEMP B-TREE")
+	}
+}
+
 // TestDeletingAnAppLooksAtOneWindow: a step costs what its window holds, however many
 // devices others have.
 func TestDeletingAnAppLooksAtOneWindow(t *testing.T) {

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -20,6 +21,9 @@ func credentialVersionTests() map[string]func(*kit) {
 		"Versions/APersonsPauseSurvives":   pauseSurvives,
 		"Versions/GoBackByThemselves":      versionsGoBack,
 		"Versions/ARefusedOneSaysTheWay":   deniedSaysTheWayBack,
+		"Versions/BackAndFurtherBack":      goesFurtherBack,
+		"Versions/AreBounded":              versionsAreBounded,
+		"Versions/KeptOnesLoseTheirSecret": keptVersionsLoseTheirSecret,
 		"Versions/AreVerifiedInTurn":       verifiedInTurn,
 		"Versions/ARefusalIsForgotten":     refusalIsForgotten,
 	}
@@ -145,6 +149,109 @@ func versionsGoBack(k *kit) {
 	require.JSONEq(k, `{"of":"two"}`, string(got.Settings))
 	require.Equal(k, delivery.Resume, k.holds()[0].Ending)
 	require.Zero(k, goBack(4), "what it went back to does not")
+}
+
+// back goes back as somebody does who names no version, and says to what.
+func (k *kit) back(id ids.ID) string {
+	k.Helper()
+	to, err := k.Store.WayBack(k.ctx, k.tenant, id)
+	k.ok(err)
+	if to == 0 {
+		return ""
+	}
+	_, err = k.Store.RollbackCredential(k.ctx, k.tenant, id, to, tenants.Verification{}, change("credential.rollback"))
+	k.ok(err)
+	c, err := k.Store.OpenCredential(k.ctx, k.tenant, id)
+	k.ok(err)
+	return string(c.Secret)
+}
+
+// goesFurtherBack: whoever goes back twice does not mean to be where he was before.
+func goesFurtherBack(k *kit) {
+	put := func(secret string) ids.ID {
+		k.Clock.Advance(time.Second)
+		return k.putSecret(secret, tenants.PutOptions{}).ID
+	}
+	put("one")
+	put("two")
+	c := put("bad")
+	require.Equal(k, "two", k.back(c))
+	require.Equal(k, "one", k.back(c))
+	require.Empty(k, k.back(c), "there is nothing before")
+
+	put("new")
+	require.Equal(k, "one", k.back(c))
+	put("new")
+	put("one") // who puts by hand what was there before goes back, too
+	require.Empty(k, k.back(c))
+
+	put("refused")
+	newest, err := k.Store.Credential(k.ctx, k.tenant, c)
+	k.ok(err)
+	k.ok(k.Store.NoteVerification(k.ctx, k.tenant, c, newest.Version, tenants.Verification{State: tenants.Refused, At: k.Clock.Now()}))
+	put("next")
+	require.Equal(k, "one", k.back(c), "not to what its provider refused")
+
+	mine := k.tenant
+	k.tenant = k.newTenant("other")
+	_, err = k.Store.WayBack(k.ctx, k.tenant, c)
+	k.code(problem.NotFound, err)
+	k.tenant = mine
+	k.putSecret("compromised", tenants.PutOptions{Compromised: true})
+	require.Empty(k, k.back(c), "not to what is destroyed")
+}
+
+// versionsAreBounded: the newest are kept, and the one to go back to.
+func versionsAreBounded(k *kit) {
+	id := k.putSecret("good", tenants.PutOptions{}).ID
+	bad := tenants.Verification{State: tenants.Refused, At: k.Clock.Now()}
+	for i := range tenants.MaxVersions + 20 {
+		k.Clock.Advance(time.Second)
+		k.putSecret(fmt.Sprint("bad ", i), tenants.PutOptions{Verification: bad})
+	}
+	versions := func() []tenants.CredentialVersion {
+		k.Helper()
+		list, err := k.Store.CredentialVersions(k.ctx, k.tenant, id)
+		k.ok(err)
+		require.Len(k, k.Dump(k.T)["credential_versions"].Rows, len(list))
+		return list
+	}
+	list := versions()
+	require.Len(k, list, tenants.MaxVersions+1)
+	require.Equal(k, tenants.MaxVersions+21, list[0].Version)
+	require.Equal(k, 22, list[tenants.MaxVersions-1].Version)
+	require.Equal(k, 1, list[tenants.MaxVersions].Version)
+	require.Equal(k, "good", k.back(id))
+	list = versions()
+	require.Len(k, list, tenants.MaxVersions, "its content is the newest, so that the first is not needed any more")
+	for range 3 {
+		k.putSecret("bad 3", tenants.PutOptions{Verification: bad})
+		require.Equal(k, "good", k.back(id))
+	}
+	require.Len(k, versions(), tenants.MaxVersions)
+
+	k.Exec(k.T, "UPDATE credential_versions SET version=version-1000 WHERE credential_id=? AND version<?", int64(id), 100) // as from before there was a limit
+	before := len(k.Dump(k.T)["credential_versions"].Rows)
+	k.putSecret("another", tenants.PutOptions{})
+	require.Less(k, len(k.Dump(k.T)["credential_versions"].Rows), before)
+}
+
+// keptVersionsLoseTheirSecret: after its time, though the version that replaced it is
+// not there any more.
+func keptVersionsLoseTheirSecret(k *kit) {
+	id := k.putSecret("good", tenants.PutOptions{}).ID
+	for i := range tenants.MaxVersions + 1 {
+		k.putSecret(fmt.Sprint("bad ", i), tenants.PutOptions{Verification: tenants.Verification{State: tenants.Refused, At: k.Clock.Now()}})
+	}
+	k.Clock.Advance(31 * day)
+	_, err := k.Store.DropReplacedCredentials(k.ctx, k.Clock.Now().Add(-30*day), 1000)
+	k.ok(err)
+	list, err := k.Store.CredentialVersions(k.ctx, k.tenant, id)
+	k.ok(err)
+	require.Equal(k, 1, list[len(list)-1].Version)
+	for _, v := range list {
+		require.Equal(k, v.Current, v.Kept, "version %d", v.Version)
+	}
 }
 
 // deniedSaysTheWayBack: a new version that its first send finds refused says at once
