@@ -107,11 +107,16 @@ func (t *turns) take(ctx context.Context, tenant ids.ID) (leave func(), err erro
 	}
 	select {
 	case x.taken <- struct{}{}:
-		return func() { <-x.taken; forget() }, nil
 	case <-ctx.Done():
 		forget()
 		return nil, ctx.Err()
 	}
+	leave = func() { <-x.taken; forget() }
+	if err := ctx.Err(); err != nil { // select takes either where both are ready
+		leave()
+		return nil, err
+	}
+	return leave, nil
 }
 
 // verify asks the provider what it thinks of a credential that is not stored yet. A
@@ -121,9 +126,12 @@ func (r *Registry) verify(ctx context.Context, tenant ids.ID, ch channels.Channe
 	if ch.Kind() == channels.WebPush {
 		return Verification{State: NotVerifiable, At: now}, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, VerifyWithin)
+	within, cancel := context.WithTimeout(ctx, VerifyWithin)
 	defer cancel()
-	leave, err := r.verifying.take(ctx, tenant)
+	leave, err := r.verifying.take(within, tenant)
+	if ctx.Err() != nil {
+		return Verification{}, ctx.Err() // the caller has left
+	}
 	if err != nil {
 		p := problem.New(problem.Throttled, "Another credential of the tenant is being verified, and its provider does not answer; try again, or put it with verify=false.")
 		p.RetryAfter = VerifyWithin
@@ -135,7 +143,10 @@ func (r *Registry) verify(ctx context.Context, tenant ids.ID, ch channels.Channe
 		return Verification{}, fmt.Errorf("open a credential to verify it: %w", err)
 	}
 	defer s.Close()
-	v := VerificationOf(ch.Kind(), s.Probe(ctx), now)
+	v := VerificationOf(ch.Kind(), s.Probe(within), now)
+	if ctx.Err() != nil {
+		return Verification{}, ctx.Err() // the provider was not heard to its end
+	}
 	if v.State == Refused {
 		return v, &problem.Error{Code: problem.CredentialRefused, Detail: "The provider refuses this credential; nothing was stored.",
 			Fields: []problem.Field{{Path: member, Detail: "is refused (" + v.Code + "): " + v.Detail}}}

@@ -101,6 +101,27 @@ func TestAProviderThatHangsHoldsUpItsTenantAlone(t *testing.T) {
 	})
 }
 
+// TestWhoHasLeftPutsNothing: a provider that was not asked, or not heard to its end,
+// has not failed to answer.
+func TestWhoHasLeftPutsNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	gone, leave := context.WithCancel(t.Context())
+	b.fcm.ask = func(context.Context) channels.Result {
+		leave()
+		return channels.Result{Outcome: channels.Interrupted}
+	}
+	for i := range 100 { // of two ways that are open, select takes either
+		_, err := putFCM(gone, b, 7, "a")
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, 1, b.fcm.asked, "the %dth time", i)
+	}
+	require.Zero(t, b.store.count("PutCredential"))
+	b.fcm.ask = nil
+	_, err := putFCM(t.Context(), b, 7, "a")
+	require.NoError(t, err, "every turn was given back")
+}
+
 // TestACredentialIsDoubted: a timeout says nothing against one that has worked.
 func TestACredentialIsDoubted(t *testing.T) {
 	t.Parallel()
