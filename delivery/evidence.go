@@ -56,7 +56,7 @@ func (a *attempter) refused(it *inflight, r *route, ans *answer, k subject, work
 		Worked: worked, At: ans.at}
 	ask, enough := a.refusals.refuse(n, canBeAsked(it.Channel))
 	if ask {
-		go a.prober.ask(it.Tenant, c, k)
+		a.prober.begin(it.Tenant, c, k)
 	}
 	switch {
 	case a.refusals.shared:

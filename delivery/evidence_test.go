@@ -343,6 +343,32 @@ func TestAProviderThatHangsWhenItIsAsked(t *testing.T) {
 	k.sound()
 }
 
+// TestATenantHasAFewProvidersAskedAtATime: the others of its credentials are judged as
+// where a provider cannot be asked.
+func TestATenantHasAFewProvidersAskedAtATime(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, nil)
+	fcm, apns, answer := k.channels[channels.FCM], k.channels[channels.APNs], make(chan struct{})
+	defer close(answer)
+	fcm.hangs(answer)
+	fcm.answer(always(refusedBy(channels.ScopeCredential)))
+	for i := range 10 {
+		app := fmt.Sprint("app", i)
+		k.inApp(app, channels.FCM)
+		k.device(app, app, channels.FCM, func(d *devices.Device) { d.App = app })
+		k.ends(k.post(toUser(app)), 0, delivery.Held, delivery.InDoubt)
+	}
+	eventually(t, "a few are asked", func() bool { now, _ := fcm.beingAsked(); return now >= 4 })
+	k.tenant = k.newTenant("other")
+	k.inApp("default", channels.APNs)
+	apns.says(channels.Result{Outcome: channels.Denied, Code: "apns.invalid_provider_token"})
+	apns.answer(always(refusedBy(channels.ScopeCredential)))
+	k.device("bob", "phone", channels.APNs, nil)
+	k.ends(k.post(toUser("bob")), 0, delivery.Held, delivery.CredentialDenied)
+	_, most := fcm.beingAsked()
+	require.Equal(t, 4, most)
+}
+
 // TestSuspectsByRefusalAreNotRetiredWithOthers: that a credential's word about others
 // is confirmed says nothing of a device that was refused.
 func TestSuspectsByRefusalAreNotRetiredWithOthers(t *testing.T) {

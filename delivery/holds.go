@@ -46,13 +46,17 @@ func (m *holdMover) run() {
 			nextProbe = now.Add(m.prober.every)
 			probe = m.duties.take("probe", m.prober.every)
 		}
+		var refused []Hold
 		for _, h := range holds {
 			switch {
 			case h.Ending != Open:
 				m.end(h)
 			case probe && !m.pause.current().On() && h.Scope == HoldCredential && h.Reason == CredentialDenied:
-				m.background.Go(func() { m.prober.probe(h) })
+				refused = append(refused, h)
 			}
+		}
+		if len(refused) > 0 {
+			m.background.Go(func() { m.prober.probeAll(refused) })
 		}
 		if !m.wait(m.hints.holds, m.every) {
 			return

@@ -37,6 +37,8 @@ type fakeChannel struct {
 	probe    channels.Result // what Probe says; accepted where it is zero
 	probes   int
 	hanging  <-chan struct{}
+	probing  int                    // now
+	most     int                    // at a time
 	prepared func(channels.Message) // nil: nobody wants to know
 }
 
@@ -109,6 +111,8 @@ func (s *fakeSender) Send(ctx context.Context, t channels.Target, _ channels.Pay
 func (s *fakeSender) Probe(ctx context.Context) channels.Result {
 	s.c.mu.Lock()
 	hangs := s.c.hanging
+	s.c.probing++
+	s.c.most = max(s.c.most, s.c.probing)
 	s.c.mu.Unlock()
 	if hangs != nil {
 		select {
@@ -118,6 +122,7 @@ func (s *fakeSender) Probe(ctx context.Context) channels.Result {
 	}
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
+	s.c.probing--
 	s.c.probes++
 	if s.c.probe.Outcome != 0 {
 		return s.c.probe
@@ -137,6 +142,13 @@ func (c *fakeChannel) hangs(until <-chan struct{}) {
 	c.mu.Lock()
 	c.hanging = until
 	c.mu.Unlock()
+}
+
+// beingAsked is how many probes are under way, and how many were at most.
+func (c *fakeChannel) beingAsked() (now, most int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.probing, c.most
 }
 
 func (c *fakeChannel) asked() int {
@@ -274,6 +286,23 @@ func (k *kit) credential(kind channels.Kind, qualifier string) tenants.Credentia
 	require.NoError(k.t, err)
 	k.engine.CredentialsChanged(k.tenant)
 	return c
+}
+
+// inApp puts a credential of an app.
+func (k *kit) inApp(app string, kind channels.Kind) tenants.Credential {
+	k.t.Helper()
+	c, err := k.store.PutCredential(k.ctx, tenants.Credential{Tenant: k.tenant, App: app, Channel: kind},
+		channels.Credential{Settings: json.RawMessage(`{}`), Secret: []byte("s")}, tenants.PutOptions{}, tenants.Change{Actor: "test", Action: "credential.put"})
+	require.NoError(k.t, err)
+	k.engine.CredentialsChanged(k.tenant)
+	return c
+}
+
+func (k *kit) newTenant(name string) ids.ID {
+	k.t.Helper()
+	id := k.ids.Next()
+	require.NoError(k.t, k.store.CreateTenant(k.ctx, tenants.Tenant{ID: id, Name: name, CreatedAt: time.Now()}, tenants.Change{Actor: "test", Action: "tenant.create"}))
+	return id
 }
 
 func (k *kit) device(user, address string, kind channels.Kind, change func(*devices.Device)) devices.Device {

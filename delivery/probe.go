@@ -2,6 +2,8 @@ package delivery
 
 import (
 	"context"
+	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/carillonhq/carillon/channels"
@@ -29,10 +31,26 @@ type prober struct {
 
 	refusals *refusals
 	doubts   *doubts
+
+	asking  slots
+	probing atomic.Bool // a round through refused credentials is under way
 }
 
 // probeApart is the least time between two questions about one credential.
 const probeApart = 10 * time.Second
+
+// begin asks in the background, unless too many are being asked: then this one could
+// not be.
+func (p *prober) begin(tenant ids.ID, c *tenants.Credential, k subject) {
+	if !p.asking.take(tenant) {
+		p.refusals.answered(k, wordNone, p.now())
+		return
+	}
+	go func() {
+		defer p.asking.leave(tenant)
+		p.ask(tenant, c, k)
+	}()
+}
 
 // ask asks a provider what it thinks of a credential of which it has refused a
 // target. Its word is evidence enough, either way.
@@ -77,6 +95,21 @@ func (p *prober) note(tenant ids.ID, c *tenants.Credential, version int, r chann
 	if err := p.store.NoteVerification(p.running, tenant, c.ID, version, v); err != nil {
 		p.log.Warn("note what a provider says of a credential", "credential", c.ID.Format(ids.Credential), "error", err)
 	}
+}
+
+// probeAll probes refused credentials, for as long as until the next round. It goes
+// through them by chance: behind those that hang others have their turn another time.
+func (p *prober) probeAll(list []Hold) {
+	if !p.probing.CompareAndSwap(false, true) {
+		return
+	}
+	defer p.probing.Store(false)
+	over := time.Now().Add(p.every) // not the engine's clock: it bounds work
+	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	inTurn(list, func(h *Hold) ids.ID { return h.Tenant }, func(h *Hold) bool {
+		p.probe(*h)
+		return p.running.Err() == nil && time.Now().Before(over)
+	})
 }
 
 func (p *prober) probe(h Hold) {

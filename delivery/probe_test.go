@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -62,6 +63,27 @@ func TestARefusedCredentialResumesWhenAProbeSucceeds(t *testing.T) {
 	k.ends(r, 0, delivery.Sent, delivery.NoReason)
 	require.Equal(t, tenants.Verified, verification().State)
 	k.sound()
+}
+
+// TestATenantsRefusedCredentialsAreProbedInTurn: however many it has.
+func TestATenantsRefusedCredentialsAreProbedInTurn(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, func(o *delivery.Options) { o.ProbeEvery = 50 * time.Millisecond })
+	fcm, answer := k.channels[channels.FCM], make(chan struct{})
+	fcm.hangs(answer)
+	const n = 10
+	for i := range n {
+		c := k.inApp(fmt.Sprint("app", i), channels.FCM)
+		_, err := k.store.RefuseCredential(k.ctx, delivery.Hold{Tenant: k.tenant, Scope: delivery.HoldCredential, Subject: c.ID, Version: 1,
+			Reason: delivery.CredentialDenied, Detail: "No.", Since: time.Now()})
+		require.NoError(t, err)
+		k.engine.CredentialsChanged(k.tenant)
+	}
+	eventually(t, "one is asked", func() bool { now, _ := fcm.beingAsked(); return now == 1 })
+	close(answer)
+	eventually(t, "all are", func() bool { return len(k.holdsOf(delivery.HoldCredential)) == 0 })
+	_, most := fcm.beingAsked()
+	require.Equal(t, 1, most)
 }
 
 func TestAPauseDuringAProbeStands(t *testing.T) {

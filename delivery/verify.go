@@ -34,7 +34,8 @@ type VerifyStore interface {
 	VerificationStore
 	// CredentialsToVerify lists active credentials of some channels that were put, and
 	// verified last, before a time; and those whose last verification, before another
-	// time, was none or a refusal. Those that have waited longest come first.
+	// time, was none or a refusal. Tenants have their turns in the list, each with those
+	// that have waited longest.
 	CredentialsToVerify(ctx context.Context, of []channels.Kind, before, again time.Time, limit int) ([]tenants.Credential, error)
 }
 
@@ -43,7 +44,8 @@ const codeUnreadable = "credential_unreadable"
 
 // verifier asks providers every day what they think of the credentials that are in
 // use, so that one which has expired or was revoked is known before a user misses
-// something. One node does it for all, one credential after the other.
+// something. One node does it for all, a few credentials at a time and one of a
+// tenant at most.
 type verifier struct {
 	*env
 	store    VerifyStore
@@ -72,14 +74,12 @@ func (v *verifier) round() {
 		v.log.Error("look for credentials to verify", "error", err)
 		return
 	}
-	for i := range list {
-		if v.running.Err() != nil || time.Now().After(over) {
-			return
+	inTurn(list, func(c *tenants.Credential) ids.ID { return c.Tenant }, func(c *tenants.Credential) bool {
+		if dueForVerification(c, now) {
+			v.verify(c)
 		}
-		if dueForVerification(&list[i], now) {
-			v.verify(&list[i])
-		}
-	}
+		return v.running.Err() == nil && time.Now().Before(over)
+	})
 }
 
 // kinds are the channels of this server whose providers can be asked.

@@ -3,6 +3,7 @@ package delivery_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"testing"
 	"time"
 
@@ -38,6 +39,30 @@ func TestCredentialsAreVerifiedEveryDay(t *testing.T) {
 	require.Equal(t, tenants.CredentialActive, state(good).Status)
 	require.Equal(t, 1, k.channels[channels.FCM].asked(), "once a day")
 	k.sound()
+}
+
+// TestATenantsProvidersThatHangKeepNoOtherWaiting: of those there is one at a time.
+func TestATenantsProvidersThatHangKeepNoOtherWaiting(t *testing.T) {
+	t.Parallel()
+	clock := newHandClock()
+	k := newKitAt(t, clock.now, func(o *delivery.Options) { o.VerifyEvery = 5 * time.Millisecond })
+	answer := make(chan struct{})
+	k.channels[channels.APNs].hangs(answer)
+	defer close(answer)
+	for i := range 20 {
+		k.inApp(fmt.Sprint("app", i), channels.APNs)
+	}
+	k.tenant = k.newTenant("other")
+	c := k.inApp("default", channels.FCM)
+	clock.advance(27 * time.Hour)
+	eventually(t, "the other tenant's is verified", func() bool {
+		clock.advance(time.Second) // to the next round
+		got, err := k.store.Credential(k.ctx, k.tenant, c.ID)
+		require.NoError(t, err)
+		return got.Verification.State == tenants.Verified
+	})
+	_, most := k.channels[channels.APNs].beingAsked()
+	require.Equal(t, 1, most)
 }
 
 // TestWhatCannotBeVerifiedIsTriedAgainSoon: a provider that is down for a minute, and a

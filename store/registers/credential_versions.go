@@ -181,10 +181,11 @@ func (s *credentialRegister) CredentialsToVerify(ctx context.Context, of []chann
 		return nil, nil
 	}
 	var list []credentialModel
+	const turns = "row_number() OVER (PARTITION BY c.tenant_id ORDER BY v.checked_at,c.id),v.checked_at,c.id"
 	if err := withVersion(s.db.Gorm(ctx)).Joins("JOIN tenants t ON t.id=c.tenant_id AND t.deleted_at=0").
 		Where("c.channel IN ? AND c.status=? AND (v.checked_at<? AND v.created_at<? OR v.checked_at<? AND v.checked IN ?)", of, tenants.CredentialActive,
 			db.Millis(before), db.Millis(before), db.Millis(again), []tenants.VerificationState{tenants.Unverified, tenants.Refused}).
-		Order("v.checked_at,c.id").Limit(limit).Find(&list).Error; err != nil {
+		Order(turns).Limit(limit).Find(&list).Error; err != nil {
 		return nil, err
 	}
 	return convert(list, credentialModel.credential)

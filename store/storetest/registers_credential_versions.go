@@ -25,6 +25,7 @@ func credentialVersionTests() map[string]func(*kit) {
 		"Versions/AreBounded":              versionsAreBounded,
 		"Versions/KeptOnesLoseTheirSecret": keptVersionsLoseTheirSecret,
 		"Versions/AreVerifiedInTurn":       verifiedInTurn,
+		"Versions/TenantsHaveTheirTurns":   tenantsAreVerifiedInTurn,
 		"Versions/ARefusalIsForgotten":     refusalIsForgotten,
 	}
 }
@@ -320,6 +321,22 @@ func verifiedInTurn(k *kit) {
 	_, err := k.Store.PauseCredential(k.ctx, k.tenant, apns.ID, "", change("credential.pause"))
 	k.ok(err)
 	require.Empty(k, due(), "nobody waits for one that is paused")
+}
+
+// tenantsAreVerifiedInTurn: many of one keep no other out of the list.
+func tenantsAreVerifiedInTurn(k *kit) {
+	var mine []ids.ID
+	for _, q := range []string{"", "production", "sandbox"} {
+		mine = append(mine, k.credential(channels.APNs, q).ID)
+	}
+	k.tenant = k.newTenant("other")
+	k.Clock.Advance(time.Hour)
+	other := k.credential(channels.FCM, "").ID
+	k.Clock.Advance(25 * time.Hour)
+	now := k.Clock.Now()
+	list, err := k.Store.CredentialsToVerify(k.ctx, []channels.Kind{channels.FCM, channels.APNs}, now.Add(-24*time.Hour), now.Add(-time.Hour), 3)
+	k.ok(err)
+	require.Equal(k, []ids.ID{mine[0], other, mine[1]}, idsOf(list, func(c tenants.Credential) ids.ID { return c.ID }))
 }
 
 // refusalIsForgotten: a person who resumes a credential says that the provider takes
