@@ -97,8 +97,8 @@ type Result struct {
 	// and the outcome is still Retry. 0: the policy decides.
 	MaxTries int
 	Renew    Renewal
-	// Ambiguous: the request was written and no answer came, so the provider may
-	// have acted on it.
+	// Ambiguous: the request was written and no answer of the provider's came, so it
+	// may have acted on it.
 	Ambiguous bool
 	// Doubtful: a Gone that a wrong credential, topic, project or environment
 	// would cause as well. It makes a device suspect, never retired, until

@@ -88,15 +88,19 @@ func classify(a answer, now time.Time) channels.Result {
 	return r
 }
 
-// accepted is final even if the answer cannot be read: asking again would show
-// the notification twice.
+// accepted is final even if the answer names no id, or broke off: asking again would
+// show the notification twice. What has arrived in full and is no JSON object was not
+// written by FCM.
 func accepted(a answer) channels.Result {
-	r := channels.Result{Outcome: channels.Accepted, Code: "fcm.accepted", Status: a.status}
-	var sent struct {
-		Name string `json:"name"`
+	var members map[string]json.RawMessage
+	if !a.cut && (json.Unmarshal(a.body, &members) != nil || members == nil) {
+		return channels.Result{Outcome: channels.Retry, Code: "fcm.unexpected_answer", Status: a.status, Ambiguous: true, Floor: floorError, MaxTries: oddTries,
+			Detail: "An answer of success came that is not FCM's: something between this server and Google, such as a proxy, has given it."}
 	}
-	if json.Unmarshal(a.body, &sent) == nil && validID(sent.Name) {
-		r.ProviderID = sent.Name
+	r := channels.Result{Outcome: channels.Accepted, Code: "fcm.accepted", Status: a.status}
+	var name string
+	if json.Unmarshal(members["name"], &name) == nil && validID(name) {
+		r.ProviderID = name
 		return r
 	}
 	r.Code, r.Detail = "fcm.accepted_without_id", "FCM accepted the message; its answer named no id."

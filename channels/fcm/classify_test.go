@@ -65,6 +65,7 @@ var (
 	internal     = channels.Result{Outcome: channels.Retry, Code: "fcm.internal", Floor: 10 * time.Second}
 	unavailable  = channels.Result{Outcome: channels.Retry, Code: "fcm.unavailable", Floor: 10 * time.Second}
 	overloaded   = channels.Result{Outcome: channels.Throttled, Code: "fcm.unavailable"}
+	notFCMs      = channels.Result{Outcome: channels.Retry, Code: "fcm.unexpected_answer", Ambiguous: true, Floor: 10 * time.Second, MaxTries: 3}
 	badGateway   = channels.Result{Outcome: channels.Retry, Code: "fcm.bad_gateway", Floor: 30 * time.Second}
 )
 
@@ -77,7 +78,10 @@ func answers() []channeltest.Case {
 	const dead = "The registration token is not a valid FCM registration token"
 	return []channeltest.Case{
 		{Name: "200 without a name", Status: 200, Body: `{}`, Want: channels.Result{Outcome: channels.Accepted, Code: "fcm.accepted_without_id"}},
-		{Name: "200 not JSON", Status: 200, Body: `<html>`, Want: channels.Result{Outcome: channels.Accepted, Code: "fcm.accepted_without_id"}},
+		{Name: "200 with a name of another type", Status: 200, Body: `{"name":5}`, Want: channels.Result{Outcome: channels.Accepted, Code: "fcm.accepted_without_id"}},
+		{Name: "200 not JSON", Status: 200, Body: `<html>`, Want: notFCMs},
+		{Name: "200 without a body", Status: 200, Body: ``, Want: notFCMs},
+		{Name: "200 JSON that is no object", Status: 200, Body: `null`, Want: notFCMs},
 		{Name: "400 dead token by text", Status: 400, Body: failed("INVALID_ARGUMENT", dead, fcmFailure("INVALID_ARGUMENT")), Want: invalidToken},
 		{Name: "400 dead token by field", Status: 400, Body: failed("INVALID_ARGUMENT", "x", fcmFailure("INVALID_ARGUMENT"), badField("message.token")), Want: invalidToken},
 		{Name: "400 dead fid, details in the other order", Status: 400, Body: failed("INVALID_ARGUMENT", "x", badField("message.fid"), fcmFailure("INVALID_ARGUMENT")), Want: invalidToken},
@@ -277,7 +281,7 @@ func FuzzClassify(f *testing.F) {
 		require.NotZero(t, r.Outcome)
 		require.NotEmpty(t, r.Code)
 		require.LessOrEqual(t, len(r.Detail), 256)
-		require.Equal(t, status >= 200 && status < 300, r.Outcome == channels.Accepted)
+		require.Equal(t, status >= 200 && status < 300, r.Outcome == channels.Accepted || r.Code == "fcm.unexpected_answer")
 		require.False(t, r.NotBefore.Before(now) && !r.NotBefore.IsZero())
 		require.False(t, r.NotBefore.After(now.Add(channels.MaxRetryAfter)))
 		if cut {
@@ -285,4 +289,15 @@ func FuzzClassify(f *testing.F) {
 			require.NotEqual(t, channels.Denied, r.Outcome)
 		}
 	})
+}
+
+// TestAProxysPageIsNoSuccess: neither of a send, nor of a question about the credential.
+func TestAProxysPageIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	s := openAt(t, newOAuth(t), plainFCM(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>Sign in</html>")) }), nil)
+	for _, r := range []channels.Result{send(t, s, life()), s.Sender.Probe(t.Context())} {
+		require.Equal(t, channels.Retry, r.Outcome)
+		require.Equal(t, "fcm.unexpected_answer", r.Code)
+		require.True(t, r.Ambiguous)
+	}
 }
