@@ -110,7 +110,7 @@ type credentialPut struct {
 	App          string `path:"app" maxLength:"63" doc:"The app's name; default where there is only one" example:"default"`
 	Channel      string `path:"channel" enum:"fcm,apns,webpush"`
 	Verify       bool   `query:"verify" default:"true" doc:"false: store it without asking the provider"`
-	AutoRollback bool   `query:"auto_rollback" doc:"Go back to the version before if this one is refused before its first success"`
+	AutoRollback bool   `query:"auto_rollback" doc:"FCM and APNs: go back, as rollback does, if this one is refused before its first success"`
 	Compromised  bool   `query:"compromised" doc:"Destroy the secrets of the versions before at once; what is there again becomes a new version for it"`
 	DryRun
 }

@@ -255,6 +255,9 @@ func (r *Registry) credentialChannel(in PutCredential) (channels.Channel, error)
 	if in.AutoRollback && in.Compromised {
 		faults.Add("auto_rollback", "cannot be together with compromised, which destroys what there is to go back to")
 	}
+	if in.AutoRollback && in.Channel == channels.WebPush {
+		faults.Add("auto_rollback", "cannot be for webpush: no push service can say that it refuses a pair as a whole; leave it out")
+	}
 	return channel, faults.Err()
 }
 

@@ -68,6 +68,8 @@ func TestNewCredentialsAreChecked(t *testing.T) {
 		"switched off":        {tenants.PutCredential{Channel: channels.WebPush, Input: json.RawMessage(`{}`)}, []string{"channel"}},
 		"nothing to go back to": {tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{}`), AutoRollback: true, Compromised: true},
 			[]string{"auto_rollback"}},
+		"what never goes back": {tenants.PutCredential{Channel: channels.WebPush, Input: json.RawMessage(`{}`), AutoRollback: true},
+			[]string{"auto_rollback", "channel"}},
 		"the channel says no": {tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{`)}, []string{""}},
 	} {
 		_, err := b.PutCredential(t.Context(), 7, x.in, "cli")
