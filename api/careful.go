@@ -54,6 +54,12 @@ type Affected struct {
 	Waiting    int  `json:"waiting" doc:"Deliveries that are not finished"`
 	LowerBound bool `json:"lower_bound" doc:"There are too many to count: there may be more"`
 	NeedsForce bool `json:"needs_force" doc:"Without force=true the call answers 409"`
+	// Verification is of a credential that would be put.
+	Verification *Verification `json:"verification,omitempty" doc:"Of a credential that would be put: what its provider says of it"`
+}
+
+func showAffected(a delivery.Affected) Affected {
+	return Affected{DryRun: true, Devices: a.Devices, Endpoints: a.Endpoints, Waiting: a.Waiting, LowerBound: a.LowerBound}
 }
 
 // look finds what a call would affect. The answer is the one to give instead of
@@ -74,7 +80,9 @@ func (s *Server) lookFor(ctx context.Context, tenant ids.ID, by delivery.Affecte
 	many := !force && (a.Devices > most || a.Waiting > most)
 	switch {
 	case dry:
-		return dryAnswer(a, many, nil)
+		out := showAffected(a)
+		out.NeedsForce = many
+		return done(http.StatusOK, out)
 	case many:
 		least := ""
 		if a.LowerBound {
@@ -84,14 +92,6 @@ func (s *Server) lookFor(ctx context.Context, tenant ids.ID, by delivery.Affecte
 			"Look at it with ?dry_run=true; if it is what you want, call again with ?force=true.", least, a.Devices, least, a.Waiting)
 	}
 	return nil, nil
-}
-
-// dryAnswer says what would be affected.
-func dryAnswer(a delivery.Affected, needsForce bool, err error) (*answer, error) {
-	if err != nil {
-		return nil, err
-	}
-	return done(http.StatusOK, Affected{DryRun: true, Devices: a.Devices, Endpoints: a.Endpoints, Waiting: a.Waiting, LowerBound: a.LowerBound, NeedsForce: needsForce})
 }
 
 // done is the answer of a careful call that was made; v is nil where it has no body.

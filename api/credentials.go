@@ -20,8 +20,11 @@ import (
 type CredentialRegistry interface {
 	PutCredential(ctx context.Context, tenant ids.ID, in tenants.PutCredential, actor string) (tenants.Credential, error)
 	// RehearseCredential does what PutCredential does, but stores nothing. It gives the
-	// credential that would get a new version; its ID is 0 if it would be a new one.
-	RehearseCredential(ctx context.Context, tenant ids.ID, in tenants.PutCredential) (tenants.Credential, error)
+	// id of the credential that would get a new version, 0 if it would be a new one, and
+	// what its provider says.
+	RehearseCredential(ctx context.Context, tenant ids.ID, in tenants.PutCredential) (ids.ID, tenants.Verification, error)
+	// VerifyCredential asks the provider now, and writes down what it says.
+	VerifyCredential(ctx context.Context, tenant, id ids.ID) (tenants.Credential, error)
 	Credential(ctx context.Context, tenant, id ids.ID) (tenants.Credential, error)
 	Credentials(ctx context.Context, tenant ids.ID) ([]tenants.Credential, error)
 	// CountBound counts the subscriptions of a VAPID pair's app.
@@ -147,6 +150,10 @@ func (s *Server) credentialRoutes() []route {
 		{method: http.MethodPost, path: "/v1/credentials/{id}/rollback", access: scope, id: "rollbackCredential", tag: tag,
 			summary: "Go back to an earlier version of a credential", bodyOptional: true, handler: withBody(s.rollbackCredential), example: `{"version":3}`,
 			about: "Makes a new version with its content, as long as that is kept (retention.credentials). It is verified as a put is. Calling it again without a version goes further back; 409 where there is nothing to go back to."},
+		{method: http.MethodPost, path: "/v1/credentials/{id}/verify", access: scope, id: "verifyCredential", tag: tag,
+			summary: "Ask the provider now whether it takes a credential", handler: withoutBody(s.verifyCredential),
+			about: "Within 5 seconds, one of a tenant at a time. What it says is in verification, as where the server asks by itself every day: what is refused is held, " +
+				"and what was refused and is taken again is released. unverified: it could not be asked, code and detail say why. not_verifiable: a push service cannot be asked without a subscription."},
 		{method: http.MethodDelete, path: "/v1/credentials/{id}", access: scope, id: "deleteCredential", tag: tag, status: http.StatusNoContent,
 			summary: "Delete a credential", handler: careful[credentialDelete, none](s.deleteCredential),
 			about: "What it served is held until there is another. It has to be forced if that strands more than 100 active devices or waiting deliveries, or any subscription of a VAPID pair: browsers do not move to another by themselves."},
@@ -175,17 +182,41 @@ func (s *Server) putCredential(ctx context.Context, c *call, p *credentialPut) (
 	in := tenants.PutCredential{App: p.App, Channel: kind, Input: c.body,
 		Unverified: !p.Verify, AutoRollback: p.AutoRollback, Compromised: p.Compromised}
 	if p.DryRun.DryRun {
-		prior, err := s.tenants.RehearseCredential(ctx, c.tenant, in)
-		if err != nil || prior.ID == 0 {
-			return dryAnswer(delivery.Affected{}, false, err)
-		}
-		return s.look(ctx, c.tenant, delivery.AffectedBy{Credential: prior.ID}, true, true)
+		return s.rehearseCredential(ctx, c, in)
 	}
 	got, err := s.tenants.PutCredential(ctx, c.tenant, in, c.actor)
 	if err != nil {
 		return nil, err
 	}
 	return done(http.StatusOK, showCredential(got))
+}
+
+// rehearseCredential says what a put would affect, and what the provider says.
+func (s *Server) rehearseCredential(ctx context.Context, c *call, in tenants.PutCredential) (*answer, error) {
+	id, v, err := s.tenants.RehearseCredential(ctx, c.tenant, in)
+	if err != nil {
+		return nil, err
+	}
+	out := Affected{DryRun: true}
+	if id != 0 {
+		a, err := s.reads.Affected(ctx, c.tenant, delivery.AffectedBy{Credential: id})
+		if err != nil {
+			return nil, err
+		}
+		out = showAffected(a)
+	}
+	said := showVerification(in.Channel, v)
+	out.Verification = &said
+	return done(http.StatusOK, out)
+}
+
+func (s *Server) verifyCredential(ctx context.Context, c *call, p *credentialPath) (Credential, error) {
+	id, err := pathID(ids.Credential, p.ID, "credential")
+	if err != nil {
+		return Credential{}, err
+	}
+	got, err := s.tenants.VerifyCredential(ctx, c.tenant, id)
+	return showCredential(got), err
 }
 
 func (s *Server) listCredentials(ctx context.Context, c *call, _ *none) (List[Credential], error) {

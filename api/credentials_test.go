@@ -51,7 +51,16 @@ func TestAPutMayBeRehearsed(t *testing.T) {
 	put := func(app string) Affected {
 		return jsonIn[Affected](t, w.do(t, request{method: "PUT", path: "/v1/apps/" + app + "/credentials/webpush?dry_run=true", key: keyAdmin, body: `{"a":1}`}), 200)
 	}
-	require.Equal(t, Affected{DryRun: true, Devices: 500, Waiting: 3}, put("default"))
-	require.Equal(t, Affected{DryRun: true}, put("new"), "nobody is served by it yet")
+	said := &Verification{Status: "unverified", Code: "transport.timeout", CheckedAt: epoch}
+	require.Equal(t, Affected{DryRun: true, Devices: 500, Waiting: 3, Verification: said}, put("default"))
+	require.Equal(t, Affected{DryRun: true, Verification: said}, put("new"), "nobody is served by it yet")
 	require.NotContains(t, w.did, "put credential")
+}
+
+func TestACredentialIsVerifiedOnRequest(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	c := jsonIn[Credential](t, w.do(t, request{method: "POST", path: "/v1/credentials/" + theCredential.Format(ids.Credential) + "/verify", key: keyAdmin}), 200)
+	require.Equal(t, Verification{Status: "not_verifiable", Detail: "It cannot be asked.", CheckedAt: epoch}, c.Verification)
+	require.Equal(t, []string{"verify credential"}, w.did)
 }

@@ -186,12 +186,19 @@ func (f *fakeTenants) CountBound(context.Context, ids.ID, string, string) (tenan
 	return tenants.Bound{Pair: 83, Unknown: 5, App: 100}, nil
 }
 
-func (f *fakeTenants) RehearseCredential(_ context.Context, _ ids.ID, in tenants.PutCredential) (tenants.Credential, error) {
+func (f *fakeTenants) RehearseCredential(_ context.Context, _ ids.ID, in tenants.PutCredential) (ids.ID, tenants.Verification, error) {
 	f.w.note("rehearse credential")
+	v := tenants.Verification{State: tenants.Unverified, Code: "transport.timeout", At: epoch}
 	if in.App == "new" {
-		return tenants.Credential{}, nil
+		return 0, v, nil
 	}
-	return aCredential(), nil
+	return theCredential, v, nil
+}
+
+func (f *fakeTenants) VerifyCredential(_ context.Context, tenant, id ids.ID) (tenants.Credential, error) {
+	c, err := f.one("verify credential", tenant, id)
+	c.Verification = tenants.Verification{State: tenants.NotVerifiable, Detail: "It cannot be asked.", At: epoch}
+	return c, err
 }
 
 func (f *fakeTenants) CredentialVersions(_ context.Context, tenant, id ids.ID) ([]tenants.CredentialVersion, error) {

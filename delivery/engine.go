@@ -176,6 +176,12 @@ func (e *Engine) EraseUser(ctx context.Context, tenant ids.ID, user, actor strin
 // holds anew.
 func (e *Engine) CredentialsChanged(tenant ids.ID) { e.hints.tenantChanged(tenant) }
 
+// CredentialRefused holds a version of a credential that its provider refuses, as
+// long as there is no newer one.
+func (e *Engine) CredentialRefused(tenant, credential ids.ID, version int, why string) {
+	e.doubts.convict(tenant, subject{versionKey{credential, version}, ""}, why)
+}
+
 // EndpointsChanged makes the engine see an endpoint anew.
 func (e *Engine) EndpointsChanged(tenant, endpoint ids.ID) {
 	e.targets.forget(endpoint)

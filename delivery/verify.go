@@ -39,9 +39,6 @@ type VerifyStore interface {
 	CredentialsToVerify(ctx context.Context, of []channels.Kind, before, again time.Time, limit int) ([]tenants.Credential, error)
 }
 
-// codeUnreadable is the code of a verification whose credential could not be opened.
-const codeUnreadable = "credential_unreadable"
-
 // verifier asks providers every day what they think of the credentials that are in
 // use, so that one which has expired or was revoked is known before a user misses
 // something. One node does it for all, a few credentials at a time and one of a
@@ -106,7 +103,7 @@ func dueForVerification(c *tenants.Credential, now time.Time) bool {
 func (v *verifier) verify(c *tenants.Credential) {
 	ctx, cancel := context.WithTimeout(v.running, v.within)
 	defer cancel()
-	got := tenants.Verification{State: tenants.Unverified, Code: codeUnreadable, Detail: "The stored credential could not be opened.", At: v.now()}
+	got := tenants.Unreadable(v.now())
 	opened, err := v.store.OpenCredential(ctx, c.Tenant, c.ID)
 	if err == nil && opened.Version != c.Version {
 		return // the new one was verified when it was put

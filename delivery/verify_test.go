@@ -101,6 +101,17 @@ func TestWhatCannotBeVerifiedIsTriedAgainSoon(t *testing.T) {
 	until("it is verified now", func() bool { return state(away).State == tenants.Verified })
 }
 
+// TestWhatIsRefusedOnRequestIsHeld: as what is refused when it is verified every day.
+func TestWhatIsRefusedOnRequestIsHeld(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, nil)
+	c := k.credential(channels.FCM, "")
+	k.engine.CredentialRefused(k.tenant, c.ID, 2, "No.")
+	require.Empty(t, k.holdsOf(delivery.HoldCredential), "of another version")
+	k.engine.CredentialRefused(k.tenant, c.ID, 1, "No.")
+	require.Equal(t, "No.", k.holdsOf(delivery.HoldCredential)[0].Detail[:3])
+}
+
 // TestGoingBackIsMadeUpFor: where the node that held the new version was stopped before
 // it went back.
 func TestGoingBackIsMadeUpFor(t *testing.T) {

@@ -93,19 +93,19 @@ func (r *Registry) PutCredential(ctx context.Context, tenant ids.ID, in PutCrede
 }
 
 // RehearseCredential checks and verifies what PutCredential would store, and stores
-// nothing. It gives the credential that it would be a version of; the zero value if
-// it would be a new one.
-func (r *Registry) RehearseCredential(ctx context.Context, tenant ids.ID, in PutCredential) (Credential, error) {
+// nothing. It gives the id of the credential that it would be a version of, 0 if it
+// would be a new one, and what its provider says.
+func (r *Registry) RehearseCredential(ctx context.Context, tenant ids.ID, in PutCredential) (id ids.ID, v Verification, err error) {
 	if in.App == "" {
 		in.App = DefaultApp
 	}
 	channel, err := r.credentialChannel(in)
 	if err != nil {
-		return Credential{}, err
+		return 0, v, err
 	}
 	stored, err := r.o.Store.Credentials(ctx, tenant)
 	if err != nil {
-		return Credential{}, err
+		return 0, v, err
 	}
 	parsed, prior, err := parseCredential(channel, in, stored)
 	if err == nil && prior == nil && len(stored) >= MaxCredentials {
@@ -115,12 +115,12 @@ func (r *Registry) RehearseCredential(ctx context.Context, tenant ids.ID, in Put
 		err = AnotherPair()
 	}
 	if err == nil && !in.Unverified {
-		_, err = r.verify(ctx, tenant, channel, parsed, secretMember(in.Input))
+		v, err = r.verify(ctx, tenant, channel, parsed, secretMember(in.Input))
 	}
 	if err != nil || prior == nil {
-		return Credential{}, err
+		return 0, v, err
 	}
-	return *prior, nil
+	return prior.ID, v, nil
 }
 
 func tooMany(n int) error {

@@ -80,7 +80,7 @@ func TestNewCredentialsAreChecked(t *testing.T) {
 	}
 	_, err := b.PutCredential(t.Context(), 7, tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{}`)}, "cli")
 	require.Equal(t, problem.Conflict, problem.CodeOf(err))
-	_, err = b.RehearseCredential(t.Context(), 7, tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{}`)})
+	_, _, err = b.RehearseCredential(t.Context(), 7, tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{}`)})
 	require.Equal(t, problem.Conflict, problem.CodeOf(err), "a rehearsal says the same")
 	require.Empty(t, b.changed)
 }
@@ -146,7 +146,7 @@ func TestARehearsalRefusesAnotherPair(t *testing.T) {
 		return tenants.PutCredential{App: app, Channel: channels.WebPush, Input: json.RawMessage(input)}
 	}
 	rehearse := func(app, input string) error {
-		_, err := registry.RehearseCredential(t.Context(), 7, in(app, input))
+		_, _, err := registry.RehearseCredential(t.Context(), 7, in(app, input))
 		return err
 	}
 	require.NoError(t, rehearse("default", `{"generate":true}`))

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -83,6 +84,13 @@ func (m *memory) made() []tenants.Change {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return append([]tenants.Change(nil), m.changes...)
+}
+
+// only is the id of the credential, of which there is one.
+func (m *memory) only() (id ids.ID) {
+	for id = range m.creds {
+	}
+	return id
 }
 
 func (m *memory) count(method string) int {
@@ -321,6 +329,7 @@ func (m *memory) PutCredential(_ context.Context, c tenants.Credential, o channe
 	m.options = p
 	c.Verification = p.Verification
 	c.Status = tenants.CredentialActive
+	o.Version = c.Version
 	m.creds[c.ID], m.opened[c.ID] = c, o
 	return c, err
 }
@@ -394,7 +403,12 @@ type keyring struct {
 
 func (k *keyring) Kind() channels.Kind { return k.kind }
 
-func (k *keyring) Open(channels.Credential) (channels.Sender, error) { return prober{keyring: k}, nil }
+func (k *keyring) Open(c channels.Credential) (channels.Sender, error) {
+	if string(c.Secret) == "damaged" {
+		return nil, errors.New("it cannot be read")
+	}
+	return prober{keyring: k}, nil
+}
 
 // prober is a sender that is only asked.
 type prober struct {
@@ -444,6 +458,7 @@ type bench struct {
 	fcm     *keyring
 	apns    *keyring
 	changed []ids.ID
+	refused []string // why
 }
 
 func setup(t testing.TB) *bench {
@@ -453,6 +468,9 @@ func setup(t testing.TB) *bench {
 		Store: b.store, IDs: ids.NewGenerator(1, b.clock.now), Now: b.clock.now,
 		Channels: map[channels.Kind]channels.Channel{channels.FCM: b.fcm, channels.APNs: b.apns},
 		Changed:  func(id ids.ID) { b.changed = append(b.changed, id) },
+		Refused: func(_, id ids.ID, version int, why string) {
+			b.refused = append(b.refused, fmt.Sprintf("%t %d %s", id == b.store.only(), version, why))
+		},
 	})
 	t.Cleanup(b.Wait)
 	return b

@@ -27,7 +27,7 @@ var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 
 const nameRule = "consists of 1 to 63 of a-z, 0-9, _ and -, and begins with a letter or digit"
 
-// Options of a Registry. All are needed, but Changed.
+// Options of a Registry. All are needed, but Changed and Refused.
 type Options struct {
 	Store    Store
 	Channels map[channels.Kind]channels.Channel
@@ -35,6 +35,9 @@ type Options struct {
 	Now      func() time.Time
 	// Changed is called after a change of a tenant's settings or credentials.
 	Changed func(tenant ids.ID)
+	// Refused is called when a provider refuses a version of a credential that is in
+	// use.
+	Refused func(tenant, credential ids.ID, version int, why string)
 }
 
 // Registry manages tenants and what belongs to them, and tells who calls. It
@@ -55,6 +58,9 @@ type Registry struct {
 func NewRegistry(o Options) *Registry {
 	if o.Changed == nil {
 		o.Changed = func(ids.ID) {}
+	}
+	if o.Refused == nil {
+		o.Refused = func(ids.ID, ids.ID, int, string) {}
 	}
 	return &Registry{
 		o:        o,

@@ -3,6 +3,7 @@ package tenants
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -57,6 +58,14 @@ func VerificationOf(k channels.Kind, r channels.Result, at time.Time) Verificati
 		v.State = Refused
 	}
 	return v
+}
+
+// errUnreadable is of a credential that its channel cannot open.
+var errUnreadable = errors.New("the credential cannot be opened")
+
+// Unreadable is the verification of a stored credential that cannot be opened.
+func Unreadable(at time.Time) Verification {
+	return Verification{State: Unverified, Code: "credential_unreadable", Detail: "The stored credential could not be opened.", At: at}
 }
 
 // Doubted tells whether this version may not work, by what its provider said last and
@@ -119,12 +128,12 @@ func (t *turns) take(ctx context.Context, tenant ids.ID) (leave func(), err erro
 	return leave, nil
 }
 
-// verify asks the provider what it thinks of a credential that is not stored yet. A
-// refusal is an error at a member of the input.
-func (r *Registry) verify(ctx context.Context, tenant ids.ID, ch channels.Channel, c channels.Credential, member string) (Verification, error) {
+// ask asks the provider what it thinks of a credential. Where it may not be asked in
+// time, because another of the tenant's is, that is an error.
+func (r *Registry) ask(ctx context.Context, tenant ids.ID, ch channels.Channel, c channels.Credential) (Verification, error) {
 	now := r.o.Now()
 	if ch.Kind() == channels.WebPush {
-		return Verification{State: NotVerifiable, At: now}, nil
+		return Verification{State: NotVerifiable, Detail: "A push service tells nothing of a pair without a subscription.", At: now}, nil
 	}
 	within, cancel := context.WithTimeout(ctx, VerifyWithin)
 	defer cancel()
@@ -140,18 +149,60 @@ func (r *Registry) verify(ctx context.Context, tenant ids.ID, ch channels.Channe
 	defer leave()
 	s, err := ch.Open(c)
 	if err != nil {
-		return Verification{}, fmt.Errorf("open a credential to verify it: %w", err)
+		return Verification{}, fmt.Errorf("open a credential to verify it: %w", errors.Join(errUnreadable, err))
 	}
 	defer s.Close()
 	v := VerificationOf(ch.Kind(), s.Probe(within), now)
-	if ctx.Err() != nil {
-		return Verification{}, ctx.Err() // the provider was not heard to its end
-	}
-	if v.State == Refused {
-		return v, &problem.Error{Code: problem.CredentialRefused, Detail: "The provider refuses this credential; nothing was stored.",
+	return v, ctx.Err() // if the caller has left, the provider was not heard to its end
+}
+
+// verify asks about a credential that is not stored yet. A refusal is an error at a
+// member of the input.
+func (r *Registry) verify(ctx context.Context, tenant ids.ID, ch channels.Channel, c channels.Credential, member string) (Verification, error) {
+	v, err := r.ask(ctx, tenant, ch, c)
+	if err == nil && v.State == Refused {
+		err = &problem.Error{Code: problem.CredentialRefused, Detail: "The provider refuses this credential; nothing was stored.",
 			Fields: []problem.Field{{Path: member, Detail: "is refused (" + v.Code + "): " + v.Detail}}}
 	}
-	return v, nil
+	return v, err
+}
+
+// VerifyCredential asks the provider now what it thinks of a credential that is in
+// use, and writes that down. What it refuses is held, and what it takes again is not,
+// as where the server has asked by itself.
+func (r *Registry) VerifyCredential(ctx context.Context, tenant, id ids.ID) (Credential, error) {
+	c, err := r.o.Store.Credential(ctx, tenant, id)
+	if err != nil {
+		return c, err
+	}
+	ch := r.o.Channels[c.Channel]
+	if ch == nil {
+		return c, problem.New(problem.Conflict, "The channel %s is switched off on this server, so its provider cannot be asked.", c.Channel)
+	}
+	opened, err := r.o.Store.OpenCredential(ctx, tenant, id)
+	if err != nil {
+		return c, err
+	}
+	v, err := r.ask(ctx, tenant, ch, opened)
+	switch {
+	case errors.Is(err, errUnreadable):
+		v = Unreadable(r.o.Now())
+	case err != nil:
+		return c, err
+	}
+	if err := r.o.Store.NoteVerification(ctx, tenant, id, opened.Version, v); err != nil {
+		return c, err
+	}
+	switch {
+	case v.State == Refused:
+		r.o.Refused(tenant, id, opened.Version, v.Detail)
+	case v.State == Verified && c.Status != CredentialActive:
+		if err := r.o.Store.RecoverCredential(ctx, tenant, id); err != nil {
+			return c, err
+		}
+		r.o.Changed(tenant)
+	}
+	return r.o.Store.Credential(ctx, tenant, id)
 }
 
 // secretMember is what the secret of a credential is called in the input.

@@ -122,6 +122,70 @@ func TestWhoHasLeftPutsNothing(t *testing.T) {
 	require.NoError(t, err, "every turn was given back")
 }
 
+// TestARehearsalSaysWhatTheProviderSays: and stores nothing.
+func TestARehearsalSaysWhatTheProviderSays(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	in := tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{"secret":"a"}`)}
+	id, v, err := b.RehearseCredential(t.Context(), 7, in)
+	require.NoError(t, err)
+	require.Zero(t, id)
+	require.Equal(t, tenants.Verified, v.State)
+	c, err := putFCM(t.Context(), b, 7, "first")
+	require.NoError(t, err)
+	b.fcm.ask = func(context.Context) channels.Result {
+		return channels.Result{Outcome: channels.Retry, Code: "transport.timeout"}
+	}
+	id, v, err = b.RehearseCredential(t.Context(), 7, in)
+	require.NoError(t, err)
+	require.Equal(t, c.ID, id)
+	require.Equal(t, "transport.timeout", v.Code)
+	in.Unverified = true
+	_, v, err = b.RehearseCredential(t.Context(), 7, in)
+	require.NoError(t, err)
+	require.Equal(t, tenants.NotChecked, v.State)
+	require.Equal(t, 1, b.store.count("PutCredential"))
+	require.Zero(t, b.store.count("NoteVerification"))
+}
+
+// TestACredentialIsVerifiedOnRequest: as every day, but now.
+func TestACredentialIsVerifiedOnRequest(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c, err := putFCM(t.Context(), b, 7, "a")
+	require.NoError(t, err)
+	b.clock.forward(time.Hour)
+	verify := func(r channels.Result) tenants.Credential {
+		t.Helper()
+		b.fcm.ask = func(context.Context) channels.Result { return r }
+		got, err := b.VerifyCredential(t.Context(), 7, c.ID)
+		require.NoError(t, err)
+		require.Equal(t, b.store.creds[c.ID], got, "it is written down")
+		require.Equal(t, 1, got.Version)
+		return got
+	}
+	got := verify(channels.Result{Outcome: channels.Retry, Code: "transport.timeout", Detail: "No answer."})
+	require.Equal(t, tenants.Verification{State: tenants.Unverified, Code: "transport.timeout", Detail: "No answer.", At: b.clock.now()}, got.Verification)
+	require.Empty(t, b.refused)
+	require.Equal(t, tenants.Refused, verify(channels.Result{Outcome: channels.Denied, Detail: "No."}).Verification.State)
+	require.Equal(t, []string{"true 1 No."}, b.refused, "it is held")
+	_, err = b.PauseCredential(t.Context(), 7, c.ID, "No.", "engine")
+	require.NoError(t, err)
+	got = verify(channels.Result{Outcome: channels.Accepted})
+	require.Equal(t, tenants.Verified, got.Verification.State)
+	require.Equal(t, tenants.CredentialActive, got.Status, "what held it is over")
+	require.Equal(t, 1, b.store.count("RecoverCredential"), "which leaves a person's pause")
+
+	b.store.opened[c.ID] = channels.Credential{Version: 1, Secret: []byte("damaged")}
+	require.Equal(t, tenants.Unreadable(b.clock.now()), verify(channels.Result{}).Verification)
+
+	_, err = b.VerifyCredential(t.Context(), 7, 99)
+	require.Equal(t, problem.NotFound, problem.CodeOf(err))
+	b.store.creds[c.ID] = tenants.Credential{ID: c.ID, Channel: channels.WebPush}
+	_, err = b.VerifyCredential(t.Context(), 7, c.ID)
+	require.Equal(t, problem.Conflict, problem.CodeOf(err), "a channel that is switched off")
+}
+
 // TestACredentialIsDoubted: a timeout says nothing against one that has worked.
 func TestACredentialIsDoubted(t *testing.T) {
 	t.Parallel()

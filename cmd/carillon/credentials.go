@@ -15,7 +15,7 @@ type credentialAnswer struct {
 	Version                                     int
 	ProvenAt                                    time.Time `json:"proven_at"`
 	ExpiresAt                                   time.Time `json:"expires_at"`
-	Verification                                struct{ Status, Code string }
+	Verification                                struct{ Status, Code, Detail string }
 	Subscriptions                               *struct{ Percent int }
 }
 
@@ -23,7 +23,7 @@ func newCredentialsCommand(c *cli) *cobra.Command {
 	var f clientFlags
 	cmd := group(&cobra.Command{Use: "credentials", Short: "List credentials and their versions, and go back to an earlier one"})
 	f.add(cmd)
-	cmd.AddCommand(newCredentialsListCommand(c, &f), newCredentialsVersionsCommand(c, &f), newCredentialsRollbackCommand(c, &f))
+	cmd.AddCommand(newCredentialsListCommand(c, &f), newCredentialsVersionsCommand(c, &f), newCredentialsRollbackCommand(c, &f), newCredentialsVerifyCommand(c, &f))
 	return cmd
 }
 
@@ -99,6 +99,30 @@ func newCredentialsVersionsCommand(c *cli, f *clientFlags) *cobra.Command {
 				rows[i] = []string{strconv.Itoa(v.Version), state, v.CreatedAt.Format(time.RFC3339), v.Actor, v.Verification.Status, worked}
 			}
 			return c.printTable([]string{"VERSION", "STATE", "PUT", "BY", "VERIFICATION", "FIRST SUCCESS"}, rows)
+		},
+	}
+}
+
+func newCredentialsVerifyCommand(c *cli, f *clientFlags) *cobra.Command {
+	return &cobra.Command{
+		Use: "verify crd_...", Short: "Ask the provider now whether it takes a credential", Args: oneArg,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			x, err := f.client(c)
+			if err != nil {
+				return err
+			}
+			var a credentialAnswer
+			if err := x.call(cmd.Context(), "POST", "/v1/credentials/"+url.PathEscape(args[0])+"/verify", nil, &a); err != nil {
+				return err
+			}
+			line := a.ID + ": " + a.Verification.Status
+			for _, more := range []string{a.Verification.Code, a.Verification.Detail} {
+				if more != "" {
+					line += ", " + more
+				}
+			}
+			_, err = fmt.Fprintln(c.out, line)
+			return err
 		},
 	}
 }

@@ -133,6 +133,18 @@ func TestCredentialsAreListedAndGoneBackTo(t *testing.T) {
 	k.do("PUT", "/v1/apps/default/credentials/apns", in, nil)
 	require.Contains(t, k.must("credentials", "rollback", apns), "is at version 3 now, active, verified")
 	require.Regexp(t, `(?s)VERSION +STATE.*\n3 +current .*\n2 +replaced .*\n1 +replaced `, k.must("credentials", "versions", apns))
+	_, _, errs := k.command("credentials", "rollback", apns)
+	require.Contains(t, errs, "no version to go back to", "twice does not lead back to where it was")
+	require.Regexp(t, `^crd_\w+: verified`, k.must("credentials", "verify", apns))
+	webpush := regexp.MustCompile(`(?m)^(crd_\w+) +default +webpush`).FindStringSubmatch(list)[1]
+	require.Regexp(t, `^crd_\w+: not_verifiable, A push service tells nothing`, k.must("credentials", "verify", webpush))
+	fcm := regexp.MustCompile(`(?m)^(crd_\w+) +default +fcm`).FindStringSubmatch(list)[1]
+	k.sim.SetFault("oauth", simulator.Fault{Status: 401})
+	require.Regexp(t, `^crd_\w+: refused, fcm.credential_refused, `, k.must("credentials", "verify", fcm))
+	require.Contains(t, k.must("holds"), fcm, "and held from now on")
+	k.sim.ClearFault("")
+	require.Regexp(t, `^crd_\w+: verified`, k.must("credentials", "verify", fcm))
+	require.Regexp(t, `(?m)^crd_\w+ +default +fcm +1 +active +verified`, k.must("credentials", "list"))
 	code, _, errs := k.command("credentials", "rollback", apns, "--version", "7")
 	require.Equal(t, exitFailed, code)
 	require.Contains(t, errs, "version: must be one before the newest, which is 3")

@@ -92,7 +92,7 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 	s.engine = delivery.New(o)
 	s.metrics.Registry().MustRegister(newStateCollector(s.store, s.engine, p.log))
 	s.tenants = tenants.NewRegistry(tenants.Options{Store: s.store, Channels: kinds, IDs: generator, Now: now,
-		Changed: s.engine.CredentialsChanged})
+		Changed: s.engine.CredentialsChanged, Refused: s.engine.CredentialRefused})
 	if err := s.serveHTTP(kinds, generator, p); err != nil {
 		return nil, err
 	}
