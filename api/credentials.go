@@ -89,7 +89,7 @@ type Subscriptions struct {
 	Unknown    int  `json:"unknown" doc:"Of the app, whose pair is not known yet: their next send tells"`
 	App        int  `json:"app" doc:"All of the app"`
 	Percent    int  `json:"percent" doc:"The share of the app's that is bound to this pair"`
-	LowerBound bool `json:"lower_bound,omitzero" doc:"There are more than 1,000,000 of one of these"`
+	LowerBound bool `json:"lower_bound,omitzero" doc:"There may be more: these are of 10,000 that were looked at, a fair sample, so that percent holds for all within one percent or so"`
 }
 
 // CredentialInput is the channel's own form of a credential: a service account,

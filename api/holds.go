@@ -23,6 +23,7 @@ type Hold struct {
 	Detail    string    `json:"detail,omitempty" doc:"What the provider said, or the person who paused"`
 	Since     time.Time `json:"since"`
 	Held      int       `json:"held" doc:"Deliveries that wait now"`
+	More      bool      `json:"lower_bound,omitzero" doc:"There are more: 10,000 are counted of a hold, and fewer where there are more than ten holds"`
 	Ending    string    `json:"ending,omitempty" enum:"resume,confirm,reverse" doc:"It is ending; where its deliveries are being moved"`
 	Release   string    `json:"release,omitempty" doc:"The call that releases it" example:"POST /v1/credentials/crd_0d1kq3w8r000c/resume"`
 }
@@ -41,7 +42,7 @@ func (s *Server) listHolds(ctx context.Context, c *call, _ *none) (List[Hold], e
 
 func showHold(h delivery.Hold) Hold {
 	out := Hold{ID: h.ID.Format(ids.Hold), Scope: h.Scope.String(), App: h.App, Qualifier: h.Qualifier, Version: h.Version,
-		Reason: h.Reason.String(), Detail: h.Detail, Since: timestamp(h.Since), Held: h.Held}
+		Reason: h.Reason.String(), Detail: h.Detail, Since: timestamp(h.Since), Held: h.Held, More: h.More}
 	if h.Channel != 0 {
 		out.Channel = h.Channel.String()
 	}

@@ -174,7 +174,7 @@ func TestHoldsNameTheCallThatReleasesThem(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
 	w.reads.holds = []delivery.Hold{
-		{ID: theHold, Scope: delivery.HoldCredential, Subject: theCredential, Channel: channels.FCM, Reason: delivery.CredentialDenied, Detail: "401", Since: epoch, Held: 12},
+		{ID: theHold, Scope: delivery.HoldCredential, Subject: theCredential, Channel: channels.FCM, Reason: delivery.CredentialDenied, Detail: "401", Since: epoch, Held: 12, More: true},
 		{ID: theHold, Scope: delivery.HoldEndpoint, Subject: theEndpoint, Channel: channels.Webhook, Reason: delivery.EndpointPaused, Since: epoch},
 		{ID: theHold, Scope: delivery.HoldMissing, App: "shop", Channel: channels.APNs, Qualifier: "sandbox", Reason: delivery.CredentialMissing, Since: epoch},
 		{ID: theHold, Scope: delivery.HoldDoubt, Subject: theCredential, Version: 2, Reason: delivery.InDoubt, Since: epoch},
@@ -190,7 +190,7 @@ func TestHoldsNameTheCallThatReleasesThem(t *testing.T) {
 	require.Equal(t, []string{"POST /v1/credentials/" + crd + "/resume", "POST /v1/endpoints/" + whe + "/resume",
 		"PUT /v1/apps/shop/credentials/apns", "POST /v1/credentials/" + crd + "/resume", ""}, release)
 	require.Equal(t, Hold{ID: theHold.Format(ids.Hold), Scope: "credential", Subject: crd, Channel: "fcm", Reason: "credential_denied", Detail: "401",
-		Since: epoch, Held: 12, Release: release[0]}, got.Data[0])
+		Since: epoch, Held: 12, More: true, Release: release[0]}, got.Data[0])
 	require.Equal(t, "resume", got.Data[4].Ending)
 }
 

@@ -41,7 +41,12 @@ type Hold struct {
 	Since     time.Time
 	Ending    Ending // set: its deliveries are being moved out
 	Held      int    // deliveries now; only in Reader.Holds
+	More      bool   // there are more than Held: see HeldMost
 }
+
+// HeldMost is how many deliveries are counted for a list of holds: a tenth of them in
+// one hold, and fewer where there are more than ten.
+const HeldMost = 100_000
 
 // Ending says where the deliveries of a hold that ends go. The numbers are stored.
 type Ending uint8

@@ -65,14 +65,15 @@ type PutOptions struct {
 	Verification Verification
 }
 
-// MostBound is how many subscriptions are counted at most.
-const MostBound = 1_000_000
+// MostBound is how many subscriptions are looked at to say how many are bound.
+const MostBound = 10_000
 
 // Bound says how many subscriptions of an app, of those that are not retired, are
-// bound to one of its VAPID pairs.
+// bound to one of its VAPID pairs. Where not all were looked at, those that were are a
+// fair sample.
 type Bound struct {
 	Pair, Unknown, App int
-	LowerBound         bool // there are more than MostBound of one of these
+	LowerBound         bool // there may be more: MostBound were looked at
 }
 
 // Percent is the share of the app's subscriptions that are bound to the pair.

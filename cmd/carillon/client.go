@@ -191,6 +191,7 @@ type (
 		Detail  string    `json:"detail"`
 		Since   time.Time `json:"since"`
 		Held    int       `json:"held"`
+		More    bool      `json:"lower_bound"`
 		Ending  string    `json:"ending"`
 		Release string    `json:"release"`
 	}

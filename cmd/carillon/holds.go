@@ -23,7 +23,11 @@ func newHoldsCommand(c *cli) *cobra.Command {
 			}
 			rows := make([][]string, len(a.Data))
 			for i, h := range a.Data {
-				rows[i] = []string{h.ID, h.Scope, h.Subject, h.Reason, strconv.Itoa(h.Held), h.Since.Format(time.RFC3339), cmp.Or(h.Release, h.Ending), h.Detail}
+				held := strconv.Itoa(h.Held)
+				if h.More {
+					held += "+"
+				}
+				rows[i] = []string{h.ID, h.Scope, h.Subject, h.Reason, held, h.Since.Format(time.RFC3339), cmp.Or(h.Release, h.Ending), h.Detail}
 			}
 			return c.printTable([]string{"HOLD", "SCOPE", "SUBJECT", "REASON", "HELD", "SINCE", "RELEASED BY", "DETAIL"}, rows)
 		},

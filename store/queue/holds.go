@@ -237,16 +237,33 @@ func scanHold(r *sql.Rows, more ...any) (delivery.Hold, error) {
 
 // Holds implements delivery.DeliveryReader.
 func (s *heldRows) Holds(ctx context.Context, tenant ids.ID) ([]delivery.Hold, error) {
-	rows, err := s.db.Lists().QueryContext(ctx, `SELECT `+holdColumns+`,
- (SELECT count(*) FROM deliveries d INDEXED BY deliveries_hold WHERE d.hold_id=h.id AND d.hold_id<>0)
- FROM holds h WHERE h.tenant_id=? ORDER BY h.id LIMIT 1000`, tenant)
+	return s.holdsUpTo(ctx, tenant, delivery.HeldMost)
+}
+
+// countHolds and listHolds count no further than the list has room for.
+const (
+	mostHolds  = 1000
+	countHolds = `SELECT count(*) FROM (SELECT 1 FROM holds INDEXED BY holds_tenant WHERE tenant_id=? LIMIT ?) x`
+	listHolds  = `SELECT ` + holdColumns + `,
+ (SELECT count(*) FROM (SELECT 1 FROM deliveries d INDEXED BY deliveries_hold WHERE d.hold_id=h.id AND d.hold_id<>0 LIMIT ?) x)
+ FROM holds h WHERE h.tenant_id=? ORDER BY h.id LIMIT ?`
+)
+
+// holdsUpTo counts up to so many deliveries in all, and a tenth of them in one hold.
+func (s *heldRows) holdsUpTo(ctx context.Context, tenant ids.ID, held int) ([]delivery.Hold, error) {
+	n := 0
+	if err := s.db.Lists().QueryRowContext(ctx, countHolds, tenant, mostHolds).Scan(&n); err != nil {
+		return nil, fmt.Errorf("count holds: %w", err)
+	}
+	most := held / max(n, 10)
+	rows, err := s.db.Lists().QueryContext(ctx, listHolds, most+1, tenant, mostHolds)
 	if err != nil {
 		return nil, fmt.Errorf("read holds: %w", err)
 	}
 	return db.Collect(rows, func(r *sql.Rows) (delivery.Hold, error) {
 		held := 0
 		h, err := scanHold(r, &held)
-		h.Held = held
+		h.Held, h.More = min(held, most), held > most
 		return h, err
 	})
 }

@@ -22,6 +22,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		windowOfPairsDevices, waitingForApp, fmt.Sprintf(windowOfAppsDevices, "1=1"), fmt.Sprintf(windowOfAppsDeliveries, "1=1")} {
 		queries[fmt.Sprint("affected ", i)] = q
 	}
+	queries["count holds"], queries["list holds"] = countHolds, listHolds
 	for _, p := range purges {
 		queries["purge "+p.what] = p.query
 	}
@@ -37,7 +38,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 				detail             string
 			)
 			require.NoError(t, rows.Scan(&id, &parent, &unused, &detail))
-			for _, table := range []string{"d", "deliveries", "a", "attempts", "n", "notifications", "k", "skips", "u", "devices", "device_events", "endpoints", "shared_refusals", "shared_successes"} {
+			for _, table := range []string{"d", "deliveries", "a", "attempts", "n", "notifications", "k", "skips", "u", "devices", "device_events", "endpoints", "h", "holds", "shared_refusals", "shared_successes"} {
 				require.NotEqual(t, "SCAN "+table, detail, "%s reads a whole table", name)
 				require.False(t, strings.HasPrefix(detail, "SCAN "+table+" USING"), "%s reads a whole index: %s", name, detail)
 			}

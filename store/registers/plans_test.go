@@ -40,14 +40,14 @@ func TestTheHistoryOfADeviceCostsItsEvents(t *testing.T) {
 func TestSubscriptionsAreCountedByTheirIndex(t *testing.T) {
 	t.Parallel()
 	for query, want := range map[string]string{
-		boundToKey: "INDEX devices_vapid (tenant_id=? AND app=? AND vapid_key=?)",
-		boundToApp: "INDEX devices_vapid (tenant_id=? AND app=?)",
-		wrongPairs: "USING INDEX devices_doubt",
+		boundToPair: "INDEX devices_address (tenant_id=? AND channel=? AND app=?)",
+		wrongPairs:  "USING INDEX devices_doubt",
 	} {
 		plan := strings.Join(planOf(t, query, make([]any, strings.Count(query, "?"))...), "\n")
 		require.Contains(t, plan, want)
 		require.NotContains(t, plan, "SCAN devices\n")
 	}
+	require.NotContains(t, planOf(t, boundToPair, make([]any, 4)...), "USE TEMP B-TREE FOR ORDER BY", "in the order of the index")
 }
 
 // TestAVersionIsPutAtTheCostOfItsCredential: whatever versions others have.
@@ -91,14 +91,20 @@ func TestPlacesOfAnInstallationAreFoundByTheirIndex(t *testing.T) {
 	}
 }
 
-// planOf is what SQLite is going to do for a query.
-func planOf(t *testing.T, query string, args ...any) (plan []string) {
+func openDB(t *testing.T) *db.DB {
 	t.Helper()
 	ring, _, err := db.NewKeyRing()
 	require.NoError(t, err)
 	d, err := db.Open(t.Context(), db.Options{URL: filepath.Join(t.TempDir(), "c.db"), KeyRing: ring, Migrate: true})
 	require.NoError(t, err)
-	defer func() { require.NoError(t, d.Close()) }()
+	t.Cleanup(func() { require.NoError(t, d.Close()) })
+	return d
+}
+
+// planOf is what SQLite is going to do for a query.
+func planOf(t *testing.T, query string, args ...any) (plan []string) {
+	t.Helper()
+	d := openDB(t)
 	rows, err := d.Reads().Query("EXPLAIN QUERY PLAN "+query, args...)
 	require.NoError(t, err)
 	for rows.Next() {
