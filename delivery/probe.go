@@ -104,8 +104,8 @@ func (p *prober) probeAll(list []Hold) {
 		return
 	}
 	defer p.probing.Store(false)
-	over := time.Now().Add(p.every) // not the engine's clock: it bounds work
-	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	over := time.Now().Add(p.every)                                                 // not the engine's clock: it bounds work
+	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] }) //nolint:gosec // an order is no secret
 	inTurn(list, func(h *Hold) ids.ID { return h.Tenant }, func(h *Hold) bool {
 		p.probe(*h)
 		return p.running.Err() == nil && time.Now().Before(over)

@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -115,13 +117,8 @@ func newCredentialsVerifyCommand(c *cli, f *clientFlags) *cobra.Command {
 			if err := x.call(cmd.Context(), "POST", "/v1/credentials/"+url.PathEscape(args[0])+"/verify", nil, &a); err != nil {
 				return err
 			}
-			line := a.ID + ": " + a.Verification.Status
-			for _, more := range []string{a.Verification.Code, a.Verification.Detail} {
-				if more != "" {
-					line += ", " + more
-				}
-			}
-			_, err = fmt.Fprintln(c.out, line)
+			said := slices.DeleteFunc([]string{a.Verification.Status, a.Verification.Code, a.Verification.Detail}, func(s string) bool { return s == "" })
+			_, err = fmt.Fprintf(c.out, "%s: %s\n", a.ID, strings.Join(said, ", "))
 			return err
 		},
 	}
