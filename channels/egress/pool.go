@@ -112,6 +112,7 @@ func (h *host) leastBusy() (best *http2.ClientConn, busy bool) {
 	h.conns = slices.DeleteFunc(h.conns, func(cc *http2.ClientConn) bool {
 		s := cc.State()
 		if s.Closed || s.Closing {
+			go endConn(cc)
 			return true
 		}
 		limit := float64(s.MaxConcurrentStreams)
@@ -214,8 +215,10 @@ func (p *pool) released(name string) {
 	}
 }
 
-// MarkDead forgets a connection that takes no more requests.
+// MarkDead forgets a connection that takes no more requests. HTTP/2 calls it for GOAWAY
+// as well, and does not always close what was forgotten then.
 func (p *pool) MarkDead(cc *http2.ClientConn) {
+	go endConn(cc)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, h := range p.hosts {
@@ -246,15 +249,20 @@ func (p *pool) closeAll() {
 	for _, cc := range all {
 		if s := cc.State(); s.StreamsActive+s.StreamsReserved+s.StreamsPending == 0 {
 			_ = cc.Close()
-			continue
+		} else {
+			go endConn(cc)
 		}
-		// It waits for the last stream. Streams that were given up may be among those
-		// counted, for as long as the host does not confirm it.
-		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), endWithin)
-			defer cancel()
-			_ = cc.Shutdown(ctx)
-			_ = cc.Close()
-		}()
 	}
+}
+
+// endConn closes a connection after its last stream. Streams that were given up may be
+// among those that it waits for, for as long as the host does not confirm it.
+func endConn(cc *http2.ClientConn) {
+	if cc.State().Closed {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
+	defer cancel()
+	_ = cc.Shutdown(ctx)
+	_ = cc.Close()
 }
