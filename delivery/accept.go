@@ -113,7 +113,7 @@ func (a *acceptor) commit(ctx context.Context, s Submission, plans []plan, answe
 			continue
 		}
 		n := len(p.accepted.Rows)
-		if n > 0 && a.sends && !a.pause.current().On() && !p.accepted.SendAt.After(now) && a.dispatch.promise(p.lane, n) {
+		if n > 0 && a.sends && !a.pause.current().On() && !p.accepted.SendAt.After(now) && a.dispatch.promise(p.lane, s.Tenant, n) {
 			promised[p.lane] += n
 			for k := range p.accepted.Rows {
 				r := &p.accepted.Rows[k]
@@ -127,7 +127,7 @@ func (a *acceptor) commit(ctx context.Context, s Submission, plans []plan, answe
 	stored, err := a.store.Accept(ctx, b)
 	if err != nil || stored != nil {
 		for l, n := range promised {
-			a.dispatch.unpromise(Lane(l), n)
+			a.dispatch.unpromise(Lane(l), s.Tenant, n)
 		}
 		if err != nil {
 			return Answer{}, err
@@ -158,7 +158,7 @@ func (a *acceptor) launch(p *plan, lease time.Time) {
 		items[i] = newInflight(rows[i], p.accepted.AtMostOnce, p.choices[i].target, lease)
 		items[i].payload = p.payloads[rows[i].Channel]
 	}
-	a.intake.enqueue(p.lane, items)
+	a.intake.enqueue(p.lane, items, true)
 }
 
 // takeUrgent spends one of the urgent notifications that a tenant may send: a lane

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/failpoint"
+	"github.com/carillonhq/carillon/ids"
 )
 
 const (
@@ -18,6 +19,7 @@ type ClaimOrder struct {
 	Lane      Lane
 	Limit     int
 	PerTenant int
+	Full      []ids.ID // tenants of which nothing is to be claimed
 	Now       time.Time
 	Lease     time.Time
 	Claim     int64
@@ -82,23 +84,23 @@ func (c *claimer) round() (more bool) {
 }
 
 func (c *claimer) claim(l Lane) (more bool) {
-	limit := min(c.dispatch.room(l), claimLimit)
-	if limit == 0 || !c.dispatch.promise(l, limit) {
+	limit, full := c.dispatch.claimable(l, claimLimit)
+	if limit == 0 {
 		return false
 	}
 	now := c.now()
 	lease := now.Add(c.lease)
-	claimed, err := c.store.Claim(c.running, ClaimOrder{Lane: l, Limit: limit, PerTenant: perTenant, Now: now,
+	claimed, err := c.store.Claim(c.running, ClaimOrder{Lane: l, Limit: limit, PerTenant: perTenant, Full: full, Now: now,
 		Lease: lease, Claim: int64(c.ids.Next())})
 	if err != nil {
-		c.dispatch.unpromise(l, limit)
+		c.dispatch.unclaimed(l, limit)
 		c.log.Error("claim", "lane", l, "error", err)
 		return false
 	}
 	if len(claimed) > 0 {
 		failpoint.Hit("claim.committed")
 	}
-	c.dispatch.unpromise(l, limit-len(claimed))
+	c.dispatch.unclaimed(l, limit-len(claimed))
 	c.enqueue(l, claimed, lease)
 	return len(claimed) >= min(limit, perTenant)
 }
@@ -116,7 +118,7 @@ func (c *claimer) enqueue(l Lane, claimed []Claimed, lease time.Time) {
 			c.metrics.takeovers.Inc()
 		}
 		if t, over := endsAtClaim(row, it.progress()); over {
-			c.dispatch.unpromise(l, 1)
+			c.dispatch.unclaimed(l, 1)
 			c.intake.finish(it, t)
 			continue
 		}
@@ -127,5 +129,5 @@ func (c *claimer) enqueue(l Lane, claimed []Claimed, lease time.Time) {
 		}
 		items = append(items, it)
 	}
-	c.intake.enqueue(l, items)
+	c.intake.enqueue(l, items, false)
 }

@@ -33,6 +33,7 @@ const (
 // flow is the bulkhead of a flowKey.
 type flow struct {
 	key      flowKey
+	tenant   *tenantQueue // whose it is, while it has work
 	max      int
 	inFlight int
 	waiting  int  // queued in any lane
@@ -69,6 +70,17 @@ func (f *flow) adapt(b feedback) {
 		f.max++
 	}
 }
+
+// limit is how many requests may be under way for one of a lane to begin.
+func (f *flow) limit(l Lane) int {
+	if l > Urgent {
+		return max(f.max-f.max/urgentShare, 1)
+	}
+	return f.max
+}
+
+// idle tells whether it has nothing to do.
+func (f *flow) idle() bool { return f.inFlight == 0 && f.waiting == 0 }
 
 // widen is for an endpoint that has had nothing to do for a while.
 func (f *flow) widen() { f.max = min(f.max*2, endpointLimit) }

@@ -1,71 +1,83 @@
 package delivery
 
-import "sync"
+import (
+	"sync"
+	"time"
+
+	"github.com/carillonhq/carillon/ids"
+)
 
 // dispatcher hands what waits in its queue to workers. It runs as many as there is
 // work for, up to a limit; the one that became idle last gets the next delivery,
 // since its stack is warm.
 type dispatcher struct {
 	attempt func(*inflight) feedback // makes at most one
-	workers int                      // most concurrent requests
-	reserve int                      // of those, for lane 0 alone
+	drained func()                   // a tenant of which was claimed enough has room again; nil: nobody wants to know
 
-	mu       sync.Mutex
-	queue    fairQueue
-	promised [LanesCount]int // room given to accepts that are not committed yet
-	inFlight int
-	idle     []chan *inflight
-	closed   bool
-	running  sync.WaitGroup
+	mu      sync.Mutex
+	queue   fairQueue
+	idle    []chan *inflight
+	closed  bool
+	running sync.WaitGroup
 }
 
 // newDispatcher makes one whose lanes hold up to laneSize deliveries.
-func newDispatcher(workers, laneSize int, attempt func(*inflight) feedback) *dispatcher {
-	return &dispatcher{attempt: attempt, workers: workers, reserve: workers / 16,
-		queue: fairQueue{most: laneSize, flows: map[flowKey]*flow{}}}
+func newDispatcher(workers, laneSize int, now func() time.Time, attempt func(*inflight) feedback) *dispatcher {
+	return &dispatcher{attempt: attempt, queue: newFairQueue(workers, laneSize, now)}
 }
 
-// promise reserves room for n deliveries in a lane, or none.
-func (d *dispatcher) promise(l Lane, n int) bool {
+// promise reserves room for n deliveries of a tenant in a lane, or none.
+func (d *dispatcher) promise(l Lane, tenant ids.ID, n int) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed || d.queue.queued[l]+d.promised[l]+n > d.queue.most {
-		return false
-	}
-	d.promised[l] += n
-	return true
+	return !d.closed && d.queue.promise(l, tenant, n)
 }
 
 // unpromise gives room back.
-func (d *dispatcher) unpromise(l Lane, n int) {
+func (d *dispatcher) unpromise(l Lane, tenant ids.ID, n int) {
 	d.mu.Lock()
-	d.promised[l] -= n
-	d.mu.Unlock()
+	defer d.mu.Unlock()
+	d.queue.unpromise(l, tenant, n)
 }
 
-// room is how many more deliveries a lane takes.
-func (d *dispatcher) room(l Lane) int {
+// claimable reserves room for up to most deliveries in a lane, of whichever tenants
+// they are, and names the tenants of which it takes no more.
+func (d *dispatcher) claimable(l Lane, most int) (n int, full []ids.ID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		return 0
+		return 0, nil
 	}
-	return max(d.queue.most-d.queue.queued[l]-d.promised[l], 0)
+	n = min(d.queue.room(l), most)
+	d.queue.promised[l] += n
+	return n, d.queue.full(l)
 }
 
-// push queues deliveries of one lane whose room was promised. It returns those that
-// it does not take: all when it is closed, else those of a flow that holds its
-// share of a busy lane already.
-func (d *dispatcher) push(l Lane, items []*inflight, keys []flowKey) (late []*inflight) {
+// unclaimed gives room back.
+func (d *dispatcher) unclaimed(l Lane, n int) {
+	d.mu.Lock()
+	d.queue.promised[l] -= n
+	d.mu.Unlock()
+}
+
+// push queues deliveries of one lane whose room was promised: to their tenant, or to a
+// claim. It returns those that it does not take: all when it is closed, else those of a
+// flow that holds its share of a busy lane already, or of a claim's tenant that does.
+func (d *dispatcher) push(l Lane, items []*inflight, keys []flowKey, toTenant bool) (late []*inflight) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.promised[l] -= len(items)
+	if !toTenant {
+		d.queue.promised[l] -= len(items)
+	}
 	if d.closed {
 		return items
 	}
 	for i, it := range items {
-		if !d.queue.push(l, it, keys[i]) {
+		if !d.queue.push(l, it, keys[i], toTenant) {
 			late = append(late, it)
+		}
+		if toTenant {
+			d.queue.unpromise(l, it.Tenant, 1)
 		}
 	}
 	d.start()
@@ -101,15 +113,14 @@ func (d *dispatcher) work(it *inflight) {
 
 // pick takes the next delivery that may be sent, and a place for it.
 func (d *dispatcher) pick() *inflight {
-	if d.closed || d.inFlight >= d.workers {
+	if d.closed {
 		return nil
 	}
 	for l := range Lane(LanesCount) {
-		if l > Urgent && d.inFlight >= d.workers-d.reserve {
-			return nil
-		}
 		if it := d.queue.next(l); it != nil {
-			d.inFlight++
+			if d.drained != nil && d.queue.drained(it.flow.tenant, l) {
+				d.drained()
+			}
 			return it
 		}
 	}
@@ -121,7 +132,6 @@ func (d *dispatcher) pick() *inflight {
 func (d *dispatcher) done(it *inflight, b feedback, more chan *inflight) *inflight {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.inFlight--
 	d.queue.done(it, b)
 	next := d.pick()
 	switch {

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -27,7 +28,7 @@ func atDesk(t *testing.T, workers, capacity int, test func(*testing.T, *desk)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		k := &desk{}
-		k.dispatcher = newDispatcher(workers, capacity, k.request)
+		k.dispatcher = newDispatcher(workers, capacity, time.Now, k.request)
 		for l := range k.end {
 			k.end[l] = make(chan bool)
 		}
@@ -73,15 +74,33 @@ func (k *desk) ends(l Lane, n int, well bool) {
 
 // push returns what the dispatcher does not take.
 func push(d *dispatcher, l Lane, flow ids.ID, kind channels.Kind, n int) []*inflight {
-	items, keys := make([]*inflight, n), make([]flowKey, n)
-	for i := range items {
-		items[i] = newInflight(Row{Channel: kind, Lane: l, Credential: flow, Target: ids.ID(i + 1)}, false, TargetNow{}, at)
-		keys[i] = flowKey{id: flow}
-	}
-	if !d.promise(l, n) {
+	if !d.promise(l, 1, n) {
 		panic("the lane is full")
 	}
-	return d.push(l, items, keys)
+	items, keys := itemsOf(1, l, flow, kind, n)
+	return d.push(l, items, keys, true)
+}
+
+// itemsOf makes n items of a tenant's flow.
+func itemsOf(tenant ids.ID, l Lane, flow ids.ID, kind channels.Kind, n int) (items []*inflight, keys []flowKey) {
+	for i := range n {
+		items = append(items, newInflight(Row{Tenant: tenant, Channel: kind, Lane: l, Credential: flow, Target: ids.ID(i + 1)}, false, TargetNow{}, at))
+		keys = append(keys, flowKey{id: flow})
+	}
+	return items, keys
+}
+
+// room is how many more deliveries of its tenant a lane takes.
+func (k *desk) room(l Lane) int {
+	k.dispatcher.mu.Lock()
+	defer k.dispatcher.mu.Unlock()
+	if k.closed {
+		return 0
+	}
+	q := &k.dispatcher.queue
+	t := q.tenant(1)
+	defer q.forget(t)
+	return q.roomOf(t, l)
 }
 
 func TestLowerLanesComeFirst(t *testing.T) {
@@ -177,10 +196,10 @@ func TestPromisesKeepLanesInBounds(t *testing.T) {
 	t.Parallel()
 	atDesk(t, 1, 5, func(t *testing.T, k *desk) {
 		require.Equal(t, 5, k.room(Regular))
-		require.True(t, k.promise(Regular, 3))
-		require.False(t, k.promise(Regular, 3), "all or nothing")
-		require.True(t, k.promise(Urgent, 5), "each lane has its own room")
-		k.unpromise(Regular, 3)
+		require.True(t, k.promise(Regular, 1, 3))
+		require.False(t, k.promise(Regular, 1, 3), "all or nothing")
+		require.True(t, k.promise(Urgent, 1, 5), "each lane has its own room")
+		k.unpromise(Regular, 1, 3)
 		k.queue(Regular, 1, channels.FCM, 5)
 		require.Equal(t, 1, k.room(Regular), "one has begun")
 		k.ends(Regular, 2, true)
@@ -195,7 +214,7 @@ func TestCloseHandsOverWhatWaits(t *testing.T) {
 		k.queue(Bulk, 2, channels.FCM, 2)
 		k.ends(Regular, 1, true)
 		require.Equal(t, [LanesCount]int{0, 2, 0}, k.busy)
-		require.True(t, k.promise(Regular, 1))
+		require.True(t, k.promise(Regular, 1, 1))
 		require.Len(t, k.close(), 2)
 		ended := make(chan struct{})
 		go func() { k.wait(); close(ended) }()
@@ -206,8 +225,8 @@ func TestCloseHandsOverWhatWaits(t *testing.T) {
 		default:
 		}
 		late := []*inflight{k.began[0]}
-		require.Equal(t, late, k.push(Regular, late, []flowKey{{id: 1}}), "what was promised before comes back")
-		require.False(t, k.promise(Regular, 1))
+		require.Equal(t, late, k.push(Regular, late, []flowKey{{id: 1}}, true), "what was promised before comes back")
+		require.False(t, k.promise(Regular, 1, 1))
 		require.Zero(t, k.room(Regular))
 		require.Empty(t, k.close())
 		k.ends(Regular, 2, true)
@@ -290,7 +309,7 @@ func TestEveryDeliveryIsSentOnce(t *testing.T) {
 		n        sync.WaitGroup
 	)
 	n.Add(pushers * each)
-	d := newDispatcher(workers, pushers*each, func(it *inflight) feedback {
+	d := newDispatcher(workers, pushers*each, time.Now, func(it *inflight) feedback {
 		defer n.Done()
 		if _, twice := sent.LoadOrStore(it, true); twice {
 			t.Error("a delivery was sent twice")

@@ -1,38 +1,162 @@
 package delivery
 
 import (
+	"time"
+
 	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
 )
 
-// fairQueue orders what waits to be sent: lower lanes first, and within a lane one
-// of each flow in turn, so that a tenant with much to send does not keep another
-// waiting. Its user guards it with a lock.
+// fairQueue orders what waits to be sent, and says how much of it may be under way:
+// lower lanes first, within a lane one of each tenant in turn, and of a tenant one of
+// each flow in turn. Each tenant has its part of the requests and of the memory, and
+// each flow its part of its tenant's (see partOf), so that nobody whose targets hang
+// keeps another waiting. Its user guards it with a lock.
 type fairQueue struct {
-	most   int // in a lane
-	flows  map[flowKey]*flow
-	turn   [LanesCount][]*flow // flows that may run, in order
-	queued [LanesCount]int
+	most    int // in a lane; a quarter more for those who come when it is full
+	workers int // most requests under way; a quarter more for tenants that have none
+	reserve int // of those, for lane 0 alone
+	now     func() time.Time
+
+	sharing  sharing
+	tenants  map[ids.ID]*tenantQueue // those with work
+	flows    map[flowKey]*flow
+	turn     [LanesCount][]*tenantQueue // tenants that have something queued, in order
+	queued   [LanesCount]int
+	promised [LanesCount]int // room given to what is not queued yet
+	inFlight int
 }
 
-// push queues a delivery. false: its flow holds its share of a busy lane already.
-func (q *fairQueue) push(l Lane, it *inflight, k flowKey) bool {
+func newFairQueue(workers, most int, now func() time.Time) fairQueue {
+	return fairQueue{workers: workers, reserve: workers / 16, most: most, now: now, flows: map[flowKey]*flow{}, tenants: map[ids.ID]*tenantQueue{}}
+}
+
+// tenantQueue is what a tenant has in it.
+type tenantQueue struct {
+	id       ids.ID
+	inFlight int
+	flows    int                 // with something queued or under way
+	turn     [LanesCount][]*flow // flows that may run, in order
+	listed   [LanesCount]bool    // it is in the queue's turn
+	queued   [LanesCount]int
+	promised [LanesCount]int // room given to accepts that are not committed yet
+	skipped  [LanesCount]bool // nothing is claimed of it, until it is drained
+}
+
+// idle tells whether it has no work.
+func (t *tenantQueue) idle() bool {
+	return t.flows == 0 && t.promised == [LanesCount]int{}
+}
+
+// tenant finds one, and notes that it has work.
+func (q *fairQueue) tenant(id ids.ID) *tenantQueue {
+	q.sharing.note(id, q.now)
+	t := q.tenants[id]
+	if t == nil {
+		t = &tenantQueue{id: id}
+		q.tenants[id] = t
+	}
+	return t
+}
+
+// taken is how much of a lane is.
+func (q *fairQueue) taken(l Lane) int { return q.queued[l] + q.promised[l] }
+
+// roomOf is how many more deliveries of a tenant a lane takes. There is a quarter more
+// room for those who come when it is full: of that each has at most as much as it
+// leaves free.
+func (q *fairQueue) roomOf(t *tenantQueue, l Lane) int {
+	taken, its := q.taken(l), t.queued[l]+t.promised[l]
+	part := partOf(q.most, len(q.tenants), taken-its, false) - its
+	spare := (q.room(l) - max(q.most-taken, 0) - its) / 2
+	return max(min(part, max(q.most-taken, 0)+max(spare, 0)), 0)
+}
+
+// room is how many more deliveries a lane takes, of whichever tenants they are.
+func (q *fairQueue) room(l Lane) int {
+	return max(q.most+q.most/newcomersShare-q.taken(l), 0)
+}
+
+// promise reserves room for deliveries of a tenant, or none.
+func (q *fairQueue) promise(l Lane, id ids.ID, n int) bool {
+	t := q.tenant(id)
+	if n > q.roomOf(t, l) {
+		q.forget(t)
+		return false
+	}
+	t.promised[l] += n
+	q.promised[l] += n
+	return true
+}
+
+// unpromise gives room back.
+func (q *fairQueue) unpromise(l Lane, id ids.ID, n int) {
+	if t := q.tenants[id]; t != nil {
+		t.promised[l] -= n
+		q.promised[l] -= n
+		q.forget(t)
+	}
+}
+
+// full lists tenants that have so much in a lane that claiming more of theirs would be
+// in vain. They are claimed for again when they have sent half of it: see drained.
+func (q *fairQueue) full(l Lane) (list []ids.ID) {
+	for id, t := range q.tenants {
+		if t.skipped[l] = t.queued[l] > 0 && q.roomOf(t, l) < min(perTenant, t.queued[l]); t.skipped[l] {
+			list = append(list, id)
+		}
+	}
+	return list
+}
+
+// drained tells, once, that a tenant that was full has room again.
+func (q *fairQueue) drained(t *tenantQueue, l Lane) bool {
+	if !t.skipped[l] || t.queued[l] > q.most/2/max(len(q.tenants), 1) {
+		return false
+	}
+	t.skipped[l] = false
+	return true
+}
+
+// push queues a delivery. false: its flow holds its share of a busy lane already, or
+// its tenant, to whom no room was promised.
+func (q *fairQueue) push(l Lane, it *inflight, k flowKey, promised bool) bool {
+	t := q.tenant(it.Tenant)
 	f := q.flows[k]
 	if f == nil {
 		f = newFlow(k, it.Channel)
 		q.flows[k] = f
 	}
 	it.flow = f
-	if q.crowded(f, l) {
+	if f.idle() {
+		f.tenant = t // the former one may have been forgotten
+	}
+	if q.crowded(f, l) || !promised && q.roomOf(t, l) == 0 {
+		q.release(f)
 		return false
+	}
+	if f.idle() {
+		t.flows++
 	}
 	f.fresh = f.fresh || f.waiting == 0
 	f.waiting++
 	f.queues[l] = append(f.queues[l], it)
 	if len(f.queues[l]) == 1 && !f.parked[l] {
-		q.turn[l] = append(q.turn[l], f)
+		q.list(f, l)
 	}
+	t.queued[l]++
 	q.queued[l]++
 	return true
+}
+
+// list gives a flow a turn, and its tenant.
+func (q *fairQueue) list(f *flow, l Lane) {
+	t := f.tenant
+	t.turn[l] = append(t.turn[l], f)
+	if !t.listed[l] {
+		t.listed[l] = true
+		q.turn[l] = append(q.turn[l], t)
+	}
 }
 
 // crowded: a flow that cannot send what it has does not fill a lane for all.
@@ -40,30 +164,69 @@ func (q *fairQueue) crowded(f *flow, l Lane) bool {
 	return f.slow > 0 && len(f.queues[l]) >= f.slow && q.queued[l] >= q.most/2
 }
 
-// next takes what is to be sent next of a lane, and a place in its flow's limit.
+// next takes what is to be sent next of a lane, and a place for it.
 func (q *fairQueue) next(l Lane) *inflight {
-	for len(q.turn[l]) > 0 {
-		f := q.turn[l][0]
+	for range len(q.turn[l]) {
+		t := q.turn[l][0]
 		q.turn[l] = q.turn[l][1:]
-		limit := f.max
-		if l > Urgent {
-			limit = max(f.max-f.max/urgentShare, 1)
+		it := q.nextOf(t, l)
+		if t.listed[l] = len(t.turn[l]) > 0; t.listed[l] {
+			q.turn[l] = append(q.turn[l], t)
 		}
-		if f.inFlight >= limit {
+		if it != nil {
+			return it
+		}
+	}
+	return nil
+}
+
+// slots is how many requests may be under way for one of a lane to begin.
+func (q *fairQueue) slots(l Lane) int {
+	if l > Urgent {
+		return q.workers - q.reserve
+	}
+	return q.workers
+}
+
+// nextOf takes what a tenant sends next of a lane.
+func (q *fairQueue) nextOf(t *tenantQueue, l Lane) *inflight {
+	slots := q.slots(l)
+	part := partOf(slots, len(q.tenants), q.inFlight-t.inFlight, q.sharing.several)
+	// The first of a tenant finds a place though all others hang, and the first of a
+	// flow though its tenant's others do: a quarter more, half of it for tenants alone.
+	more := slots + q.workers/newcomersShare
+	if t.inFlight > 0 {
+		more = slots + q.workers/newcomersShare/2
+	}
+	if q.inFlight >= more || t.inFlight >= part+part/newcomersShare/2 && t.inFlight > 0 {
+		return nil // every flow that is passed over below has something under way: they are few
+	}
+	for range len(t.turn[l]) {
+		f := t.turn[l][0]
+		t.turn[l] = t.turn[l][1:]
+		if f.inFlight >= f.limit(l) {
 			f.parked[l] = true // done puts it back
+			continue
+		}
+		full := t.inFlight >= part || q.inFlight >= slots || f.inFlight >= partOf(part, t.flows, t.inFlight-f.inFlight, t.flows > 1)
+		if full && f.inFlight > 0 {
+			t.turn[l] = append(t.turn[l], f)
 			continue
 		}
 		it := f.queues[l][0]
 		f.queues[l][0] = nil
 		f.queues[l] = f.queues[l][1:]
 		if len(f.queues[l]) > 0 {
-			q.turn[l] = append(q.turn[l], f)
+			t.turn[l] = append(t.turn[l], f)
 		} else {
 			f.queues[l] = nil
 		}
 		f.waiting--
 		f.inFlight++
+		t.queued[l]--
 		q.queued[l]--
+		t.inFlight++
+		q.inFlight++
 		return it
 	}
 	return nil
@@ -73,6 +236,8 @@ func (q *fairQueue) next(l Lane) *inflight {
 func (q *fairQueue) done(it *inflight, b feedback) {
 	f := it.flow
 	f.inFlight--
+	q.inFlight--
+	f.tenant.inFlight--
 	f.served++
 	if it.Channel == channels.Webhook {
 		f.adapt(b)
@@ -81,12 +246,28 @@ func (q *fairQueue) done(it *inflight, b feedback) {
 		if f.parked[l] {
 			f.parked[l] = false
 			if len(f.queues[l]) > 0 {
-				q.turn[l] = append(q.turn[l], f)
+				q.list(f, Lane(l))
 			}
 		}
 	}
-	if f.inFlight == 0 && f.waiting == 0 && f.max >= endpointLimit {
+	if f.idle() {
+		f.tenant.flows--
+		q.release(f)
+	}
+}
+
+// release forgets a flow with nothing to do, unless it is of an endpoint that recovers,
+// and a tenant without work.
+func (q *fairQueue) release(f *flow) {
+	if f.idle() && f.max >= endpointLimit {
 		delete(q.flows, f.key)
+	}
+	q.forget(f.tenant)
+}
+
+func (q *fairQueue) forget(t *tenantQueue) {
+	if t.idle() && q.tenants[t.id] == t {
+		delete(q.tenants, t.id)
 	}
 }
 
@@ -94,25 +275,27 @@ func (q *fairQueue) done(it *inflight, b feedback) {
 // and takes back what they hold beyond that of a lane that is half full. Flows of
 // endpoints that recover or have nothing to do are forgotten.
 func (q *fairQueue) trim() (left []*inflight) {
-	for key, f := range q.flows {
+	q.sharing.refresh(q.now())
+	for _, f := range q.flows {
 		f.slow = 0
 		if f.waiting > 0 && !f.fresh {
 			f.slow = max(4*f.max, f.served)
 		}
 		f.served, f.fresh = 0, false
+		idle := f.idle()
 		for l := range Lane(LanesCount) {
 			for q.crowded(f, l) && len(f.queues[l]) > f.slow {
 				last := len(f.queues[l]) - 1
 				left = append(left, f.queues[l][last])
 				f.queues[l][last], f.queues[l] = nil, f.queues[l][:last]
 				f.waiting--
+				f.tenant.queued[l]--
 				q.queued[l]--
 			}
 		}
-		if f.inFlight == 0 && f.waiting == 0 {
-			if f.widen(); f.max == endpointLimit {
-				delete(q.flows, key)
-			}
+		if idle {
+			f.widen()
+			q.release(f)
 		}
 	}
 	return left

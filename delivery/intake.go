@@ -8,14 +8,15 @@ type intake struct {
 	finisher *finisher
 }
 
-// enqueue hands deliveries to the dispatcher; their room was promised.
-func (i *intake) enqueue(l Lane, items []*inflight) {
+// enqueue hands deliveries to the dispatcher; their room was promised: to their tenant,
+// or to a claim.
+func (i *intake) enqueue(l Lane, items []*inflight, toTenant bool) {
 	keys := make([]flowKey, len(items))
 	for n, it := range items {
 		keys[n] = flowOf(it)
 	}
 	i.inflight.add(items...)
-	for _, it := range i.dispatch.push(l, items, keys) {
+	for _, it := range i.dispatch.push(l, items, keys, toTenant) {
 		i.finisher.crowdOut(it)
 	}
 }

@@ -30,7 +30,7 @@ func (e *Engine) Ready() error {
 	if silent := now.Sub(e.ClaimBeat()); e.sends && silent > stillAfter {
 		return problem.New(problem.Unavailable, "The claim loop stands still for %s.", silent.Truncate(time.Second))
 	}
-	if n := e.Overdue(); n > 0 && n >= e.dispatch.workers-e.dispatch.reserve {
+	if n := e.Overdue(); n > 0 && n >= e.dispatch.queue.slots(Regular) {
 		return problem.New(problem.Unavailable, "%d sends do not end and keep all workers; see the log, and restart this server.", n)
 	}
 	if last, waiting := e.health.WriteBeat(); waiting > 0 && now.Sub(last) > stillAfter {

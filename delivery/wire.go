@@ -51,7 +51,7 @@ func (e *Engine) wireSending(o *Options) {
 	a := &attempter{env: e.env, store: o.Store, pause: e.pause, targets: e.targets, tenants: e.tenants, payloads: e.payloads,
 		senders: e.senders, gates: e.gates, breakers: e.breakers, refusals: e.refusals, prober: e.prober, doubts: e.doubts, finisher: e.finisher, hints: e.hints,
 		metrics: e.metrics, sendTimeout: o.SendTimeout}
-	e.dispatch = newDispatcher(o.Workers, o.LaneSize, a.attempt)
+	e.dispatch = newDispatcher(o.Workers, o.LaneSize, o.Now, a.attempt)
 	e.intake = &intake{inflight: e.inflight, dispatch: e.dispatch, finisher: e.finisher}
 }
 

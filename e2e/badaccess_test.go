@@ -78,7 +78,7 @@ func TestAccess(t *testing.T) {
 	w := newWorld(t)
 	before := w.lists()
 	all, byID := w.operations(t)
-	old := w.b.run("key", "create", "--tenant", "acme", "--scopes", "admin", "--expires", "1s")
+	old := w.b.run("key", "create", "--tenant", "acme", "--scopes", "admin", "--expires", "15s")
 	mistyped := w.key[:len(w.key)-1] + map[bool]string{true: "A", false: "Q"}[!strings.HasSuffix(w.key, "A")]
 	none := w.b.run("key", "create", "--tenant", "acme", "--scopes", "webhooks")
 	devices := w.b.run("key", "create", "--tenant", "acme", "--scopes", "devices")

@@ -72,7 +72,7 @@ func (c *Config) serverSettings() []setting {
 		{key: "node.name", into: &c.NodeName, check: plain(&c.NodeName, 64),
 			doc: "Name of this server in its log. Empty: the host's name."},
 		{key: "workers", into: &c.Workers, check: within(&c.Workers, 1, 10_000),
-			doc: "How many requests to providers and receivers may be under way at a time."},
+			doc: "How many requests to providers and receivers may be under way at a time, which [tenants share](concepts.md#shares). A quarter more may be for those that have none."},
 		{key: "log.level", common: true, into: &c.Log.Level, check: oneOf(&c.Log.Level, "debug", "info", "warn", "error"),
 			doc: "The least level that is logged: `debug`, `info`, `warn` or `error`."},
 		{key: "log.format", into: &c.Log.Format, check: oneOf(&c.Log.Format, "auto", "json", "text"),

@@ -91,6 +91,9 @@ func (s *claims) takeAlone(t *db.Tx, o delivery.ClaimOrder) (out []delivery.Clai
 		if room <= 0 {
 			break
 		}
+		if slices.Contains(o.Full, tenant) {
+			continue
+		}
 		if out, err = s.claimTenant(t, out, tenant, o, room); err != nil {
 			return nil, err
 		}

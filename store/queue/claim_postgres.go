@@ -56,10 +56,12 @@ func (s *claims) takeShared(t *db.Tx, o delivery.ClaimOrder) ([]delivery.Claimed
 	if err := s.lookForTenants(t, u, o); err != nil {
 		return nil, err
 	}
-	list := u.from(u.tenants)
+	list := slices.DeleteFunc(u.from(u.tenants), func(id ids.ID) bool { return slices.Contains(o.Full, id) })
 	list = list[:min(len(list), mostAtOnce)]
 	if len(list) == 0 {
-		u.moveMark()
+		if len(u.tenants) == 0 {
+			u.moveMark()
+		}
 		return nil, nil
 	}
 	rows, err := t.Query(selectDueShared, db.Int64s(list), o.Lane, db.Millis(o.Now), o.Limit, o.PerTenant, u.mark)

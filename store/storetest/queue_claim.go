@@ -17,6 +17,7 @@ func claimTests() map[string]func(*kit) {
 		"Claim/OnlyWhatIsDue":        claimsOnlyWhatIsDue,
 		"Claim/LimitAndShare":        claimsInBounds,
 		"Claim/StarvesNobody":        claimStarvesNobody,
+		"Claim/PassesOverWhoIsFull":  claimPassesOverWhoIsFull,
 		"Claim/NobodyTwice":          claimsNobodyTwice,
 		"Claim/TargetsAsTheyAreNow":  claimsWithTargets,
 		"Claim/TakesOver":            takesOver,
@@ -70,6 +71,26 @@ func claimsInBounds(k *kit) {
 	for _, n := range perTenant {
 		require.Equal(k, 7, n)
 	}
+}
+
+// claimPassesOverWhoIsFull: and finds what was passed over later, however often nothing
+// else was due meanwhile.
+func claimPassesOverWhoIsFull(k *kit) {
+	full := []ids.ID{k.tenant}
+	k.accepted(4)
+	k.tenant = k.newTenant("other")
+	k.accepted(3)
+	but := func(o *delivery.ClaimOrder) { o.Full = full }
+	list := k.claim(but)
+	require.Len(k, list, 3)
+	for _, c := range list {
+		require.Equal(k, k.tenant, c.Tenant)
+	}
+	for range 3 {
+		require.Empty(k, k.claim(but))
+		k.Clock.Advance(time.Minute / 10)
+	}
+	require.Len(k, k.claim(), 4)
 }
 
 // claimStarvesNobody: with any number of tenants whose rows fill each claim, all
