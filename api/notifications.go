@@ -137,9 +137,11 @@ func (s *Server) getNotification(ctx context.Context, c *call, p *notificationPa
 	return showNotification(n)
 }
 
-// Canceled says how many deliveries were stopped.
+// Canceled says that a notification is canceled, and how many deliveries that
+// stopped.
 type Canceled struct {
-	Canceled int `json:"canceled" doc:"Deliveries that will not be sent; 0 when all were finished, or none was made yet because send_at is ahead"`
+	Canceled     int  `json:"canceled" doc:"Deliveries that were stopped now; 0 when all were finished, or none was made yet because send_at is ahead"`
+	Notification bool `json:"notification_canceled" doc:"Nothing more of the notification is sent, whether or not it had deliveries to stop: one that waits for its send_at never makes any"`
 }
 
 func (s *Server) cancelNotification(ctx context.Context, c *call, p *notificationPath) (Canceled, error) {
@@ -148,5 +150,5 @@ func (s *Server) cancelNotification(ctx context.Context, c *call, p *notificatio
 		return Canceled{}, err
 	}
 	n, err := s.engine.Cancel(ctx, c.tenant, id)
-	return Canceled{Canceled: n}, err
+	return Canceled{Canceled: n, Notification: true}, err
 }

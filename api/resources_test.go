@@ -210,7 +210,7 @@ func TestDeliveriesAreShown(t *testing.T) {
 	rec := w.do(t, request{method: "POST", path: "/v1/deliveries/" + ids.FormatDelivery(theNotification, theDevice) + "/replay", key: keyAdmin})
 	require.Equal(t, problem.Conflict, problemIn(t, rec).Code)
 	n := jsonIn[Canceled](t, w.do(t, request{method: "POST", path: "/v1/notifications/" + theNotification.Format(ids.Notification) + "/cancel", key: keyAdmin}), 200)
-	require.Equal(t, 3, n.Canceled)
+	require.Equal(t, Canceled{Canceled: 3, Notification: true}, n)
 }
 
 func TestListsOfDeliveriesFilterAndTurnPages(t *testing.T) {
