@@ -39,8 +39,8 @@ type Endpoint struct {
 type NewEndpoint struct {
 	URL         string   `json:"url" maxLength:"2048" doc:"Where deliveries are POSTed: https, and not a private address unless the operator allows it"`
 	Description string   `json:"description,omitempty" maxLength:"500" doc:"For people"`
-	EventTypes  []string `json:"event_types,omitempty" maxItems:"100" doc:"Notification types that it gets: order.shipped, order.* or *; none: only what names it or its user"`
-	User        string   `json:"user,omitempty" maxLength:"255" doc:"Binds it to a user of yours: it then gets what is sent to that user"`
+	EventTypes  []string `json:"event_types,omitempty" maxItems:"100" doc:"Notification types that it gets: order.shipped, order.* or *; none: only what names it, or all that goes to its user"`
+	User        string   `json:"user,omitempty" maxLength:"255" doc:"Binds it to a user of yours: it then gets what is sent to that user, of the event types if it has some"`
 	Secret      string   `json:"secret,omitempty" doc:"whsec_ and base64 of 24 to 64 bytes; made by the server where absent"`
 }
 

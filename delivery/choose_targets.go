@@ -87,9 +87,11 @@ func (f *chooser) users() {
 		reached := map[channels.Kind]bool{}
 		retired := map[channels.Kind]bool{}
 		f.userDevices(id, reached, retired)
+		// The event types of a user's endpoint narrow what it gets of what goes to the
+		// user: without any that is all.
 		if f.req.wants(channels.Webhook) {
 			for i := range f.res.Endpoints {
-				if e := &f.res.Endpoints[i]; e.UserID == id && f.subscribes(e) {
+				if e := &f.res.Endpoints[i]; e.UserID == id && (len(e.EventTypes) == 0 || f.subscribes(e)) {
 					reached[channels.Webhook] = true
 					f.addEndpoint(e)
 				}

@@ -62,16 +62,16 @@ func TestRouting(t *testing.T) {
 		want  []ids.ID
 		skips []Skip
 	}{
-		"all that a user has":       {r: Request{To: users("alice")}, want: []ids.ID{11, 12, 13, 101}},
-		"with a type":               {r: Request{To: users("alice"), Type: "order.paid"}, want: []ids.ID{11, 12, 13, 101, 102}},
-		"another type":              {r: Request{To: users("alice"), Type: "user.created"}, want: []ids.ID{11, 12, 13, 101}},
+		"all that a user has":       {r: Request{To: users("alice")}, want: []ids.ID{11, 12, 13, 101, 103}},
+		"with a type":               {r: Request{To: users("alice"), Type: "order.paid"}, want: []ids.ID{11, 12, 13, 101, 102, 103}},
+		"another type":              {r: Request{To: users("alice"), Type: "user.created"}, want: []ids.ID{11, 12, 13, 101, 103}},
 		"one channel":               {r: Request{To: users("alice"), Channels: kinds(fcm)}, want: []ids.ID{11}},
 		"two channels":              {r: Request{To: users("alice"), Channels: kinds(push, apns)}, want: []ids.ID{12, 13}},
-		"a user twice":              {r: Request{To: users("alice", "alice")}, want: []ids.ID{11, 12, 13, 101}},
+		"a user twice":              {r: Request{To: users("alice", "alice")}, want: []ids.ID{11, 12, 13, 101, 103}},
 		"retired ones do not count": {r: Request{To: users("bob")}, want: []ids.ID{21}},
 
-		"webhook without a type":     {r: Request{To: users("alice"), Channels: kinds(hook)}, want: []ids.ID{101}},
-		"webhook with a type":        {r: Request{To: users("alice"), Channels: kinds(hook), Type: "order.paid"}, want: []ids.ID{101, 102, 201, 202}},
+		"webhook without a type":     {r: Request{To: users("alice"), Channels: kinds(hook)}, want: []ids.ID{101, 103}},
+		"webhook with a type":        {r: Request{To: users("alice"), Channels: kinds(hook), Type: "order.paid"}, want: []ids.ID{101, 102, 103, 201, 202}},
 		"a user without an endpoint": {r: Request{To: users("bob"), Channels: kinds(fcm, hook), Type: "order.paid"}, want: []ids.ID{21, 201, 202}},
 		"nor subscribers": {r: Request{To: users("bob"), Channels: kinds(fcm, hook)}, want: []ids.ID{21},
 			skips: []Skip{{User: "bob", Channel: hook, Reason: SkipNoDevice}}},
@@ -81,11 +81,11 @@ func TestRouting(t *testing.T) {
 		"subscribers, named":   {r: Request{Type: "order.paid", Channels: kinds(hook)}, want: []ids.ID{201, 202}},
 		"sensitive goes to nobody unbound": {r: Request{Type: "order.paid", Sensitive: true},
 			skips: []Skip{{Target: 201, Channel: hook, Reason: SkipSensitive}, {Target: 202, Channel: hook, Reason: SkipSensitive}}},
-		"sensitive goes to bound ones": {r: Request{To: users("alice"), Type: "order.paid", Sensitive: true}, want: []ids.ID{11, 12, 13, 101, 102}},
+		"sensitive goes to bound ones": {r: Request{To: users("alice"), Type: "order.paid", Sensitive: true}, want: []ids.ID{11, 12, 13, 101, 102, 103}},
 		"sensitive goes to named ones": {r: Request{To: To{Endpoints: []ids.ID{201}}, Type: "order.paid", Channels: kinds(hook), Sensitive: true},
 			want: []ids.ID{201}, skips: []Skip{{Target: 202, Channel: hook, Reason: SkipSensitive}}},
 		"a named endpoint once":       {r: Request{To: To{Endpoints: []ids.ID{201, 201, 204}}, Type: "order.paid", Channels: kinds(hook)}, want: []ids.ID{201, 204, 202}},
-		"a named endpoint of a user":  {r: Request{To: To{Users: []string{"alice"}, Endpoints: []ids.ID{101}}, Channels: kinds(hook)}, want: []ids.ID{101}},
+		"a named endpoint of a user":  {r: Request{To: To{Users: []string{"alice"}, Endpoints: []ids.ID{101}}, Channels: kinds(hook)}, want: []ids.ID{101, 103}},
 		"named though not subscribed": {r: Request{To: To{Endpoints: []ids.ID{103, 204}}, Type: "x"}, want: []ids.ID{103, 204}},
 		"an unknown endpoint":         {r: Request{To: To{Endpoints: []ids.ID{999}}}, skips: []Skip{{Target: 999, Channel: hook, Reason: SkipUnknownTarget}}},
 
