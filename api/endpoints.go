@@ -81,7 +81,7 @@ func (s *Server) endpointRoutes() []route {
 		{method: http.MethodPatch, path: "/v1/endpoints/{id}", access: scope, id: "patchEndpoint", tag: tag,
 			summary: "Change a webhook endpoint", about: "Members that are absent stay as they are.", handler: withBody(s.patchEndpoint)},
 		{method: http.MethodDelete, path: "/v1/endpoints/{id}", access: scope, id: "deleteEndpoint", tag: tag, status: http.StatusNoContent,
-			summary: "Delete a webhook endpoint", about: "Its unfinished deliveries are dropped. With more than 100 of them it has to be forced.", handler: careful[endpointDelete, none](s.deleteEndpoint)},
+			summary: "Delete a webhook endpoint", about: "What waits for it is dropped within seconds, by a job. With more than 100 of them it has to be forced.", handler: careful[endpointDelete, none](s.deleteEndpoint)},
 		{method: http.MethodPost, path: "/v1/endpoints/{id}/pause", access: scope, id: "pauseEndpoint", tag: tag,
 			summary: "Hold the deliveries of an endpoint", bodyOptional: true, handler: withBody(s.pauseEndpoint), example: `{"reason":"receiver is down for maintenance"}`},
 		{method: http.MethodPost, path: "/v1/endpoints/{id}/resume", access: scope, id: "resumeEndpoint", tag: tag,

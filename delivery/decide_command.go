@@ -16,6 +16,10 @@ func Cancellation() Transition { return cancel(0) }
 // erased.
 func EraseDelivery() Transition { return Transition{State: Dropped, Reason: Erased} }
 
+// EndpointDeleted ends what waits for an endpoint that was deleted, as the next look
+// at its target would.
+func EndpointDeleted() Transition { return Transition{State: Dropped, Reason: Gone} }
+
 // Revival begins a new round of a dead letter that is replayed: nothing of it is
 // spent.
 func Revival(now time.Time) Transition { return Transition{State: Pending, DueAt: now} }

@@ -29,6 +29,7 @@ type Store interface {
 
 	// Commands.
 	CommandStore
+	EndpointDeletionStore
 	JobStore
 	ReplayStore
 	DeviceRestoreStore

@@ -75,6 +75,7 @@ func (e *Engine) wireCommands(o *Options) {
 		o.Jobs.Handle(jobs.DeleteApp, o.Store.DeleteAppStep)
 		o.Jobs.Handle(jobs.RestoreDevices, o.Store.RestoreDevicesStep)
 		o.Jobs.Handle(jobs.RetireDevices, o.Store.RestoreDevicesStep)
+		o.Jobs.Handle(jobs.DropForDeletedEndpoints, o.Store.DropForDeletedEndpointsStep)
 	}
 }
 

@@ -36,6 +36,9 @@ const (
 	RetireDevices Kind = 5
 	// DeleteApp removes the devices of an app of a tenant that was deleted.
 	DeleteApp Kind = 6
+	// DropForDeletedEndpoints drops what a tenant has waiting for endpoints that were
+	// deleted.
+	DropForDeletedEndpoints Kind = 7
 )
 
 // kinds has a row for each kind: its name, and whether it may be canceled, which
@@ -50,6 +53,8 @@ var kinds = [...]struct {
 	RestoreDevices:    {"device_restore", true},
 	RetireDevices:     {"device_retirement", true},
 	DeleteApp:         {"app_deletion", false},
+
+	DropForDeletedEndpoints: {"endpoint_deletion", false},
 }
 
 func (k Kind) String() string {

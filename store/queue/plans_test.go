@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/store/db"
+	"github.com/carillonhq/carillon/store/pgtest"
 )
 
 // TestQueriesUseTheirIndexes: what runs all the time costs what it finds, not
@@ -17,7 +20,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 	queries := map[string]string{"tenants due": dueTenants, "due": selectDue, "resolve users": resolveUserDevices, "resolve devices": resolveDevices, "has worked": hasWorked, "ask refusals": askRefusals, "ask successes": askSuccesses, "lease": lease, "finish": finishAttempt,
 		"keep": keepAttempt, "unknown": unknownAttempt, "idempotency": selectIdempotency}
 	queries["purge device events"], queries["purge idempotency"], queries["find sensitive"], queries["find content"] = purgeDeviceEvents, purgeIdempotency, findSensitive, findContent
-	queries["remove content"], queries["oldest"] = removeContent, oldest
+	queries["remove content"], queries["oldest"], queries["for deleted endpoints"] = removeContent, oldest, selectForDeleted
 	for i, q := range []string{windowOfUnfinished, windowOfUsersDeliveries, windowOfDevices, windowOfUsersDevices, windowOfEndpoints, windowOfUsersEndpoints,
 		windowOfPairsDevices, waitingForApp, fmt.Sprintf(windowOfAppsDevices, "1=1"), fmt.Sprintf(windowOfAppsDeliveries, "1=1")} {
 		queries[fmt.Sprint("affected ", i)] = q
@@ -49,4 +52,32 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		require.NoError(t, rows.Err())
 		require.NoError(t, rows.Close())
 	}
+}
+
+// TestTheWalkForDeletedEndpointsFollowsItsIndex on PostgreSQL, too: a step costs
+// what its window holds, wherever in a long queue it is.
+func TestTheWalkForDeletedEndpointsFollowsItsIndex(t *testing.T) {
+	t.Parallel()
+	d := openDB(t, pgtest.Empty(t))
+	require.NoError(t, d.Do(t.Context(), 1, func(x *db.Tx) error {
+		if err := x.Exec(`INSERT INTO deliveries (tenant_id,notification_id,target_id,channel,lane,state,reason,device_epoch,credential_id,due_at,expires_at,claim,
+ hold_id,round,spent,attempts,takeovers,flags,renewed,updated_at,att_at,att_ms,att_outcome,att_status,att_ambiguous,att_code,att_detail,att_provider_id)
+ SELECT 1+i%2,i,7,4,1,CASE WHEN i%3=0 THEN 4 ELSE 1 END,0,0,0,i,i,0,0,1,0,0,0,0,0,0,0,0,0,0,0,'','','' FROM generate_series(1,30000) AS i`); err != nil {
+			return err
+		}
+		return x.Exec("ANALYZE deliveries")
+	}))
+	rows, err := d.Lists().Query("EXPLAIN "+selectForDeleted, 1, 1, 15000, 15000, 15000, 7, deletionWindow)
+	require.NoError(t, err)
+	plan := ""
+	for rows.Next() {
+		var line string
+		require.NoError(t, rows.Scan(&line))
+		plan += line + "\n"
+	}
+	require.NoError(t, rows.Err())
+	require.NoError(t, rows.Close())
+	require.Contains(t, plan, "Index Scan using deliveries_due")
+	require.Contains(t, plan, "Presorted Key: d.due_at")
+	require.NotContains(t, plan, "Seq Scan on deliveries")
 }

@@ -17,6 +17,7 @@ type Queue struct {
 	*finishes
 	*scheduled
 	*cancels
+	*deletedEndpoints
 	*heldRows
 	*jobOrders
 	*replays
@@ -36,7 +37,7 @@ func New(d *db.DB, r *registers.Registers) *Queue {
 	h := &hints{db: d}
 	q := &Queue{
 		accepts: a, targets: t, claims: newClaims(d, t, h), finishes: &finishes{db: d, bulk: b}, scheduled: &scheduled{db: d, accepts: a},
-		cancels: &cancels{d}, heldRows: &heldRows{d}, reads: &reads{db: d, targets: t}, peers: &peers{db: d}, hints: h,
+		cancels: &cancels{d}, deletedEndpoints: &deletedEndpoints{d, r}, heldRows: &heldRows{d}, reads: &reads{db: d, targets: t}, peers: &peers{db: d}, hints: h,
 		retention: &retention{db: d}, affected: &affected{d, r}, worked: &worked{d}, jobOrders: &jobOrders{d},
 	}
 	q.replays = &replays{db: d, registers: r, targets: t, reads: q.reads}

@@ -11,6 +11,7 @@ import (
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/webhooks"
@@ -182,8 +183,8 @@ func (s *endpointRegister) Endpoints(ctx context.Context, tenant, after ids.ID, 
 	return out, err
 }
 
-// DeleteEndpoint implements webhooks.Store. Its unfinished deliveries find no
-// target when their turn comes and are dropped as gone.
+// DeleteEndpoint implements webhooks.Store. A job drops what waits for the endpoint;
+// what is due before that finds no target.
 func (s *endpointRegister) DeleteEndpoint(ctx context.Context, tenant, id ids.ID, actor string) error {
 	return s.db.Change(ctx, func(t *db.Tx) error {
 		if err := t.LockTenant(tenant, false); err != nil {
@@ -199,8 +200,36 @@ func (s *endpointRegister) DeleteEndpoint(ctx context.Context, tenant, id ids.ID
 		if err := s.holds.End(t, delivery.Hold{Tenant: tenant, Scope: delivery.HoldEndpoint, Subject: id}, delivery.Resume); err != nil {
 			return err
 		}
+		if err := dropForDeleted(t, tenant, id, actor); err != nil {
+			return err
+		}
 		return t.Audit(tenant, actor, "endpoint.delete", id.Format(ids.Endpoint))
 	})
+}
+
+// restartDeletion has a job that nobody takes a step of begin anew.
+const restartDeletion = `UPDATE jobs SET cursor=?, lease_until=?, updated_at=? WHERE claim=0 AND state<3 AND id=
+ (SELECT id FROM jobs INDEXED BY jobs_due WHERE tenant_id=? AND kind=? AND claim=0 AND state<3 LIMIT 1)`
+
+// DeletionBegin is the cursor of jobs.DropForDeletedEndpoints at its beginning.
+type DeletionBegin struct {
+	Since int64 `json:"since,omitempty"` // when the newest endpoint was deleted; 0: when the job was made
+}
+
+// dropForDeleted makes the job that drops what waits for a deleted endpoint. It
+// looks at all that waits in the tenant, so that one job does it for many endpoints.
+func dropForDeleted(t *db.Tx, tenant, endpoint ids.ID, actor string) error {
+	now := t.Now()
+	begin, err := json.Marshal(DeletionBegin{Since: db.Millis(now)})
+	if err != nil {
+		return err
+	}
+	n, err := t.Affect(restartDeletion, string(begin), db.Millis(now), db.Millis(now), tenant, jobs.DropForDeletedEndpoints)
+	if err != nil || n > 0 {
+		return err
+	}
+	return CreateJob(t, jobs.Job{ID: t.NextID(), Tenant: tenant, Kind: jobs.DropForDeletedEndpoints, Spec: json.RawMessage(`{}`), Actor: actor,
+		CreatedAt: now}, endpoint.Format(ids.Endpoint))
 }
 
 // boundTenants knows which tenants have endpoints that are bound to a user. Most
