@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"strings"
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/ids"
@@ -57,6 +58,9 @@ func (f *fakeTenants) Authenticate(_ context.Context, secret string) (tenants.Pr
 }
 
 func (f *fakeTenants) AuthenticateUser(_ context.Context, token string) (tenants.UserPrincipal, error) {
+	if user, ok := strings.CutPrefix(token, tokenUser+" of "); ok {
+		return tenants.UserPrincipal{Tenant: tenantA, User: user, Key: theUserKey}, nil
+	}
 	if token != tokenUser {
 		return tenants.UserPrincipal{}, problem.New(problem.Unauthenticated, "This token is not valid.")
 	}

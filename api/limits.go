@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"net/http"
 	"strconv"
@@ -30,15 +31,15 @@ type limiter struct {
 	policy   string           // RateLimit-Policy
 	now      func() time.Time
 
-	mu sync.Mutex
+	mu   sync.Mutex
+	busy map[place]int64 // requests in hand
 
-	busy        map[ids.ID]int64 // requests in flight by tenant
 	inFlight    atomic.Int64
 	maxInFlight int64
 }
 
 func newLimiter(o Limits, now func() time.Time) *limiter {
-	l := &limiter{now: now, busy: map[ids.ID]int64{}, maxInFlight: o.InFlight}
+	l := &limiter{now: now, busy: map[place]int64{}, maxInFlight: o.InFlight}
 	if l.maxInFlight <= 0 {
 		l.maxInFlight = defaultInFlight
 	}
@@ -64,23 +65,61 @@ func (l *limiter) enter() bool {
 
 func (l *limiter) leave() { l.inFlight.Add(-1) }
 
-// occupy takes one of the places that a tenant may have, so that one tenant, or a
-// user of it who sends slowly, does not take them all; vacate follows it.
-func (l *limiter) occupy(who ids.ID) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.busy[who] >= max(l.maxInFlight/4, 1) {
-		return false
-	}
-	l.busy[who]++
-	return true
+// perUser is how many requests with tokens of one user may be in hand.
+const perUser = 4
+
+// place is whose requests in hand are counted together: those with keys of a tenant
+// (or of an operator's key on routes without a tenant), those with tokens of its
+// users, and those of one user.
+type place struct {
+	who   ids.ID
+	users bool
+	user  string // "": of all users
 }
 
-func (l *limiter) vacate(who ids.ID) {
+// inHand is how many requests may be in hand in a place.
+type inHand struct {
+	place
+	most int64
+	whom string
+}
+
+// limitsOf are those that a request has to meet.
+func (l *limiter) limitsOf(c *call) []inHand {
+	keys := max(l.maxInFlight/4, 1)
+	if c.user == "" {
+		return []inHand{{place{who: cmp.Or(c.tenant, c.key)}, keys, "The keys of this tenant have"}}
+	}
+	return []inHand{{place{who: c.tenant, users: true}, max(keys/4, 1), "The users of this tenant have"},
+		{place{who: c.tenant, users: true, user: c.user}, perUser, "This user has"}}
+}
+
+// occupy takes the places that a request needs, so that one tenant does not take
+// them all, nor its users, who may send slowly, those of its keys. vacate follows
+// it. The error says which limit is in the way.
+func (l *limiter) occupy(c *call) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.busy[who]--; l.busy[who] <= 0 {
-		delete(l.busy, who)
+	limits := l.limitsOf(c)
+	for _, x := range limits {
+		if l.busy[x.place] >= x.most {
+			return &problem.Error{Code: problem.Throttled, RetryAfter: time.Second,
+				Detail: fmt.Sprintf("%s as many requests in hand as this server allows, which is %d.", x.whom, x.most)}
+		}
+	}
+	for _, x := range limits {
+		l.busy[x.place]++
+	}
+	return nil
+}
+
+func (l *limiter) vacate(c *call) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, x := range l.limitsOf(c) {
+		if l.busy[x.place]--; l.busy[x.place] <= 0 {
+			delete(l.busy, x.place)
+		}
 	}
 }
 

@@ -2,7 +2,9 @@ package api
 
 import (
 	"fmt"
+	"io"
 	"net/http/httptest"
+	"sync"
 	"testing"
 	"time"
 
@@ -61,4 +63,63 @@ func TestRequestsInFlightAreBounded(t *testing.T) {
 	close(release)
 	require.Equal(t, 202, <-first)
 	require.Equal(t, 200, w.do(t, request{method: "GET", path: "/v1/keys", key: keyAdmin}).Code)
+}
+
+// slowBody is a body of which nothing comes until it is told to.
+type slowBody struct{ asked, end chan struct{} }
+
+func (b slowBody) Read([]byte) (int, error) {
+	b.asked <- struct{}{}
+	<-b.end
+	return 0, io.ErrUnexpectedEOF
+}
+
+// TestUsersWhoSendSlowlyTakeNothingFromTheirTenant: neither one user's requests nor
+// those of many keep the tenant's keys, or more than their share of each other, from
+// being served.
+func TestUsersWhoSendSlowlyTakeNothingFromTheirTenant(t *testing.T) {
+	t.Parallel()
+	w := setup(t, func(o *Options) { o.Limits = Limits{InFlight: 160} }) // 40 for the keys of a tenant, 10 for its users
+	asked, end := make(chan struct{}), make(chan struct{})
+	var slow sync.WaitGroup
+	hang := func(token, path string, n int) {
+		for range n {
+			slow.Go(func() {
+				req := httptest.NewRequest("PUT", path, slowBody{asked, end})
+				req.Header.Set("Authorization", "Bearer "+token)
+				req.Header.Set("Content-Type", "application/json")
+				w.ServeHTTP(httptest.NewRecorder(), req)
+			})
+			<-asked
+		}
+	}
+	refused := func(token, path, why string) {
+		rec := w.do(t, request{method: "GET", path: path, key: token})
+		p := problemIn(t, rec)
+		require.Equal(t, problem.Throttled, p.Code)
+		require.Equal(t, why, p.Detail)
+		require.Equal(t, "1", rec.Header().Get("Retry-After"))
+	}
+	user := func(name string) string { return tokenUser + " of " + name }
+	served := func(token, path string) {
+		require.Equal(t, 200, w.do(t, request{method: "GET", path: path, key: token}).Code)
+	}
+	const mine, keys = "/v1/me/devices", "/v1/keys"
+	hang(user("alice"), mine, 4)
+	refused(user("alice"), mine, "This user has as many requests in hand as this server allows, which is 4.")
+	served(user("bob"), mine)
+	hang(user("bob"), mine, 4)
+	hang(user("carol"), mine, 2)
+	refused(user("dave"), mine, "The users of this tenant have as many requests in hand as this server allows, which is 10.")
+	served(keyAdmin, keys)
+	hang(keyAdmin, "/v1/devices", 40)
+	refused(keyAdmin, keys, "The keys of this tenant have as many requests in hand as this server allows, which is 40.")
+	served(keyOtherAll, keys)
+	close(end)
+	slow.Wait()
+	for _, token := range []string{user("alice"), user("dave")} {
+		served(token, mine)
+	}
+	served(keyAdmin, keys)
+	require.Empty(t, w.limits.busy, "nothing is left behind")
 }

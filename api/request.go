@@ -1,10 +1,8 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"strings"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humagin"
@@ -52,12 +50,11 @@ func (s *Server) guard(r route) func(huma.Context, func(huma.Context)) {
 			s.refuse(g, c, err)
 			return
 		}
-		who := cmp.Or(c.tenant, c.key)
-		if !s.limits.occupy(who) {
-			s.refuse(g, c, &problem.Error{Code: problem.Throttled, Detail: "The tenant has as many requests in hand as this server allows it.", RetryAfter: time.Second})
+		if err := s.limits.occupy(c); err != nil {
+			s.refuse(g, c, err)
 			return
 		}
-		defer s.limits.vacate(who)
+		defer s.limits.vacate(c)
 		if err := s.admit(g, c, r); err != nil {
 			s.refuse(g, c, err)
 			return
