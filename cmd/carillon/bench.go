@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/carillonhq/carillon/cmd/carillon/bench"
+	"github.com/carillonhq/carillon/store/db"
 )
 
 func newBenchCommand(c *cli) *cobra.Command {
@@ -21,6 +23,11 @@ func newBenchCommand(c *cli) *cobra.Command {
 			"server share the machine, so compare figures of one run with each other rather than with another machine's.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Postgres != "" {
+				if why := db.CheckURL(o.Postgres); why != "" {
+					return fmt.Errorf("--postgres %s", why)
+				}
+			}
 			results, err := bench.Run(cmd.Context(), o)
 			if err != nil {
 				return err

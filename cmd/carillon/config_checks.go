@@ -20,17 +20,29 @@ import (
 // keywords is how libpq writes a connection besides a URL.
 var keywords = regexp.MustCompile(`(^|\s)(host|hostaddr|port|user|password|dbname)\s*=`)
 
+// A URL that is not written well would be taken for the path of a file, which errors
+// show, and with it the password: what begins like one, or has a password in it, is
+// refused. A scheme has two letters at least, since one is a drive of Windows.
+var (
+	scheme      = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]+:`)
+	credentials = regexp.MustCompile(`:[^/\\]*@`)
+)
+
 func (c *Config) checkDatabase() string {
-	switch scheme, _, ok := strings.Cut(c.DatabaseURL, "://"); {
+	const file = "; give the path of an SQLite file, such as ./carillon.db or sqlite:./carillon.db, or postgres://user:password@host:5432/name"
+	path := strings.TrimPrefix(c.DatabaseURL, "sqlite:")
+	switch {
 	case db.IsPostgres(c.DatabaseURL):
 		return db.CheckURL(c.DatabaseURL)
-	case ok:
-		return fmt.Sprintf("has the scheme %q; give the path of an SQLite file, such as ./carillon.db or sqlite:./carillon.db, or postgres://", scheme)
 	case keywords.MatchString(c.DatabaseURL): // as a file it would be made, with a password for its name
 		return "is written as key=value; give it as postgres://user:password@host:5432/name"
 	case strings.HasPrefix(c.DatabaseURL, "file:"):
 		return "is a URI of SQLite; give the path of the file, such as ./carillon.db"
-	case strings.TrimPrefix(c.DatabaseURL, "sqlite:") == "":
+	case scheme.MatchString(path) && strings.HasPrefix(path, scheme.FindString(path)+"//"):
+		return fmt.Sprintf("has the scheme %q%s", strings.TrimSuffix(scheme.FindString(path), ":"), file)
+	case scheme.MatchString(path), strings.Contains(path, "://"), credentials.MatchString(path):
+		return "is neither a path nor a URL of PostgreSQL" + file
+	case path == "":
 		return "names no file; give the path of an SQLite file, such as ./carillon.db"
 	case c.Role != delivery.RoleAll:
 		return fmt.Sprintf("names an SQLite file, which has one server that does all; the role %s needs PostgreSQL", c.Role)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/store/db"
 )
 
 // write makes a file of settings.
@@ -240,6 +242,34 @@ func TestPathsAndAddresses(t *testing.T) {
 	require.Equal(t, []netip.Prefix{netip.MustParsePrefix("192.168.1.7/32"), netip.MustParsePrefix("10.0.0.0/8")}, c.Webhook.rules().Allow)
 	require.Equal(t, "n", Config{NodeName: "n"}.Node())
 	require.NotEmpty(t, Config{}.Node())
+}
+
+// TestADatabaseURLThatIsNotWrittenWellShowsNothing: neither when it is checked nor
+// because it was taken for the name of a host or of a file.
+func TestADatabaseURLThatIsNotWrittenWellShowsNothing(t *testing.T) {
+	t.Parallel()
+	for _, raw := range []string{
+		"postgres://u:p@s3cret@h/x", "postgres://u@h@s3cret/x", "postgres://u:p@h@s3cret:1/x", "postgres://h:1/u:s3cret@h", "postgres://h/x?host=u:s3cret@h",
+		"postgres://u:s3cret@h:port/x", "postgres://u:p%s3cret@h/x", "postgres://u:p s3cret@h/x", "postgres://u:p/s3cret@h/x",
+		"postgres:/u:s3cret@h/x", "postgres:u:s3cret@h/x", "postgresql:/u:s3cret@h/x", "postgres//u:s3cret@h/x", "Postgres:/u:s3cret@h/x",
+		"postgres:/u:s3cret@h://x", "mysql:/u:s3cret@h/x", "u:s3cret@h/x", "//u:s3cret@h/x", "sqlite:postgres:/u:s3cret@h/x", "sqlite:u:s3cret@h/x",
+	} {
+		_, _, err := loaded(t, nil, "--database-url="+raw)
+		require.ErrorContains(t, err, "database.url", raw)
+		require.NotContains(t, err.Error(), "s3cret", raw)
+		code, out, errs := command(t, nil, "bench", "--postgres", raw)
+		require.NotZero(t, code)
+		require.NotContains(t, out+errs, "s3cret", raw)
+		if db.IsPostgres(raw) {
+			_, err = db.Migrations(t.Context(), raw, false)
+			require.ErrorContains(t, err, "the database URL ")
+			require.NotContains(t, err.Error(), "s3cret", raw)
+		}
+	}
+	for _, raw := range []string{"postgres://u:p%40ss@h/x", "postgres://h:1,i:2/x?user=a%40b&password=c@d", "sqlite:c.db", "/srv/a@b/c.db", "a@b.db", `C:\data\c.db`, "c:/data/c.db"} {
+		_, _, err := loaded(t, nil, "--database-url="+raw)
+		require.NoError(t, err, raw)
+	}
 }
 
 func TestDurationsReadAsTheyAreWritten(t *testing.T) {

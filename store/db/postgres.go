@@ -49,9 +49,12 @@ const (
 )
 
 func newPostgres(o Options) (*postgres, error) {
+	if why := CheckURL(o.URL); why != "" {
+		return nil, errors.New("the database URL " + why)
+	}
 	c, err := pgx.ParseConfig(o.URL)
 	if err != nil {
-		return nil, fmt.Errorf("the database URL cannot be read: %w", err) // pgx hides the password
+		return nil, errors.New("the database URL cannot be read")
 	}
 	if c.ConnectTimeout == 0 {
 		c.ConnectTimeout = connectWithin
@@ -71,10 +74,22 @@ func newPostgres(o Options) (*postgres, error) {
 }
 
 // CheckURL tells what is wrong with the URL of a PostgreSQL database, "" if
-// nothing is. It never shows the password.
+// nothing is. It shows nothing of the URL. A password with an @ of its own would end
+// there, and its rest be the name of a host, which errors show.
 func CheckURL(raw string) string {
-	if _, err := pgx.ParseConfig(raw); err != nil {
+	c, err := pgx.ParseConfig(raw)
+	if err != nil || !IsPostgres(raw) {
 		return "is no URL of PostgreSQL; it is like postgres://user:password@host:5432/name"
+	}
+	_, rest, _ := strings.Cut(raw, "://")
+	rest, _, _ = strings.Cut(rest, "?")
+	authority, path, _ := strings.Cut(rest, "/")
+	hosts := c.Host
+	for _, f := range c.Fallbacks {
+		hosts += f.Host
+	}
+	if strings.Count(authority, "@") > 1 || strings.Contains(path+hosts, "@") {
+		return "has an @ that does not end the password; in a user, a password or a name write it as %40"
 	}
 	return ""
 }

@@ -16,7 +16,7 @@ import (
 func createTempDatabase(ctx context.Context, url string) (temporary string, drop func() error, err error) {
 	c, err := pgx.ParseConfig(url)
 	if err != nil {
-		return "", nil, fmt.Errorf("the URL cannot be read: %w", err) // pgx hides the password
+		return "", nil, errors.New("the URL cannot be read") // the error may show the password
 	}
 	name := "carillon_bench_" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	execute := func(ctx context.Context, statement string) error {
@@ -33,7 +33,7 @@ func createTempDatabase(ctx context.Context, url string) (temporary string, drop
 	drop = func() error { return execute(context.WithoutCancel(ctx), "DROP DATABASE") }
 	u, err := urls.Parse(url)
 	if err != nil { // several hosts, which package url does not know
-		return "", nil, errors.Join(fmt.Errorf("give one host: %w", err), drop())
+		return "", nil, errors.Join(errors.New("give a URL with one host"), drop())
 	}
 	u.Path = "/" + name
 	return u.String(), drop, nil
