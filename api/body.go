@@ -45,6 +45,16 @@ func readBody(w http.ResponseWriter, req *http.Request, most int64) ([]byte, err
 	return body, nil
 }
 
+// ignoreBody keeps net/http from waiting for a body that nobody reads: before it
+// sends an answer it reads what the client has announced, for as long as a request
+// may take. What has come with the headers is still read, and the connection is kept
+// if that was all.
+func ignoreBody(w http.ResponseWriter, req *http.Request) {
+	if req.ContentLength != 0 {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now())
+	}
+}
+
 func tooLarge(most int64) error {
 	return problem.New(problem.TooLarge, "The body is larger than the %d bytes that this server takes.", most)
 }

@@ -56,7 +56,14 @@ func syntaxProblem(e *jsontext.SyntacticError) error {
 	if errors.Is(e.Err, io.ErrUnexpectedEOF) {
 		return problem.New(problem.Malformed, "The body ends before its JSON does, at byte %d.", e.ByteOffset)
 	}
-	return problem.New(problem.Malformed, "The body is not valid JSON: %s at byte %d.", e.Err, e.ByteOffset)
+	what := "something does not belong there"
+	switch text := e.Err.Error(); { // which has a piece of the body in it
+	case strings.HasPrefix(text, "invalid surrogate pair"):
+		what = "it has half of a surrogate pair there"
+	case strings.HasPrefix(text, "invalid escape sequence"):
+		what = "it has an escape there that JSON does not know"
+	}
+	return problem.New(problem.Malformed, "The body is not valid JSON at byte %d: %s.", e.ByteOffset, what)
 }
 
 func semanticProblem(e *json.SemanticError) error {

@@ -32,7 +32,10 @@ func TestDecodeRefuses(t *testing.T) {
 		{"member twice, escaped", `{"title":"x","t\u0069tle":"y"}`, problem.Malformed, "title", "more than once"},
 		{"member twice inside", `{"data":{"a":[{"b":1,"b":2}]}}`, problem.Malformed, "data.a[0].b", "more than once"},
 		{"invalid UTF-8", "{\"title\":\"\xff\"}", problem.Malformed, "", "UTF-8 at byte 10"},
-		{"lone surrogate", `{"title":"\ud800"}`, problem.Malformed, "", "not valid JSON"},
+		{"lone surrogate", `{"title":"\ud800"}`, problem.Malformed, "", "not valid JSON at byte 10: it has half of a surrogate pair there"},
+		{"half a pair and more", `{"title":"\ud800s3cret"}`, problem.Malformed, "", "half of a surrogate pair"},
+		{"half a pair and another", `{"title":"\ud800\u0073"}`, problem.Malformed, "", "half of a surrogate pair"},
+		{"unknown escape", `{"title":"\xs3cret"}`, problem.Malformed, "", "an escape there"},
 		{"byte order mark", "\ufeff{}", problem.Malformed, "", "not valid JSON"},
 		{"too deep", `{"data":` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `}`, problem.Malformed, "", "more than 32 deep"},
 		{"unknown", `{"titel":"x"}`, problem.Invalid, "titel", "not known"},
@@ -60,6 +63,9 @@ func TestDecodeRefuses(t *testing.T) {
 			var p *problem.Error
 			require.ErrorAs(t, err, &p)
 			require.Equal(t, c.code, p.Code, err)
+			for _, piece := range []string{"s3cret", `\`, "'", "`"} {
+				require.NotContains(t, p.Detail, piece, "nothing of the body")
+			}
 			if c.path == "" {
 				require.Empty(t, p.Fields)
 				require.Contains(t, p.Detail, c.says)

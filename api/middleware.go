@@ -30,6 +30,9 @@ func (s *Server) outermost(g *gin.Context) {
 	s.metrics.inFlight.Inc()
 	defer s.observe(g, c, begin)
 	defer func() { s.recovered(g, c, recover()) }()
+	if g.Request.Method == http.MethodGet || g.Request.Method == http.MethodHead {
+		ignoreBody(g.Writer, g.Request)
+	}
 	if !strings.HasPrefix(g.Request.URL.Path, "/v1/") { // probes and pages are always answered
 		g.Next()
 		return

@@ -131,6 +131,9 @@ func (s *Server) problem(ctx context.Context, c *call, err error) *Problem {
 
 // refuse answers outside of huma: from middleware and for unknown routes.
 func (s *Server) refuse(g *gin.Context, c *call, err error) {
+	if !c.bodyRead {
+		ignoreBody(g.Writer, g.Request)
+	}
 	p := s.problem(g.Request.Context(), c, err)
 	header := g.Writer.Header()
 	maps.Copy(header, p.GetHeaders())

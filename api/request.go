@@ -22,6 +22,7 @@ type call struct {
 	may       func(tenants.Scope) bool // what the API key may; nil for a user's token
 	user      string                   // only on routes for a user's token
 	body      []byte                   // as it was sent; empty on routes without one
+	bodyRead  bool                     // nothing of it is on its way any more
 	idemKey   string                   // Idempotency-Key; "" where none was sent
 	dryRun    bool                     // ?dry_run=true, on routes that take it beside a body
 	status    int                      // set by a handler that answers another status than its route says
@@ -96,7 +97,10 @@ func (s *Server) admit(g *gin.Context, c *call, r route) error {
 			c.body = []byte("{}")
 		} else {
 			c.body, err = readBody(g.Writer, req, most)
+			c.bodyRead = err == nil
 		}
+	} else {
+		ignoreBody(g.Writer, req)
 	}
 	return err
 }

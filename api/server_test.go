@@ -262,6 +262,12 @@ func TestPagesOfOthers(t *testing.T) {
 	rec := w.do(t, request{method: "POST", path: "/demo/token"})
 	require.Equal(t, "POST /demo/token", rec.Body.String())
 	require.Equal(t, "DENY", rec.Header().Get("X-Frame-Options"))
+	missing := setup(t, func(o *Options) { o.SDK, o.Demo = http.NotFoundHandler(), http.NotFoundHandler() })
+	for _, path := range []string{"/sdk/v1/nope", "/demo/nope", "/demo"} {
+		p := problemIn(t, missing.do(t, request{method: "GET", path: path}))
+		require.Equal(t, problem.NotFound, p.Code)
+	}
+	require.Equal(t, 404, missing.do(t, request{method: "HEAD", path: "/sdk/v1/nope"}).Code)
 	bare := setup(t)
 	require.Equal(t, 404, bare.do(t, request{method: "GET", path: "/demo"}).Code)
 	require.Equal(t, 404, bare.do(t, request{method: "GET", path: "/sdk/v1/carillon.js"}).Code)

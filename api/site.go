@@ -23,18 +23,54 @@ func (s *Server) serveSite(o Options) {
 		s.gin.GET("/docs/style.css", func(g *gin.Context) { g.Data(http.StatusOK, "text/css; charset=utf-8", docsStyle) })
 	}
 	if o.SDK != nil {
-		s.gin.GET("/sdk/v1/*file", gin.WrapH(o.SDK))
-		s.gin.HEAD("/sdk/v1/*file", gin.WrapH(o.SDK))
+		sdk := s.files(o.SDK)
+		s.gin.GET("/sdk/v1/*file", sdk)
+		s.gin.HEAD("/sdk/v1/*file", sdk)
 	}
 	if o.Demo != nil {
+		page := s.files(o.Demo)
 		demo := func(g *gin.Context) {
 			frameless(g.Writer.Header())
-			o.Demo.ServeHTTP(g.Writer, g.Request)
+			page(g)
 		}
 		s.gin.Any("/demo", demo)
 		s.gin.Any("/demo/*file", demo)
 	}
 }
+
+// files serves what h has. That it has not is answered as everywhere else.
+func (s *Server) files(h http.Handler) gin.HandlerFunc {
+	return func(g *gin.Context) {
+		w := &missingWriter{ResponseWriter: g.Writer}
+		h.ServeHTTP(w, g.Request)
+		if w.missing {
+			s.noRoute(g)
+		}
+	}
+}
+
+// missingWriter keeps back an answer that there is no such file.
+type missingWriter struct {
+	gin.ResponseWriter
+	missing bool
+}
+
+func (w *missingWriter) WriteHeader(status int) {
+	if status == http.StatusNotFound && !w.Written() {
+		w.missing = true
+		return
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *missingWriter) Write(b []byte) (int, error) {
+	if w.missing {
+		return len(b), nil
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+func (w *missingWriter) WriteString(text string) (int, error) { return w.Write([]byte(text)) }
 
 // once serves what is rendered at the first request.
 func (s *Server) once(g *gin.Context, kind string, render func() ([]byte, error)) {

@@ -2,6 +2,7 @@ package tenants
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -48,7 +49,7 @@ func (r *Registry) AuthenticateUser(ctx context.Context, token string) (UserPrin
 		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(TokenLeeway),
 		jwt.WithTimeFunc(func() time.Time { return now }), jwt.WithStrictDecoding())
 	var (
-		claims jwt.RegisteredClaims
+		claims tokenClaims
 		key    UserKey
 		keyErr error // what the parser would wrap in its own text
 	)
@@ -62,10 +63,27 @@ func (r *Registry) AuthenticateUser(ctx context.Context, token string) (UserPrin
 	if err != nil {
 		return UserPrincipal{}, problem.New(problem.Unauthenticated, "%s", tokenFault(err))
 	}
-	if err := checkClaims(claims, now); err != nil {
+	if err := checkClaims(claims.RegisteredClaims, now); err != nil {
 		return UserPrincipal{}, err
 	}
 	return UserPrincipal{Tenant: key.Tenant, User: claims.Subject, Key: key.ID, ExpiresAt: claims.ExpiresAt.UTC()}, nil
+}
+
+// tokenClaims are the claims of a user token. Its times are numbers (RFC 7519
+// section 2), though the library takes text as well.
+type tokenClaims struct{ jwt.RegisteredClaims }
+
+func (c *tokenClaims) UnmarshalJSON(b []byte) error {
+	var times struct{ Exp, Iat, Nbf json.RawMessage }
+	if err := json.Unmarshal(b, &times); err != nil {
+		return err
+	}
+	for _, t := range []json.RawMessage{times.Exp, times.Iat, times.Nbf} {
+		if len(t) > 0 && t[0] == '"' {
+			return errors.New("a time is text")
+		}
+	}
+	return json.Unmarshal(b, &c.RegisteredClaims)
 }
 
 func (r *Registry) userKeyOf(ctx context.Context, header map[string]any) (UserKey, error) {

@@ -2,6 +2,7 @@ package tenants_test
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -40,26 +41,29 @@ func TestAUserToken(t *testing.T) {
 		claims jwt.MapClaims
 		want   string // part of the refusal; "" is accepted
 	}{
-		"as told":             {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "iat": at(0), "exp": at(time.Hour)}, ""},
-		"no iat":              {kid, secret, jwt.MapClaims{"sub": "u1", "aud": []string{"x", "carillon"}, "exp": at(61 * time.Minute)}, ""},
-		"just expired":        {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": at(-59 * time.Second)}, ""},
-		"signer's clock fast": {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "iat": at(59 * time.Second), "exp": at(time.Hour)}, ""},
-		"expired":             {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": at(-61 * time.Second)}, "has expired"},
-		"no exp":              {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon"}, "lacks a claim"},
-		"long life":           {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "iat": at(0), "exp": at(time.Hour + time.Second)}, "more than an hour"},
-		"long life, no iat":   {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": at(62 * time.Minute)}, "more than an hour"},
-		"of the future":       {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "iat": at(2 * time.Minute), "exp": at(time.Hour)}, `"iat"`},
-		"not yet":             {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "nbf": at(2 * time.Minute), "exp": at(time.Hour)}, `"nbf"`},
-		"other audience":      {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "other", "exp": at(time.Hour)}, `"aud" must contain`},
-		"no audience":         {kid, secret, jwt.MapClaims{"sub": "u1", "exp": at(time.Hour)}, "lacks a claim"},
-		"no subject":          {kid, secret, jwt.MapClaims{"aud": "carillon", "exp": at(time.Hour)}, `"sub" is missing`},
-		"bad subject":         {kid, secret, jwt.MapClaims{"sub": "u\n1", "aud": "carillon", "exp": at(time.Hour)}, `"sub" holds a control`},
-		"exp is text":         {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": "soon"}, "times are numbers"},
-		"wrong secret":        {kid, secret + "x", jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": at(time.Hour)}, "signature is wrong"},
-		"no kid":              {nil, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": at(time.Hour)}, `"kid" header`},
-		"kid is a number":     {1, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": at(time.Hour)}, `"kid" header`},
-		"kid of an API key":   {k.ID.Format(ids.Key), secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": at(time.Hour)}, `"kid" header`},
-		"unknown kid":         {(k.ID + 1).Format(ids.UserKey), secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": at(time.Hour)}, "does not exist"},
+		"as told":                 {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "iat": at(0), "exp": at(time.Hour)}, ""},
+		"no iat":                  {kid, secret, jwt.MapClaims{"sub": "u1", "aud": []string{"x", "carillon"}, "exp": at(61 * time.Minute)}, ""},
+		"just expired":            {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": at(-59 * time.Second)}, ""},
+		"signer's clock fast":     {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "iat": at(59 * time.Second), "exp": at(time.Hour)}, ""},
+		"expired":                 {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": at(-61 * time.Second)}, "has expired"},
+		"no exp":                  {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon"}, "lacks a claim"},
+		"long life":               {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "iat": at(0), "exp": at(time.Hour + time.Second)}, "more than an hour"},
+		"long life, no iat":       {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": at(62 * time.Minute)}, "more than an hour"},
+		"of the future":           {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "iat": at(2 * time.Minute), "exp": at(time.Hour)}, `"iat"`},
+		"not yet":                 {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "nbf": at(2 * time.Minute), "exp": at(time.Hour)}, `"nbf"`},
+		"other audience":          {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "other", "exp": at(time.Hour)}, `"aud" must contain`},
+		"no audience":             {kid, secret, jwt.MapClaims{"sub": "u1", "exp": at(time.Hour)}, "lacks a claim"},
+		"no subject":              {kid, secret, jwt.MapClaims{"aud": "carillon", "exp": at(time.Hour)}, `"sub" is missing`},
+		"bad subject":             {kid, secret, jwt.MapClaims{"sub": "u\n1", "aud": "carillon", "exp": at(time.Hour)}, `"sub" holds a control`},
+		"exp is a number as text": {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": strconv.FormatInt(at(time.Hour), 10)}, "times are numbers"},
+		"iat is a number as text": {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "iat": strconv.FormatInt(at(0), 10), "exp": at(time.Hour)}, "times are numbers"},
+		"nbf is a number as text": {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "nbf": strconv.FormatInt(at(0), 10), "exp": at(time.Hour)}, "times are numbers"},
+		"exp is text":             {kid, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": "soon"}, "times are numbers"},
+		"wrong secret":            {kid, secret + "x", jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": at(time.Hour)}, "signature is wrong"},
+		"no kid":                  {nil, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": at(time.Hour)}, `"kid" header`},
+		"kid is a number":         {1, secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": at(time.Hour)}, `"kid" header`},
+		"kid of an API key":       {k.ID.Format(ids.Key), secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": at(time.Hour)}, `"kid" header`},
+		"unknown kid":             {(k.ID + 1).Format(ids.UserKey), secret, jwt.MapClaims{"sub": "u1", "aud": "carillon", "exp": at(time.Hour)}, "does not exist"},
 	} {
 		p, err := b.AuthenticateUser(t.Context(), token(t, x.kid, x.secret, x.claims))
 		if x.want == "" {
