@@ -71,7 +71,7 @@ func (a *acceptor) accept(ctx context.Context, s Submission) (Answer, error) {
 			err = a.takeUrgent(s.Tenant, now)
 		}
 		if err != nil {
-			if problem.CodeOf(err) == problem.Internal {
+			if code := problem.CodeOf(err); code == problem.Internal || code == problem.Unavailable { // not this request's fault
 				return Answer{}, err
 			}
 			plans[i], receipts[i] = plan{}, Receipt{Err: err}

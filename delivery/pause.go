@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync/atomic"
 	"time"
-
-	"github.com/carillonhq/carillon/problem"
 )
 
 // Pause is the state of sending in the whole installation: every node obeys it
@@ -97,7 +95,7 @@ func (s *pauseSwitch) warn(p Pause) {
 // run keeps what is known of the pause fresh. What cannot be read changes nothing.
 func (s *pauseSwitch) run() {
 	for s.wait(nil, s.poll) {
-		if err := s.read(s.running); err != nil && s.running.Err() == nil && problem.CodeOf(err) != problem.Unavailable {
+		if err := s.read(s.running); err != nil && s.running.Err() == nil {
 			s.log.Error("look whether sending is paused", "error", err)
 		}
 		if p := s.current(); p.On() && s.now().UnixMilli()-s.logged.Load() >= pauseLogEvery.Milliseconds() {

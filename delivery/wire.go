@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"log/slog"
 
 	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/tenants"
@@ -20,7 +21,7 @@ func New(o Options) *Engine {
 
 // newEngine makes what the parts share.
 func newEngine(o *Options) *Engine {
-	v := &env{log: o.Log, now: o.Now, jitter: o.Jitter, ids: o.IDs}
+	v := &env{log: slog.New(outageLog{o.Log.Handler()}), now: o.Now, jitter: o.Jitter, ids: o.IDs}
 	v.running, v.stopRunning = context.WithCancel(context.Background())
 	v.sending, v.stopSending = context.WithCancelCause(context.Background())
 	e := &Engine{env: v, health: o.Store, sends: o.Role != RoleAPI, giveUp: o.GiveUp,

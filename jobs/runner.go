@@ -121,7 +121,7 @@ func (r *Runner) round() time.Duration {
 	j, next, err := r.o.Store.ClaimJob(r.ctx, ClaimOrder{Kinds: kinds, Now: now, Lease: now.Add(r.o.Lease), Claim: int64(r.o.IDs.Next())})
 	switch {
 	case err != nil:
-		if r.ctx.Err() == nil {
+		if r.ctx.Err() == nil && problem.CodeOf(err) != problem.Unavailable { // the store says that
 			r.o.Log.Error("look for jobs", "error", err)
 		}
 		return r.o.Poll

@@ -10,6 +10,7 @@ import (
 
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/jobs"
+	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/store/doctor"
 	"github.com/carillonhq/carillon/tenants"
@@ -69,7 +70,7 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 		defer cancel()
 		c.kept = c.kept[:0]
 		for _, read := range []func(context.Context) error{c.depths, c.credentials, c.jobs, c.invariants} {
-			if err := read(ctx); err != nil {
+			if err := read(ctx); err != nil && problem.CodeOf(err) != problem.Unavailable { // the store says that
 				c.log.Warn("read metrics", "error", err)
 			}
 		}

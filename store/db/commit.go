@@ -23,7 +23,9 @@ func (w *writer) commit(t *Tx, batch []Op) {
 		unknown = unknown || r.committing
 		switch {
 		case r.err == nil:
-			w.failing.Store(false)
+			if w.failing.Swap(false) {
+				w.pools.opts.Log.Info("the database takes writes again")
+			}
 			for i, o := range batch {
 				o.Done(r.refusals[i])
 			}
@@ -38,8 +40,9 @@ func (w *writer) commit(t *Tx, batch []Op) {
 					continue
 				}
 			}
-			w.failing.Store(true)
-			w.pools.opts.Log.Warn("the database takes no writes", "error", r.err)
+			if !w.failing.Swap(true) { // once for all that fails until it is over
+				w.pools.opts.Log.Warn("the database takes no writes", "error", r.err)
+			}
 			err := errors.Join(errCannotWrite(unknown), r.err)
 			for _, o := range batch {
 				o.Done(err)
@@ -235,7 +238,7 @@ func safely(run func(*Tx) error, t *Tx) (err error) {
 // errCannotWrite is the answer while the database takes nothing. unknown: the
 // connection broke between the commit and its confirmation.
 func errCannotWrite(unknown bool) error {
-	e := &problem.Error{Code: problem.Unavailable, RetryAfter: 5 * time.Second,
+	e := &problem.Error{Code: problem.Unavailable, RetryAfter: unreachableRetry,
 		Detail: "The database cannot be written at the moment; nothing was changed."}
 	if unknown {
 		e.Detail = "The connection to the database broke while this was being stored, so it may have been; repeat a request that had an " +

@@ -63,15 +63,14 @@ func (p *pools) openGorm() (err error) {
 	return err
 }
 
-// wrap makes gorm log its statements without their values.
+// wrap makes gorm log nothing: whoever asked gets the error, and logs it where that
+// is worth a line.
 func (p *pools) wrap(pool *sql.DB) (*gorm.DB, error) {
 	return gorm.Open(p.dialect.dialector(pool), &gorm.Config{
 		SkipDefaultTransaction: true,
 		DisableAutomaticPing:   true,
 		NowFunc:                func() time.Time { return p.now().UTC() },
-		Logger: logger.NewSlogLogger(p.opts.Log, logger.Config{
-			LogLevel: logger.Error, IgnoreRecordNotFoundError: true, ParameterizedQueries: true,
-		}),
+		Logger:                 logger.Discard,
 	})
 }
 

@@ -233,7 +233,7 @@ func (p *postgres) pool(within time.Duration, most int) *sql.DB {
 		}
 		return &impatientConn{Conn: conn, within: within}, nil
 	}
-	db := sql.OpenDB(connector{stdlib.GetConnector(*c)})
+	db := sql.OpenDB(connector{stdlib.GetConnector(*c), p})
 	db.SetMaxOpenConns(most)
 	db.SetMaxIdleConns(most)
 	db.SetConnMaxIdleTime(5 * time.Minute)

@@ -7,38 +7,69 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/carillonhq/carillon/problem"
 )
 
 // connector opens connections that take the store's statements as they are
-// written for SQLite.
-type connector struct{ driver.Connector }
+// written for SQLite, and say of an error whether callers have only to wait.
+type connector struct {
+	driver.Connector
+	faults faults
+}
 
 // Connect implements driver.Connector.
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	conn, err := c.Connector.Connect(ctx)
 	if err != nil {
-		return nil, err
+		return nil, c.told(err)
 	}
 	pg, ok := conn.(*stdlib.Conn)
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("the driver made a %T", conn), conn.Close())
 	}
-	return &pgConn{pg}, nil
+	return &pgConn{pg, c}, nil
 }
 
-type pgConn struct{ *stdlib.Conn }
+// told adds what a caller may see of an error, where the server is at fault and not
+// the statement.
+func (c connector) told(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || !c.faults.unable(err) {
+		return err
+	}
+	return &unreachable{err}
+}
+
+// unreachable is an error of a database that does not answer, or takes nothing.
+type unreachable struct{ error }
+
+func (e *unreachable) Unwrap() []error {
+	return []error{e.error, &problem.Error{Code: problem.Unavailable, RetryAfter: unreachableRetry,
+		Detail: "The database cannot be reached at the moment; try again."}}
+}
+
+// unreachableRetry is when callers are told to come back.
+const unreachableRetry = 5 * time.Second
+
+type pgConn struct {
+	*stdlib.Conn
+	of connector
+}
 
 // ExecContext implements driver.ExecerContext.
 func (c *pgConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	return c.Conn.ExecContext(ctx, translate(query, len(args) > 0), args)
+	r, err := c.Conn.ExecContext(ctx, translate(query, len(args) > 0), args)
+	return r, c.of.told(err)
 }
 
 // QueryContext implements driver.QueryerContext.
 func (c *pgConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	return c.Conn.QueryContext(ctx, translate(query, len(args) > 0), args)
+	rows, err := c.Conn.QueryContext(ctx, translate(query, len(args) > 0), args)
+	return rows, c.of.told(err)
 }
 
 // CheckNamedValue makes plain values of named types, as database/sql does for
