@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"sync"
 	"testing"
@@ -85,7 +86,7 @@ func TestUsersWhoSendSlowlyTakeNothingFromTheirTenant(t *testing.T) {
 	hang := func(token, path string, n int) {
 		for range n {
 			slow.Go(func() {
-				req := httptest.NewRequest("PUT", path, slowBody{asked, end})
+				req := httptest.NewRequest(http.MethodPut, path, slowBody{asked, end})
 				req.Header.Set("Authorization", "Bearer "+token)
 				req.Header.Set("Content-Type", "application/json")
 				w.ServeHTTP(httptest.NewRecorder(), req)

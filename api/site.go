@@ -70,7 +70,12 @@ func (w *missingWriter) Write(b []byte) (int, error) {
 	return w.ResponseWriter.Write(b)
 }
 
-func (w *missingWriter) WriteString(text string) (int, error) { return w.Write([]byte(text)) }
+func (w *missingWriter) WriteString(text string) (int, error) {
+	if w.missing {
+		return len(text), nil
+	}
+	return w.ResponseWriter.WriteString(text)
+}
 
 // once serves what is rendered at the first request.
 func (s *Server) once(g *gin.Context, kind string, render func() ([]byte, error)) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"testing"
 	"time"
 
@@ -15,9 +16,7 @@ func TestCancelingSaysThatTheNotificationIsCanceled(t *testing.T) {
 	k.phone("alice", "a-token")
 	send := func(more map[string]any) string {
 		in := map[string]any{"to": map[string]any{"users": []string{"alice"}}, "title": "Hello"}
-		for name, value := range more {
-			in[name] = value
-		}
+		maps.Copy(in, more)
 		var n struct{ ID string }
 		k.do("POST", "/v1/notifications", in, &n)
 		return n.ID

@@ -84,11 +84,9 @@ func CheckURL(raw string) string {
 	_, rest, _ := strings.Cut(raw, "://")
 	rest, _, _ = strings.Cut(rest, "?")
 	authority, path, _ := strings.Cut(rest, "/")
-	hosts := c.Host
-	for _, f := range c.Fallbacks {
-		hosts += f.Host
-	}
-	if strings.Count(authority, "@") > 1 || strings.Contains(path+hosts, "@") {
+	odd := strings.Count(authority, "@") > 1 || strings.Contains(path+c.Host, "@") ||
+		slices.ContainsFunc(c.Fallbacks, func(f *pgconn.FallbackConfig) bool { return strings.Contains(f.Host, "@") })
+	if odd {
 		return "has an @ that does not end the password; in a user, a password or a name write it as %40"
 	}
 	return ""
