@@ -39,7 +39,7 @@ type tenantQueue struct {
 	turn     [LanesCount][]*flow // flows that may run, in order
 	listed   [LanesCount]bool    // it is in the queue's turn
 	queued   [LanesCount]int
-	promised [LanesCount]int // room given to accepts that are not committed yet
+	promised [LanesCount]int  // room given to accepts that are not committed yet
 	skipped  [LanesCount]bool // nothing is claimed of it, until it is drained
 }
 
