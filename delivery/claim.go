@@ -111,6 +111,7 @@ func (c *claimer) enqueue(l Lane, claimed []Claimed, lease time.Time) {
 	for i := range claimed {
 		row := &claimed[i]
 		it := newInflight(row.Row, row.AtMostOnce, row.Now, lease)
+		it.since = row.UpdatedAt
 		if row.Was == Held && row.Reason == InDoubt {
 			it.looked = c.now().Sub(row.UpdatedAt)
 		}

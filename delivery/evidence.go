@@ -53,7 +53,10 @@ func (a *attempter) refused(it *inflight, r *route, ans *answer, k subject, work
 	c := r.tenant.byID[r.credential.ID]
 	_, e.held = r.tenant.holds[holdKey{scope: HoldCredential, subject: c.ID, qualifier: k.origin}]
 	n := Refusal{Credential: c.ID, Version: k.version, Origin: k.origin, Tenant: it.Tenant, Target: it.Target, User: it.UserID,
-		Worked: worked, At: ans.at}
+		Worked: worked, At: ans.at, Again: it.looked > 0 || it.target.Device == devices.Suspect}
+	if it.Renewed == channels.RenewToken && !it.since.IsZero() {
+		n.At = it.since // it was refused first with the token of before
+	}
 	ask, enough := a.refusals.refuse(n, canBeAsked(it.Channel))
 	if ask {
 		a.prober.begin(it.Tenant, c, k)

@@ -184,6 +184,20 @@ func TestWhoIsRefusedAmidABroadcastHoldsNobody(t *testing.T) {
 	clock.advance(2 * time.Second)
 	k.ends(k.post(toUser(late)), 0, delivery.Held, delivery.InDoubt)
 	require.Empty(t, k.holdsOf(delivery.HoldCredential))
+
+	// They are looked at again in a quiet moment, and newcomers are refused in one.
+	looks := len(push.attempts())
+	clock.advance(40 * time.Second)
+	eventually(t, "all are looked at again", func() bool { return len(push.attempts()) == looks+len(bad)+1 })
+	fresh, _ := k.browsers("bad-new", 20)
+	refused = k.post(toUser(fresh...))
+	for i := range fresh {
+		k.ends(refused, i, delivery.Held, delivery.InDoubt)
+	}
+	clock.advance(2 * time.Second)
+	k.ends(k.post(toUser(bad[0])), 0, delivery.Held, delivery.InDoubt)
+	k.ends(k.post(toUser(good[0])), 0, delivery.Sent, delivery.NoReason)
+	require.Empty(t, k.holdsOf(delivery.HoldCredential))
 	k.sound()
 }
 

@@ -24,6 +24,7 @@ type inflight struct {
 	began      atomic.Int64     // unix ms: its send began; 0: none is under way
 	reported   bool             // that its send does not end; guarded by inflightSet.mu
 	looked     time.Duration    // how long it has waited in doubt, since it was refused
+	since      time.Time        // when its row was written before it was claimed; zero: it was not
 }
 
 func newInflight(r Row, atMostOnce bool, target TargetNow, lease time.Time) *inflight {

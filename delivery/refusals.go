@@ -9,9 +9,10 @@ import (
 
 // What a refusal needs to cost more than its own delivery: that many targets of that
 // many users were refused within a time, and nothing succeeded that began after the
-// first of them. A target that never had a success counts half: anybody can
-// register one. Being told "too fast" by answers that name no scope counts by users
-// alone (gates.throttled).
+// first of them. A target that never had a success counts half, since anybody can
+// register one, and not at all while others are served. Nor does one that was refused
+// already before others were served. Being told "too fast" by answers that name no
+// scope counts by users alone (gates.throttled).
 const (
 	evidenceTargets = 5
 	evidenceUsers   = 3
@@ -21,6 +22,9 @@ const (
 	evidencePerUser = 2 * evidenceTargets
 	// evidenceMost is how many targets are remembered of a subject: more say no more.
 	evidenceMost = 64
+	// servedLasts is how long it is remembered that a subject has served somebody:
+	// longer than a refused delivery waits until it is looked at again.
+	servedLasts = 2 * lookMostAlone
 	// evidenceSettles is how long ago evidence must have become enough before it is
 	// judged: what was sent beside it may be answered yet, and better. With several
 	// nodes it is how long ago that was when an exchange between them begins: they hear
@@ -43,6 +47,7 @@ type Refusal struct {
 	Tenant       ids.ID
 	Target, User ids.ID
 	Worked       bool // something was sent to it before
+	Again        bool // it was refused before, and has had no success since; other nodes are not told
 	At           time.Time
 }
 
@@ -169,7 +174,7 @@ func (x *refused) note(n Refusal, told bool) {
 	}
 	old, known := x.targets[n.Target]
 	switch {
-	case known && !n.At.After(old.at):
+	case known && !n.At.After(old.at), !known && n.Again && !x.success.IsZero():
 		return
 	case !known && !x.hasRoom(n.User):
 		x.drop(n.At.Add(-evidenceLasts))
@@ -211,8 +216,12 @@ func (x *refused) isEnough(since, now time.Time) bool {
 		if !t.at.After(since) || !now.IsZero() && now.Sub(t.at) > evidenceLasts {
 			continue
 		}
-		halves++
-		if t.worked {
+		switch served := !x.success.IsZero() && t.at.Sub(x.success) < evidenceLasts; {
+		case t.worked:
+			halves += 2
+		case served:
+			continue
+		default:
 			halves++
 		}
 		users[t.user] = true
@@ -343,7 +352,7 @@ func (r *refusals) prune(inUse map[ids.ID]int, now time.Time) {
 	for k, x := range r.subjects {
 		x.drop(now.Add(-evidenceLasts))
 		newest, used := inUse[k.credential]
-		idle := len(x.targets) == 0 && !x.asking && now.Sub(latest(x.success, latest(x.newest, x.asked))) > evidenceLasts
+		idle := len(x.targets) == 0 && !x.asking && now.Sub(latest(x.success, latest(x.newest, x.asked))) > servedLasts
 		if !used || k.version < newest || idle {
 			delete(r.subjects, k)
 		} else if !x.isEnough(time.Time{}, now) {

@@ -34,6 +34,15 @@ func TestWhatCostsMoreTakesEvidence(t *testing.T) {
 			}
 		}
 	}
+	again := func(n int) func(*refusals) {
+		return func(r *refusals) {
+			for i := range n {
+				x := refusalOf(ids.ID(i+1), ids.ID(i+1), true, in(time.Duration(i)*time.Second))
+				x.Again = true
+				r.refuse(x, false)
+			}
+		}
+	}
 	all := func(list ...func(*refusals)) func(*refusals) {
 		return func(r *refusals) {
 			for _, f := range list {
@@ -50,25 +59,30 @@ func TestWhatCostsMoreTakesEvidence(t *testing.T) {
 		now   time.Duration // 0: 10 s
 		want  bool
 	}{
-		"nobody":                              {do: func(*refusals) {}},
-		"one":                                 {do: worked(1, 1)},
-		"four targets":                        {do: worked(4, 4)},
-		"five targets of three users":         {do: worked(5, 3), want: true},
-		"five targets of two users":           {do: worked(5, 2)},
-		"fifty targets of one user":           {do: worked(50, 1)},
-		"the same target again and again":     {do: all(worked(3, 3), worked(3, 3), worked(3, 3))},
-		"five that never worked":              {do: never(5, 5)},
-		"nine that never worked":              {do: never(9, 9)},
-		"ten that never worked":               {do: never(10, 3), want: true},
-		"after a success":                     {do: all(worked(5, 5), success(m))},
-		"in spite of one before":              {do: all(worked(5, 5), success(-m)), want: true},
-		"just now":                            {do: worked(5, 5), now: 4*time.Second + evidenceSettles - 1},
-		"a second ago":                        {do: worked(5, 5), now: 4*time.Second + evidenceSettles, want: true},
-		"a success between them":              {do: all(worked(5, 5), success(2*time.Second))},
-		"within ten minutes":                  {do: worked(5, 5), now: 10 * m, want: true},
-		"the first is older than ten minutes": {do: worked(5, 5), now: 10*m + time.Second},
-		"the credential was changed since":    {do: worked(5, 5), since: m, now: 2 * m},
-		"the credential was changed before":   {do: worked(5, 5), since: -m, now: 2 * m, want: true},
+		"nobody":                                         {do: func(*refusals) {}},
+		"one":                                            {do: worked(1, 1)},
+		"four targets":                                   {do: worked(4, 4)},
+		"five targets of three users":                    {do: worked(5, 3), want: true},
+		"five targets of two users":                      {do: worked(5, 2)},
+		"fifty targets of one user":                      {do: worked(50, 1)},
+		"the same target again and again":                {do: all(worked(3, 3), worked(3, 3), worked(3, 3))},
+		"five that never worked":                         {do: never(5, 5)},
+		"nine that never worked":                         {do: never(9, 9)},
+		"ten that never worked":                          {do: never(10, 3), want: true},
+		"after a success":                                {do: all(worked(5, 5), success(m))},
+		"in spite of one before":                         {do: all(worked(5, 5), success(-m)), want: true},
+		"of new ones, while others are served":           {do: all(success(-m), never(20, 10))},
+		"of new ones, long after others were served":     {do: all(success(-evidenceLasts), never(20, 10)), want: true, now: 30 * time.Second},
+		"of old ones again, after others were served":    {do: all(success(-m), again(20))},
+		"of old ones again, where nobody ever was":       {do: again(20), want: true, now: 30 * time.Second},
+		"of old ones again, and nobody served meanwhile": {do: all(success(-m), worked(5, 5), again(5)), want: true},
+		"just now":                                       {do: worked(5, 5), now: 4*time.Second + evidenceSettles - 1},
+		"a second ago":                                   {do: worked(5, 5), now: 4*time.Second + evidenceSettles, want: true},
+		"a success between them":                         {do: all(worked(5, 5), success(2*time.Second))},
+		"within ten minutes":                             {do: worked(5, 5), now: 10 * m, want: true},
+		"the first is older than ten minutes":            {do: worked(5, 5), now: 10*m + time.Second},
+		"the credential was changed since":               {do: worked(5, 5), since: m, now: 2 * m},
+		"the credential was changed before":              {do: worked(5, 5), since: -m, now: 2 * m, want: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -129,7 +143,9 @@ func TestRefusalsAreForgotten(t *testing.T) {
 	r.prune(map[ids.ID]int{7: 2}, in(time.Minute))
 	require.Empty(t, r.subjects, "a version that is not in use")
 	r.success(aSubject, at)
-	r.prune(map[ids.ID]int{7: 1}, in(evidenceLasts+time.Second))
+	r.prune(map[ids.ID]int{7: 1}, in(servedLasts))
+	require.Len(t, r.subjects, 1)
+	r.prune(map[ids.ID]int{7: 1}, in(servedLasts+time.Second))
 	require.Empty(t, r.subjects, "nothing was heard of it for long")
 }
 

@@ -114,7 +114,7 @@ func validID(s string) bool {
 // reason is the one word that decides: FcmError's code where there is one.
 func (f failure) reason(status int) string {
 	for _, d := range f.Error.Details {
-		if d.is("google.firebase.fcm.v1.FcmError") && d.ErrorCode != "" && d.ErrorCode != "UNSPECIFIED_ERROR" {
+		if d.is("google.firebase.fcm.v1.FcmError") && saysMore(d.ErrorCode, status) {
 			return d.ErrorCode
 		}
 	}
@@ -139,6 +139,18 @@ func (f failure) reason(status int) string {
 		return "DEADLINE_EXCEEDED"
 	}
 	return ""
+}
+
+// saysMore tells whether FcmError's code says more than the status. One that is not
+// known does not where the status is about our speed or our token and not the message.
+func saysMore(code string, status int) bool {
+	switch code {
+	case "", "UNSPECIFIED_ERROR":
+		return false
+	case "UNREGISTERED", "SENDER_ID_MISMATCH", "THIRD_PARTY_AUTH_ERROR", "APNS_AUTH_ERROR", "INVALID_ARGUMENT", "QUOTA_EXCEEDED", "UNAVAILABLE", "INTERNAL":
+		return true
+	}
+	return status != http.StatusTooManyRequests && status != http.StatusUnauthorized
 }
 
 // verdict is the table: one row per reason. What Apple said behind FCM goes

@@ -105,6 +105,7 @@ func answers() []channeltest.Case {
 		{Name: "404 page", Status: 404, Body: "<html>Not Found</html>", Want: noProject},
 		{Name: "429 FCM quota", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "x", fcmFailure("QUOTA_EXCEEDED"), `{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[]}`), Want: floor(deviceQuota, time.Minute)},
 		{Name: "429 FCM quota with a wait", Status: 429, Header: retryAfter("90"), Body: failed("RESOURCE_EXHAUSTED", "x", fcmFailure("QUOTA_EXCEEDED")), Want: deviceQuota, After: 90 * time.Second},
+		{Name: "429 a code that is not known", Status: 429, Header: retryAfter("90"), Body: failed("RESOURCE_EXHAUSTED", "x", fcmFailure("NEW_QUOTA")), Want: deviceQuota, After: 90 * time.Second},
 		{Name: "429 project quota", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "Quota exceeded", errorInfo), Want: floor(projectQuota, time.Minute)},
 		{Name: "429 project quota with a wait", Status: 429, Header: retryAfter("30"), Body: failed("RESOURCE_EXHAUSTED", "Quota exceeded", errorInfo), Want: projectQuota, After: 30 * time.Second},
 		{Name: "429 project quota of FCM", Status: 429, Body: failed("RESOURCE_EXHAUSTED", "x", fcmFailure("QUOTA_EXCEEDED"), quotaFailure("project:my-project-1")), Want: floor(projectQuota, time.Minute)},

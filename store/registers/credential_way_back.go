@@ -1,12 +1,10 @@
 package registers
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
 
-	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/tenants"
@@ -15,7 +13,7 @@ import (
 // version is what going back asks about a version.
 type version struct {
 	number  int
-	content int  // the first version with the same content
+	content int  // the version in which it was put
 	kept    bool // its secret is
 	refused bool // by its provider, and it has not worked since
 }
@@ -68,35 +66,6 @@ func (s *credentialRegister) WayBack(ctx context.Context, tenant, id ids.ID) (in
 		return 0, err
 	}
 	return readWayBack(s.db.Reads().QueryContext(ctx, selectVersions, tenants.Refused, id, 2*tenants.MaxVersions))
-}
-
-const selectSame = `SELECT CASE WHEN same_as=0 THEN version ELSE same_as END,sealed FROM credential_versions
- WHERE credential_id=? AND settings=? AND expires_at=? AND length(sealed)>0 ORDER BY version LIMIT ?`
-
-// sameContent finds the first version with the content of what is put; 0: there is none.
-func (s *credentialRegister) sameContent(ctx context.Context, tenant, id ids.ID, c channels.Credential) (first int, err error) {
-	type stored struct {
-		first  int
-		sealed []byte
-	}
-	rows, err := s.db.Reads().QueryContext(ctx, selectSame, id, string(c.Settings), db.Millis(c.ExpiresAt), 2*tenants.MaxVersions)
-	if err != nil {
-		return 0, fmt.Errorf("look for versions with the same content: %w", err)
-	}
-	list, err := db.Collect(rows, func(r *sql.Rows) (v stored, err error) {
-		err = r.Scan(&v.first, &v.sealed)
-		return v, err
-	})
-	if err != nil {
-		return 0, err
-	}
-	for _, v := range list {
-		// One that cannot be opened is no content to go back to.
-		if secret, err := s.db.Unseal(db.SealCredential, tenant, id, v.sealed); err == nil && bytes.Equal(secret, c.Secret) {
-			return v.first, nil
-		}
-	}
-	return 0, nil
 }
 
 // trimVersions removes versions that are too old, but not the one that a rollback

@@ -73,10 +73,6 @@ func (s *credentialRegister) PutCredential(ctx context.Context, c tenants.Creden
 	if err != nil {
 		return c, err
 	}
-	first, err := s.sameContent(ctx, c.Tenant, id, secret)
-	if err != nil {
-		return c, err
-	}
 	err = s.db.Change(ctx, func(t *db.Tx) error {
 		if err := t.LockTenant(c.Tenant, false); err != nil {
 			return err
@@ -101,9 +97,9 @@ func (s *credentialRegister) PutCredential(ctx context.Context, c tenants.Creden
 		}
 		v := o.Verification
 		if err := t.Exec(`INSERT INTO credential_versions (credential_id,version,settings,sealed,expires_at,created_at,proven_at,
- actor,auto_rollback,checked_at,checked,check_code,check_detail,same_as) SELECT id,version,?,?,?,?,0,?,?,?,?,?,?,? FROM credentials WHERE id=?`,
+ actor,auto_rollback,checked_at,checked,check_code,check_detail) SELECT id,version,?,?,?,?,0,?,?,?,?,?,? FROM credentials WHERE id=?`,
 			string(secret.Settings), sealed, db.Millis(secret.ExpiresAt), db.Millis(now),
-			ch.Actor, db.Bit(o.AutoRollback), db.Millis(v.At), v.State, v.Code, v.Detail, first, id); err != nil {
+			ch.Actor, db.Bit(o.AutoRollback), db.Millis(v.At), v.State, v.Code, v.Detail, id); err != nil {
 			return err
 		}
 		if err := trim(t, id); err != nil {

@@ -53,7 +53,7 @@ func TestSubscriptionsAreCountedByTheirIndex(t *testing.T) {
 // TestAVersionIsPutAtTheCostOfItsCredential: whatever versions others have.
 func TestAVersionIsPutAtTheCostOfItsCredential(t *testing.T) {
 	t.Parallel()
-	for _, query := range []string{selectVersions, selectSame, trimVersions} {
+	for _, query := range []string{selectVersions, trimVersions} {
 		plan := strings.Join(planOf(t, query, make([]any, strings.Count(query, "?"))...), "\n")
 		require.Contains(t, plan, "SEARCH credential_versions USING PRIMARY KEY (credential_id=?")
 		require.NotContains(t, plan, "SCAN credential_versions")
