@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	perTenant  = 250  // rows of a tenant in one claim
+	perTenant  = 250  // most rows of a tenant in one claim
 	claimLimit = 1000 // rows in one claim
 )
 
@@ -84,13 +84,13 @@ func (c *claimer) round() (more bool) {
 }
 
 func (c *claimer) claim(l Lane) (more bool) {
-	limit, full := c.dispatch.claimable(l, claimLimit)
+	limit, ofTenant, full := c.dispatch.claimable(l, claimLimit)
 	if limit == 0 {
 		return false
 	}
 	now := c.now()
 	lease := now.Add(c.lease)
-	claimed, err := c.store.Claim(c.running, ClaimOrder{Lane: l, Limit: limit, PerTenant: perTenant, Full: full, Now: now,
+	claimed, err := c.store.Claim(c.running, ClaimOrder{Lane: l, Limit: limit, PerTenant: ofTenant, Full: full, Now: now,
 		Lease: lease, Claim: int64(c.ids.Next())})
 	if err != nil {
 		c.dispatch.unclaimed(l, limit)
@@ -102,7 +102,7 @@ func (c *claimer) claim(l Lane) (more bool) {
 	}
 	c.dispatch.unclaimed(l, limit-len(claimed))
 	c.enqueue(l, claimed, lease)
-	return len(claimed) >= min(limit, perTenant)
+	return len(claimed) >= min(limit, ofTenant)
 }
 
 // enqueue queues claimed rows, but for those that need no attempt any more.

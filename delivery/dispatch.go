@@ -40,17 +40,17 @@ func (d *dispatcher) unpromise(l Lane, tenant ids.ID, n int) {
 	d.queue.unpromise(l, tenant, n)
 }
 
-// claimable reserves room for up to most deliveries in a lane, of whichever tenants
-// they are, and names the tenants of which it takes no more.
-func (d *dispatcher) claimable(l Lane, most int) (n int, full []ids.ID) {
+// claimable reserves room for up to most deliveries in a lane, so many of each tenant,
+// and names those of which it takes no more.
+func (d *dispatcher) claimable(l Lane, most int) (n, ofTenant int, full []ids.ID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		return 0, nil
+		return 0, 0, nil
 	}
 	n = min(d.queue.room(l), most)
 	d.queue.promised[l] += n
-	return n, d.queue.full(l)
+	return n, d.queue.perTenant(), d.queue.full(l)
 }
 
 // unclaimed gives room back.
@@ -62,7 +62,7 @@ func (d *dispatcher) unclaimed(l Lane, n int) {
 
 // push queues deliveries of one lane whose room was promised: to their tenant, or to a
 // claim. It returns those that it does not take: all when it is closed, else those of a
-// flow that holds its share of a busy lane already, or of a claim's tenant that does.
+// flow that holds its share of a busy lane already.
 func (d *dispatcher) push(l Lane, items []*inflight, keys []flowKey, toTenant bool) (late []*inflight) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -73,7 +73,7 @@ func (d *dispatcher) push(l Lane, items []*inflight, keys []flowKey, toTenant bo
 		return items
 	}
 	for i, it := range items {
-		if !d.queue.push(l, it, keys[i], toTenant) {
+		if !d.queue.push(l, it, keys[i]) {
 			late = append(late, it)
 		}
 		if toTenant {

@@ -314,7 +314,7 @@ func TestEveryDeliveryIsSentOnce(t *testing.T) {
 		if _, twice := sent.LoadOrStore(it, true); twice {
 			t.Error("a delivery was sent twice")
 		}
-		if c := all.Add(1); c > workers {
+		if c := all.Add(1); c > workers+workers/newcomersShare {
 			t.Errorf("%d requests at once", c)
 		}
 		if c := inFlight[it.Credential].Add(1); it.Channel == channels.Webhook && c > endpointLimit {

@@ -98,11 +98,15 @@ func (q *fairQueue) unpromise(l Lane, id ids.ID, n int) {
 	}
 }
 
+// perTenant is how many deliveries of a tenant are claimed at a time: more than its part
+// of a lane has room for, but no more than there is for newcomers.
+func (q *fairQueue) perTenant() int { return min(perTenant, max(q.most/newcomersShare, 1)) }
+
 // full lists tenants that have so much in a lane that claiming more of theirs would be
 // in vain. They are claimed for again when they have sent half of it: see drained.
 func (q *fairQueue) full(l Lane) (list []ids.ID) {
 	for id, t := range q.tenants {
-		if t.skipped[l] = t.queued[l] > 0 && q.roomOf(t, l) < min(perTenant, t.queued[l]); t.skipped[l] {
+		if t.skipped[l] = t.queued[l] > 0 && q.roomOf(t, l) < min(q.perTenant(), t.queued[l]); t.skipped[l] {
 			list = append(list, id)
 		}
 	}
@@ -118,9 +122,9 @@ func (q *fairQueue) drained(t *tenantQueue, l Lane) bool {
 	return true
 }
 
-// push queues a delivery. false: its flow holds its share of a busy lane already, or
-// its tenant, to whom no room was promised.
-func (q *fairQueue) push(l Lane, it *inflight, k flowKey, promised bool) bool {
+// push queues a delivery whose room was promised. false: its flow holds its share of a
+// busy lane already.
+func (q *fairQueue) push(l Lane, it *inflight, k flowKey) bool {
 	t := q.tenant(it.Tenant)
 	f := q.flows[k]
 	if f == nil {
@@ -131,7 +135,7 @@ func (q *fairQueue) push(l Lane, it *inflight, k flowKey, promised bool) bool {
 	if f.idle() {
 		f.tenant = t // the former one may have been forgotten
 	}
-	if q.crowded(f, l) || !promised && q.roomOf(t, l) == 0 {
+	if q.crowded(f, l) {
 		q.release(f)
 		return false
 	}

@@ -261,8 +261,8 @@ func (k *kit) begin() {
 	if k.wrap != nil {
 		o.Store = k.wrap(k.store)
 	}
-	if k.joins && o.Now == nil {
-		o.Now = k.store.Now // as on a server: nodes go by the database's clock
+	if o.Now == nil {
+		o.Now = k.store.Now // as on a server: it goes by the database's clock
 	}
 	k.runner = jobs.NewRunner(jobs.Options{Store: k.store, IDs: k.ids, Now: k.clock, Poll: 5 * time.Millisecond, Lease: 10 * time.Second})
 	o.Jobs = k.runner

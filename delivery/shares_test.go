@@ -50,11 +50,14 @@ func TestAnInstallationIsSharedForAWhile(t *testing.T) {
 	require.False(t, s.several, "one alone, since then")
 }
 
-// queueOf adds n items of a tenant's flow, as a claim does, and counts those not taken.
+// queueOf adds n items of a tenant's flow, as an accept does, and counts those not taken.
 func (k *desk) queueOf(tenant ids.ID, l Lane, flow ids.ID, kind channels.Kind, n int) (late int) {
-	got, _ := k.claimable(l, n)
-	items, keys := itemsOf(tenant, l, flow, kind, got)
-	late = n - got + len(k.push(l, items, keys, false))
+	room := 0
+	for room < n && k.promise(l, tenant, 1) {
+		room++
+	}
+	items, keys := itemsOf(tenant, l, flow, kind, room)
+	late = n - room + len(k.push(l, items, keys, true))
 	synctest.Wait()
 	return late
 }
@@ -161,7 +164,7 @@ func TestALaneIsSharedToo(t *testing.T) {
 	atDesk(t, 4, 4000, func(t *testing.T, k *desk) {
 		require.Equal(t, 5, k.queueOf(1, Regular, 1, channels.FCM, 4005))
 		require.Zero(t, k.queueOf(1, Regular, 1, channels.FCM, 4), "so many have begun")
-		_, full := k.claimable(Regular, 0)
+		_, _, full := k.claimable(Regular, 0)
 		require.Equal(t, []ids.ID{1}, full, "nothing more is claimed for it")
 		require.False(t, k.promise(Regular, 1, 1))
 		left := 1000
@@ -182,7 +185,7 @@ func TestWhoWasFullIsClaimedForAgain(t *testing.T) {
 		k.drained = func() { told++ }
 		k.queueOf(2, Regular, 2, channels.FCM, 5)
 		k.queueOf(1, Regular, 1, channels.FCM, 400)
-		_, full := k.claimable(Regular, 0)
+		_, _, full := k.claimable(Regular, 0)
 		require.Equal(t, []ids.ID{1}, full)
 		queued := func() int { return k.dispatcher.queue.tenants[1].queued[Regular] }
 		before := queued()
@@ -213,7 +216,10 @@ func TestSharesHold(t *testing.T) {
 				flow := tenant*10 + ids.ID(rapid.IntRange(0, 3).Draw(t, "flow"))
 				items, keys := itemsOf(tenant, l, flow, channels.Webhook, rapid.IntRange(1, 40).Draw(t, "n"))
 				for i := range items {
-					q.push(l, items[i], keys[i], false)
+					if q.promise(l, tenant, 1) {
+						q.push(l, items[i], keys[i])
+						q.unpromise(l, tenant, 1)
+					}
 				}
 			case 1:
 				for range rapid.IntRange(0, 20).Draw(t, "end") {
