@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -39,6 +40,10 @@ type pauseSwitch struct {
 	hints *hints
 	poll  time.Duration
 
+	// reading is held while it is read: what was read before a change never takes the
+	// place of what was read after it.
+	reading sync.Mutex
+
 	known  atomic.Pointer[Pause] // nil until it is read
 	logged atomic.Int64          // unix ms of the last line about it
 }
@@ -70,6 +75,8 @@ func (s *pauseSwitch) end(ctx context.Context, actor string) (Pause, error) {
 // read looks whether sending is paused. It is called before anything is claimed:
 // what was restored must not be sent because nobody has looked yet.
 func (s *pauseSwitch) read(ctx context.Context) error {
+	s.reading.Lock()
+	defer s.reading.Unlock()
 	p, err := s.store.SendingPaused(ctx)
 	if err != nil {
 		return err
