@@ -170,6 +170,9 @@ func (q *fairQueue) crowded(f *flow, l Lane) bool {
 
 // next takes what is to be sent next of a lane, and a place for it.
 func (q *fairQueue) next(l Lane) *inflight {
+	if q.inFlight >= q.slots(l)+q.workers/newcomersShare {
+		return nil // for nobody: those who wait for their first may be many
+	}
 	for range len(q.turn[l]) {
 		t := q.turn[l][0]
 		q.turn[l] = q.turn[l][1:]

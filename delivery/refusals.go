@@ -8,8 +8,8 @@ import (
 )
 
 // What a refusal needs to cost more than its own delivery: that many targets of that
-// many users were refused within a time, and nothing succeeded that began after the
-// first of them. A target that never had a success counts half, since anybody can
+// many users were refused within a time, and no success was answered after the first
+// of them. A target that never had a success counts half, since anybody can
 // register one, and not at all while others are served. Nor does one that was refused
 // already before others were served. Being told "too fast" by answers that name no
 // scope counts by users alone (gates.throttled).

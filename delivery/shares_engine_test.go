@@ -54,3 +54,20 @@ func TestReceiversThatHangStopNobody(t *testing.T) {
 		other.ends(other.post(r), 0, delivery.Sent, delivery.NoReason)
 	}
 }
+
+// TestWhoWasFullGoesOn: what found no room in memory follows as soon as there is some,
+// and does not wait until somebody looks again.
+func TestWhoWasFullGoesOn(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, func(o *delivery.Options) { o.Workers, o.LaneSize, o.Poll = 4, 20, time.Hour })
+	k.credential(channels.FCM, "")
+	users := make([]string, 200)
+	for n := range users {
+		users[n] = fmt.Sprint("user-", n)
+		k.device(users[n], users[n], channels.FCM, nil)
+	}
+	r := k.post(toUser(users...))
+	for n := range r.Deliveries {
+		k.ends(r, n, delivery.Sent, delivery.NoReason)
+	}
+}
