@@ -80,7 +80,7 @@ type CredentialVersion struct {
 
 // CredentialRollback says what to go back to.
 type CredentialRollback struct {
-	Version int `json:"version,omitzero" minimum:"1" doc:"Where absent: the newest one from before the content of the current one was first put, which is kept, was not refused, and was not gone back from"`
+	Version int `json:"version,omitzero" minimum:"1" doc:"Where absent: the newest one from before the content of the current one was put (by hand, not by a rollback), which is kept, was not refused, and was not gone back from"`
 }
 
 // Subscriptions say how far the browsers of an app have moved to a VAPID pair.

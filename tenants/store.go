@@ -112,7 +112,7 @@ type CredentialStore interface {
 	// OpenVersion returns a version with its secret; Conflict where that is destroyed.
 	OpenVersion(ctx context.Context, tenant, id ids.ID, version int) (channels.Credential, error)
 	// WayBack names the version to go back to where nobody says which: the newest from
-	// before the content of the current one was first put, that is kept, whose content
+	// before the content of the current one was put, that is kept, whose content
 	// the provider has not refused, and that nobody went back from. 0: there is none.
 	WayBack(ctx context.Context, tenant, id ids.ID) (int, error)
 	// RollbackCredential makes a new version with the content of an earlier one.

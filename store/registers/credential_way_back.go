@@ -38,7 +38,7 @@ func readWayBack(rows *sql.Rows, err error) (int, error) {
 	return backFrom(list), err
 }
 
-// backFrom is the newest version from before the current content was first put, that
+// backFrom is the newest version from before the current content was put (by hand, not by a rollback), that
 // is kept, of a content that the provider has not refused, and that was not itself gone
 // back from. So going back again goes further back, and never to where it was before.
 // The list begins with the newest, which is the current one.
