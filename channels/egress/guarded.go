@@ -17,7 +17,7 @@ import (
 // Limits bound what one exchange through Guarded may cost.
 type Limits struct {
 	Timeout      time.Duration  // the whole exchange, body included; default 20 s
-	ConnsPerHost int            // a host that hangs holds no more than these; default 64
+	ConnsPerHost int            // requests wait for one beyond these, in their own time; 0: none waits
 	RootCAs      *x509.CertPool // nil: the system's
 	BodyBytes    int64          // an answer's body ends here; default 64 KiB
 	BodyTime     time.Duration  // and so long after the headers; 0: as long as Timeout
@@ -30,6 +30,7 @@ const (
 	handshakeTimeout = 10 * time.Second
 	idleTime         = 90 * time.Second
 	maxIdleConns     = 4096 // over all hosts
+	idlePerHost      = 64
 	// A dead HTTP/2 connection shows itself within 45 s instead of hanging each
 	// request until its deadline, and one that takes nothing, within 5 s.
 	readIdleTimeout  = 30 * time.Second
@@ -51,9 +52,6 @@ func guarded(r Rules, l Limits, resolver *net.Resolver) *http.Client {
 	if l.Timeout <= 0 {
 		l.Timeout = 20 * time.Second
 	}
-	if l.ConnsPerHost <= 0 {
-		l.ConnsPerHost = 64
-	}
 	if l.BodyBytes <= 0 {
 		l.BodyBytes = 64 << 10
 	}
@@ -72,7 +70,7 @@ func guarded(r Rules, l Limits, resolver *net.Resolver) *http.Client {
 		TLSHandshakeTimeout:    min(handshakeTimeout, l.Timeout),
 		MaxResponseHeaderBytes: MaxHeaderBytes,
 		MaxConnsPerHost:        l.ConnsPerHost,
-		MaxIdleConnsPerHost:    l.ConnsPerHost,
+		MaxIdleConnsPerHost:    idlePerHost,
 		MaxIdleConns:           maxIdleConns,
 		IdleConnTimeout:        l.IdleTime,
 		DisableKeepAlives:      l.Fresh,

@@ -58,6 +58,10 @@ func DefaultHosts() []string {
 	}
 }
 
+// connsPerHost is enough for the many requests that a connection of HTTP/2, which push
+// services speak, carries at a time: a burst need not open one for each.
+const connsPerHost = 64
+
 // Channel sends web pushes.
 type Channel struct {
 	hosts   []string
@@ -79,6 +83,9 @@ func New(o Options) *Channel {
 	}
 	if len(o.Hosts) == 0 {
 		o.Hosts = DefaultHosts()
+	}
+	if o.Limits.ConnsPerHost == 0 {
+		o.Limits.ConnsPerHost = connsPerHost
 	}
 	client := egress.Guarded(o.Rules, o.Limits)
 	if o.Transport != nil {
