@@ -56,10 +56,13 @@ func (a *acceptor) accept(ctx context.Context, s Submission) (Answer, error) {
 	if a.stopped.Load() {
 		return Answer{}, errStopping()
 	}
+	if err := a.backlog.admit(s.Tenant); err != nil {
+		return Answer{}, err
+	}
 	now := a.now()
 	plans := make([]plan, len(s.Requests))
 	receipts := make([]Receipt, len(s.Requests))
-	rows, refused := 0, 0
+	refused := 0
 	for i := range s.Requests {
 		var err error
 		if s.Refused != nil && s.Refused[i] != nil {
@@ -79,14 +82,9 @@ func (a *acceptor) accept(ctx context.Context, s Submission) (Answer, error) {
 			continue
 		}
 		receipts[i] = plans[i].receipt
-		rows += len(plans[i].accepted.Rows)
 	}
 	if s.Refused == nil && len(s.Requests) == 1 && refused == 1 {
 		return Answer{}, receipts[0].Err
-	}
-	if rows > a.backlog.room() {
-		return Answer{}, &problem.Error{Code: problem.Unavailable, RetryAfter: 10 * time.Second,
-			Detail: "Too many deliveries wait already; try again later."}
 	}
 	status, body, err := s.Render(receipts)
 	if err != nil {
@@ -106,21 +104,26 @@ func (a *acceptor) commit(ctx context.Context, s Submission, plans []plan, answe
 	claim := int64(a.ids.Next())
 	lease := now.Add(a.lease)
 	promised := [LanesCount]int{}
-	rows := 0
+	var more Unfinished
 	for i := range plans {
 		p := &plans[i]
 		if p.accepted.ID == 0 {
 			continue
 		}
 		n := len(p.accepted.Rows)
-		if n > 0 && a.sends && !a.pause.current().On() && !p.accepted.SendAt.After(now) && a.dispatch.promise(p.lane, s.Tenant, n) {
+		more.Stored += n
+		switch {
+		case p.accepted.Scheduled:
+			more.Stored++
+		case n > 0 && a.sends && !a.pause.current().On() && !p.accepted.SendAt.After(now) && a.dispatch.promise(p.lane, s.Tenant, n):
 			promised[p.lane] += n
 			for k := range p.accepted.Rows {
 				r := &p.accepted.Rows[k]
 				r.State, r.Claim, r.DueAt = Sending, claim, lease
 			}
+		case !p.accepted.SendAt.After(now):
+			more.Due += n
 		}
-		rows += n
 		b.Accepted = append(b.Accepted, p.accepted)
 	}
 	failpoint.Hit("accept.begin")
@@ -135,7 +138,7 @@ func (a *acceptor) commit(ctx context.Context, s Submission, plans []plan, answe
 		return *stored, nil
 	}
 	failpoint.Hit("accept.committed")
-	a.backlog.add(rows)
+	a.backlog.add(s.Tenant, more)
 	for i := range plans {
 		a.launch(&plans[i], lease)
 	}

@@ -2,41 +2,172 @@ package delivery
 
 import (
 	"context"
-	"sync/atomic"
+	"fmt"
+	"sync"
 	"time"
+
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
 )
+
+// countShare: counting takes no more than one part in so many of the time.
+const countShare = 50
+
+// Unfinished is how much of a tenant's is not final.
+type Unfinished struct {
+	Due    int // deliveries that wait for their turn, and nothing else
+	Stored int // deliveries in any state that is not final, and notifications that are scheduled
+}
 
 // BacklogStore counts what is unfinished.
 type BacklogStore interface {
-	// Unfinished counts rows that are not final, up to limit.
-	Unfinished(ctx context.Context, limit int) (int, error)
+	// Unfinished counts it by tenant; who has nothing is absent.
+	Unfinished(ctx context.Context, now time.Time) (map[ids.ID]Unfinished, error)
 }
 
-// backlog is about how many deliveries are unfinished: counted along the way, which
-// drifts and does not see what other nodes add and take, and again now and then.
+// backlog is about how much is unfinished, of each tenant: counted along the way, which
+// drifts and does not see what other nodes add and take, and again now and then. No
+// accept waits for a count. Tenants share what there may be: see partOf.
 type backlog struct {
 	*env
 	store BacklogStore
-	most  int // before accepts are refused
+	most  Unfinished // of all tenants
 	every time.Duration
-	n     atomic.Int64
+
+	mu          sync.Mutex
+	sharing     sharing
+	due, stored tally
+	ended       map[ids.ID]int     // deliveries that have become final since the last count
+	speed       map[ids.ID]float64 // how many in a second, before
+	counted     time.Time
 }
 
-func (b *backlog) add(n int) { b.n.Add(int64(n)) }
+func newBacklog(v *env, store BacklogStore, most Unfinished, every time.Duration) *backlog {
+	return &backlog{env: v, store: store, most: most, every: every, due: newTally(), stored: newTally(), ended: map[ids.ID]int{}}
+}
 
-// room is how many more there may be; it may be negative.
-func (b *backlog) room() int { return b.most - int(b.n.Load()) }
-
-func (b *backlog) count(ctx context.Context, limit int) error {
-	n, err := b.store.Unfinished(ctx, limit)
-	if err == nil {
-		b.n.Store(int64(n))
+// admit refuses what would make more wait of a tenant that has its part already. One
+// request may go beyond it: how many targets it has must not decide whether it can ever be
+// taken.
+func (b *backlog) admit(tenant ids.ID) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sharing.note(tenant, b.now)
+	for _, l := range b.limits(tenant) {
+		if l.Used >= l.Most {
+			return &problem.Error{Code: problem.Throttled, RetryAfter: min(max(l.Clears/10, time.Second), time.Minute),
+				Detail: fmt.Sprintf("%d deliveries of this tenant %s, and its part is %d; send more when there are fewer.", l.Used, whatOf[l.Limit], l.Most)}
+		}
 	}
-	return err
+	return nil
+}
+
+var whatOf = map[string]string{LimitDue: "are due and wait for their turn", LimitStored: "are not final yet"}
+
+// limits are what a tenant has and may have. The lock is held.
+func (b *backlog) limits(tenant ids.ID) []Usage {
+	due := Usage{Limit: LimitDue, Used: b.due.of[tenant], Most: b.due.part(tenant, b.most.Due, b.sharing.several)}
+	if speed := b.speed[tenant]; speed > 0 {
+		due.Clears = time.Duration(float64(due.Used) / speed * float64(time.Second))
+	}
+	return []Usage{due, {Limit: LimitStored, Used: b.stored.of[tenant], Most: b.stored.part(tenant, b.most.Stored, b.sharing.several)}}
+}
+
+// usage tells it.
+func (b *backlog) usage(tenant ids.ID) []Usage {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.limits(tenant)
+}
+
+// room is how many more of a tenant may be due.
+func (b *backlog) room(tenant ids.ID) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.due.part(tenant, b.most.Due, b.sharing.several) - b.due.of[tenant]
+}
+
+// add notes more, or fewer.
+func (b *backlog) add(tenant ids.ID, n Unfinished) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.due.add(tenant, n.Due)
+	b.stored.add(tenant, n.Stored)
+}
+
+// claimed notes that one has had its turn.
+func (b *backlog) claimed(tenant ids.ID) { b.add(tenant, Unfinished{Due: -1}) }
+
+// final notes one that has ended.
+func (b *backlog) final(tenant ids.ID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stored.add(tenant, -1)
+	b.ended[tenant]++
+}
+
+// count asks the database. Tenants of before are forgotten with it.
+func (b *backlog) count(ctx context.Context) error {
+	now := b.now()
+	all, err := b.store.Unfinished(ctx, now)
+	if err != nil {
+		return err
+	}
+	due, stored := newTally(), newTally()
+	for tenant, n := range all {
+		due.add(tenant, n.Due)
+		stored.add(tenant, n.Stored)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.due, b.stored = due, stored
+	b.speed = map[ids.ID]float64{}
+	if since := now.Sub(b.counted).Seconds(); !b.counted.IsZero() && since > 0 {
+		for tenant, n := range b.ended {
+			b.speed[tenant] = float64(n) / since
+		}
+	}
+	b.ended, b.counted = map[ids.ID]int{}, now
+	b.sharing.refresh(now)
+	return nil
 }
 
 func (b *backlog) run() {
-	for b.wait(nil, b.every) {
-		_ = b.count(b.running, b.most+1) // the next round tries again
+	for {
+		began := time.Now()
+		if err := b.count(b.running); err != nil && b.running.Err() == nil {
+			b.log.Error("count what is unfinished", "error", err)
+		}
+		if !b.wait(nil, max(b.every, countShare*time.Since(began))) {
+			return
+		}
 	}
+}
+
+// tally is how much of something each tenant has.
+type tally struct {
+	of  map[ids.ID]int // above 0
+	all int
+}
+
+func newTally() tally { return tally{of: map[ids.ID]int{}} }
+
+func (t *tally) add(tenant ids.ID, n int) {
+	was := t.of[tenant]
+	now := max(was+n, 0)
+	t.all += now - was
+	if now == 0 {
+		delete(t.of, tenant)
+	} else {
+		t.of[tenant] = now
+	}
+}
+
+// part is the most that a tenant may have of a whole.
+func (t *tally) part(tenant ids.ID, whole int, newcomers bool) int {
+	its, n := t.of[tenant], len(t.of)
+	if its == 0 {
+		n++
+	}
+	return partOf(whole, n, t.all-its, newcomers)
 }

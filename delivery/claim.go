@@ -39,6 +39,7 @@ type claimer struct {
 	dispatch  *dispatcher
 	tenants   *tenantCache
 	leases    *leases
+	backlog   *backlog
 	scheduled *scheduler
 	pause     *pauseSwitch
 	hints     *hints
@@ -110,6 +111,7 @@ func (c *claimer) enqueue(l Lane, claimed []Claimed, lease time.Time) {
 	items := make([]*inflight, 0, len(claimed))
 	for i := range claimed {
 		row := &claimed[i]
+		c.backlog.claimed(row.Tenant)
 		it := newInflight(row.Row, row.AtMostOnce, row.Now, lease)
 		it.since = row.UpdatedAt
 		if row.Was == Held && row.Reason == InDoubt {

@@ -34,7 +34,7 @@ func (c *commands) cancel(ctx context.Context, tenant, notification ids.ID) (int
 		return 0, err
 	}
 	failpoint.Hit("cancel.committed")
-	c.backlog.add(-n)
+	c.backlog.add(tenant, Unfinished{Stored: -n})
 	c.hints.canceled(tenant, notification)
 	return n, nil
 }
@@ -50,7 +50,7 @@ func (c *commands) replay(ctx context.Context, tenant, notification, target ids.
 	}, actor)
 	if err == nil {
 		failpoint.Hit("replay.committed")
-		c.backlog.add(1)
+		c.backlog.add(tenant, Unfinished{Due: 1, Stored: 1})
 		c.hints.due()
 	}
 	return err

@@ -145,6 +145,13 @@ func (d *dispatcher) done(it *inflight, b feedback, more chan *inflight) *inflig
 	return next
 }
 
+// usage tells how many requests of a tenant are under way, and how many wait for one.
+func (d *dispatcher) usage(tenant ids.ID) Usage {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.queue.usage(tenant)
+}
+
 // trim takes back what flows hold that they cannot send: see fairQueue.trim.
 func (d *dispatcher) trim() (left []*inflight) {
 	d.mu.Lock()

@@ -56,9 +56,6 @@ type Engine struct {
 
 // Start begins to claim and send.
 func (e *Engine) Start(ctx context.Context) error {
-	if err := e.backlog.count(ctx, e.backlog.most); err != nil {
-		return fmt.Errorf("count unfinished deliveries: %w", err)
-	}
 	if err := e.pause.read(ctx); err != nil {
 		return fmt.Errorf("look whether sending is paused: %w", err)
 	}

@@ -468,7 +468,7 @@ func TestTakeover(t *testing.T) {
 
 func TestOverflowIsBornPendingAndFullIsRefused(t *testing.T) {
 	t.Parallel()
-	k := newKit(t, func(o *delivery.Options) { o.LaneSize = 1; o.Workers = 1; o.MaxBacklog = 3 })
+	k := newKit(t, func(o *delivery.Options) { o.LaneSize = 1; o.Workers = 1; o.MaxBacklog = 1 })
 	k.credential(channels.FCM, "")
 	k.device("alice", "token", channels.FCM, nil)
 	hang := make(chan struct{})
@@ -481,7 +481,7 @@ func TestOverflowIsBornPendingAndFullIsRefused(t *testing.T) {
 		all = append(all, k.post(toUser("alice")))
 	}
 	p := k.refused(toUser("alice"))
-	require.Equal(t, problem.Unavailable, p.Code)
+	require.Equal(t, problem.Throttled, p.Code)
 	require.Positive(t, p.RetryAfter)
 	close(hang)
 	for _, r := range all {

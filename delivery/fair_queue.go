@@ -198,7 +198,7 @@ func (q *fairQueue) slots(l Lane) int {
 // nextOf takes what a tenant sends next of a lane.
 func (q *fairQueue) nextOf(t *tenantQueue, l Lane) *inflight {
 	slots := q.slots(l)
-	part := partOf(slots, len(q.tenants), q.inFlight-t.inFlight, q.sharing.several)
+	part := q.partOf(t, slots)
 	// The first of a tenant finds a place though all others hang, and the first of a
 	// flow though its tenant's others do: a quarter more, half of it for tenants alone.
 	more := slots + q.workers/newcomersShare
@@ -237,6 +237,24 @@ func (q *fairQueue) nextOf(t *tenantQueue, l Lane) *inflight {
 		return it
 	}
 	return nil
+}
+
+// partOf is how many requests of a tenant may be under way.
+func (q *fairQueue) partOf(t *tenantQueue, slots int) int {
+	return partOf(slots, max(len(q.tenants), 1), q.inFlight-t.inFlight, q.sharing.several)
+}
+
+// usage is what a tenant has of the requests.
+func (q *fairQueue) usage(id ids.ID) Usage {
+	t, n := q.tenants[id], len(q.tenants)
+	if t == nil {
+		return Usage{Limit: LimitSends, Most: partOf(q.workers, n+1, q.inFlight, q.sharing.several)}
+	}
+	u := Usage{Limit: LimitSends, Used: t.inFlight, Most: q.partOf(t, q.workers)}
+	for _, k := range t.queued {
+		u.Waiting += k
+	}
+	return u
 }
 
 // done gives the place back.

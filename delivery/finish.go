@@ -105,7 +105,7 @@ func (x *finisher) written(it *inflight, f *Finish, res FinishResult) {
 	t := &res.Written
 	x.metrics.moved(it.Channel, t)
 	if !t.State.Unfinished() {
-		x.backlog.add(-1)
+		x.backlog.final(it.Tenant)
 	}
 	switch {
 	case res.Opened:

@@ -74,7 +74,7 @@ func (m *holdMover) end(h Hold) {
 			return
 		}
 		if h.Ending == Confirm {
-			m.backlog.add(-moved)
+			m.backlog.add(h.Tenant, Unfinished{Stored: -moved})
 		}
 		if !done {
 			failpoint.Hit("resume.between")

@@ -28,7 +28,8 @@ type Options struct {
 	Role          string
 	Workers       int           // concurrent requests; 512
 	LaneSize      int           // most deliveries of a lane in memory; 4,000
-	MaxBacklog    int           // unfinished deliveries before accepts are refused; 1,000,000
+	MaxBacklog    int           // deliveries that are due, which tenants share; 1,000,000
+	MaxStored     int           // deliveries that are not final, which they share too; 10,000,000
 	UrgentRate    int           // urgent notifications of a tenant in a second; 100
 	SendTimeout   time.Duration // of one request; 30 s
 	GiveUp        time.Duration // after the grace of Stop, until what has not ended is left behind; 5 s
@@ -53,6 +54,7 @@ func (o *Options) defaults() {
 	set(&o.Workers, 512)
 	set(&o.LaneSize, 4000)
 	set(&o.MaxBacklog, 1_000_000)
+	set(&o.MaxStored, 10_000_000)
 	set(&o.UrgentRate, 100)
 	set(&o.SendTimeout, 30*time.Second)
 	set(&o.GiveUp, 5*time.Second)

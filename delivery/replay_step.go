@@ -54,7 +54,7 @@ func (x *replayer) step(ctx context.Context, j jobs.Job) (jobs.Progress, error) 
 		return jobs.Progress{}, jobs.Permanent(problem.New(problem.Invalid, "The job cannot be read; make a new one."))
 	}
 	now := x.now()
-	room := x.backlog.room()
+	room := x.backlog.room(j.Tenant)
 	if room <= 0 {
 		return x.store.ReplayDead(ctx, j, nil, func(ReplayCounts) jobs.Progress {
 			return jobs.Progress{NotBefore: now.Add(replayHeadroom)}
@@ -86,7 +86,7 @@ func (x *replayer) step(ctx context.Context, j jobs.Job) (jobs.Progress, error) 
 		return p
 	})
 	if err == nil && replayed > 0 {
-		x.backlog.add(replayed)
+		x.backlog.add(j.Tenant, Unfinished{Due: replayed, Stored: replayed})
 		x.hints.due()
 	}
 	return p, err

@@ -92,7 +92,7 @@ func (s *scheduler) resolve(ctx context.Context, m Scheduled, now time.Time) err
 	done, err := s.store.ResolveScheduled(ctx, p.accepted)
 	if err == nil && done {
 		failpoint.Hit("unfold.committed")
-		s.backlog.add(len(p.accepted.Rows))
+		s.backlog.add(m.Tenant, Unfinished{Due: len(p.accepted.Rows), Stored: len(p.accepted.Rows) - 1})
 		s.hints.due()
 	}
 	return err

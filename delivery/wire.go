@@ -33,7 +33,7 @@ func newEngine(o *Options) *Engine {
 		gates:    &gates{},
 		breakers: &breakers{},
 		refusals: &refusals{shared: o.Store.Shared()},
-		backlog:  &backlog{env: v, store: o.Store, most: o.MaxBacklog, every: o.CountEvery},
+		backlog:  newBacklog(v, o.Store, Unfinished{Due: o.MaxBacklog, Stored: o.MaxStored}, o.CountEvery),
 		metrics:  newMetrics(o.Metrics),
 	}
 	e.hints = &hints{env: v, store: o.Store, tenants: e.tenants, inflight: e.inflight, jobs: o.Jobs, poll: o.Poll,
@@ -88,7 +88,7 @@ func (e *Engine) wireLoops(o *Options) {
 		gates: e.gates, lease: o.Lease, every: o.Beat}
 	schedule := &scheduler{env: e.env, store: o.Store, contents: o.Store, tenants: e.tenants, planner: e.planner,
 		backlog: e.backlog, hints: e.hints}
-	e.claimer = &claimer{env: e.env, store: o.Store, intake: e.intake, dispatch: e.dispatch, tenants: e.tenants, leases: renewals,
+	e.claimer = &claimer{env: e.env, store: o.Store, intake: e.intake, dispatch: e.dispatch, tenants: e.tenants, leases: renewals, backlog: e.backlog,
 		scheduled: schedule, pause: e.pause, hints: e.hints, metrics: e.metrics, poll: o.Poll, lease: o.Lease}
 	holds := &holdMover{env: e.env, store: o.Store, prober: e.prober, pause: e.pause, duties: work, backlog: e.backlog,
 		hints: e.hints, every: 5 * o.Poll}

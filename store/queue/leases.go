@@ -59,14 +59,6 @@ func (s *claims) LapseLeases(ctx context.Context) (int64, error) {
 	return n, err
 }
 
-// Unfinished implements delivery.BacklogStore.
-func (s *claims) Unfinished(ctx context.Context, limit int) (int, error) {
-	var n int
-	err := s.db.Reads().QueryRowContext(ctx,
-		`SELECT count(*) FROM (SELECT 1 FROM deliveries INDEXED BY deliveries_due WHERE state<4 LIMIT ?) AS unfinished`, limit).Scan(&n)
-	return n, err
-}
-
 // lapseAtOnce is how many leases of a dead node end in one transaction.
 const lapseAtOnce = 1000
 

@@ -81,3 +81,28 @@ func TestTheWalkForDeletedEndpointsFollowsItsIndex(t *testing.T) {
 	require.Contains(t, plan, "Presorted Key: d.due_at")
 	require.NotContains(t, plan, "Seq Scan on deliveries")
 }
+
+// TestUnfinishedIsCountedAlongAnIndex: what has ended costs a count nothing, and
+// no more than one sum is in memory.
+func TestUnfinishedIsCountedAlongAnIndex(t *testing.T) {
+	t.Parallel()
+	d := openDB(t, filepath.Join(t.TempDir(), "c.db"))
+	require.Equal(t, []string{"SCAN deliveries USING INDEX deliveries_due"}, planOf(t, d, unfinishedDeliveries, 1), "in its order, without sorting")
+	require.Equal(t, []string{"SCAN fanouts"}, planOf(t, d, unfinishedScheduled), "its key begins with the tenant")
+}
+
+func planOf(t *testing.T, d *db.DB, query string, args ...any) (lines []string) {
+	rows, err := d.Reads().Query("EXPLAIN QUERY PLAN "+query, args...)
+	require.NoError(t, err)
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var (
+			id, parent, unused int
+			detail             string
+		)
+		require.NoError(t, rows.Scan(&id, &parent, &unused, &detail))
+		lines = append(lines, detail)
+	}
+	require.NoError(t, rows.Err())
+	return lines
+}

@@ -288,18 +288,22 @@ func contentNotFound(k *kit) {
 
 func unfinishedIsCounted(k *kit) {
 	k.accepted(5)
-	n, err := k.Store.Unfinished(k.ctx, 100)
-	k.ok(err)
-	require.Equal(k, 5, n)
-	n, err = k.Store.Unfinished(k.ctx, 3)
-	k.ok(err)
-	require.Equal(k, 3, n)
-	for _, c := range k.claim() {
+	a := k.notification()
+	a.Scheduled, a.SendAt = true, k.Clock.Now().Add(time.Hour)
+	k.accept(a)
+	count := func(now time.Time) delivery.Unfinished {
+		all, err := k.Store.Unfinished(k.ctx, now)
+		k.ok(err)
+		return all[k.tenant]
+	}
+	require.Equal(k, delivery.Unfinished{Due: 5, Stored: 6}, count(k.Clock.Now()), "what is scheduled is not due")
+	require.Equal(k, delivery.Unfinished{Stored: 6}, count(k.Clock.Now().Add(-time.Hour)), "nor is what is for later")
+	claimed := k.claim()
+	require.Equal(k, delivery.Unfinished{Stored: 6}, count(k.Clock.Now()), "what is in hand has had its turn")
+	for _, c := range claimed {
 		k.sends(c)
 	}
-	n, err = k.Store.Unfinished(k.ctx, 100)
-	k.ok(err)
-	require.Zero(k, n)
+	require.Equal(k, delivery.Unfinished{Stored: 1}, count(k.Clock.Now()))
 }
 
 func bornLeased(k *kit) {

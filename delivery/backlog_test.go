@@ -1,0 +1,112 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+)
+
+type fakeBacklog map[ids.ID]Unfinished
+
+func (f fakeBacklog) Unfinished(context.Context, time.Time) (map[ids.ID]Unfinished, error) {
+	if f == nil {
+		return nil, errors.New("the database is away")
+	}
+	return f, nil
+}
+
+func newTestBacklog(store BacklogStore, due, stored int) (*backlog, *time.Time) {
+	now := time.UnixMilli(1_700_000_000_000)
+	return newBacklog(&env{now: func() time.Time { return now }}, store, Unfinished{Due: due, Stored: stored}, time.Second), &now
+}
+
+func TestTheBacklogIsSharedByTenants(t *testing.T) {
+	t.Parallel()
+	const hog, other, third = 1, 2, 3
+	b, _ := newTestBacklog(fakeBacklog{}, 1000, 10000)
+	require.NoError(t, b.admit(hog))
+	b.add(hog, Unfinished{Due: 999})
+	require.NoError(t, b.admit(hog), "who is alone uses all")
+	b.add(hog, Unfinished{Due: 5000})
+
+	var p *problem.Error
+	require.ErrorAs(t, b.admit(hog), &p)
+	require.Equal(t, problem.Throttled, p.Code)
+	require.Equal(t, "5999 deliveries of this tenant are due and wait for their turn, and its part is 1000; send more when there are fewer.", p.Detail)
+	require.Positive(t, p.RetryAfter)
+
+	require.NoError(t, b.admit(other), "one who has too much stops nobody else")
+	b.add(other, Unfinished{Due: 499})
+	require.NoError(t, b.admit(other), "nor when it has taken all that there is")
+	b.add(other, Unfinished{Due: 1})
+	require.Error(t, b.admit(other), "a half is what each of two has")
+	require.NoError(t, b.admit(third))
+
+	b.add(hog, Unfinished{Due: -5989})
+	require.NoError(t, b.admit(other), "what others leave may be used")
+	require.Equal(t, 740, b.usage(other)[0].Most, "but for a quarter, which stays free for newcomers")
+	require.Equal(t, Usage{Limit: LimitDue, Most: 333}, b.usage(9)[0])
+}
+
+func TestWhatIsStoredIsBoundedToo(t *testing.T) {
+	t.Parallel()
+	b, _ := newTestBacklog(fakeBacklog{}, 1000, 100)
+	b.add(1, Unfinished{Stored: 100})
+	var p *problem.Error
+	require.ErrorAs(t, b.admit(1), &p)
+	require.Equal(t, "100 deliveries of this tenant are not final yet, and its part is 100; send more when there are fewer.", p.Detail)
+	b.final(1)
+	require.NoError(t, b.admit(1))
+}
+
+func TestTheBacklogIsCountedAgain(t *testing.T) {
+	t.Parallel()
+	store := fakeBacklog{1: {Due: 40, Stored: 60}, 2: {Stored: 7}}
+	b, now := newTestBacklog(store, 1000, 10000)
+	b.add(3, Unfinished{Due: 5, Stored: 5}) // that of a node that is gone, or an error
+	require.NoError(t, b.count(t.Context()))
+	require.Equal(t, []int{40, 60, 0, 7, 0, 0}, []int{b.usage(1)[0].Used, b.usage(1)[1].Used, b.usage(2)[0].Used, b.usage(2)[1].Used,
+		b.usage(3)[0].Used, b.usage(3)[1].Used})
+	require.Zero(t, b.usage(1)[0].Clears, "nobody knows yet")
+
+	for range 20 {
+		b.final(1)
+	}
+	*now = now.Add(10 * time.Second)
+	require.NoError(t, b.count(t.Context()))
+	require.Equal(t, 20*time.Second, b.usage(1)[0].Clears, "two in a second were sent, and 40 are due")
+
+	b.store = fakeBacklog(nil)
+	require.Error(t, b.count(t.Context()))
+	require.Equal(t, 40, b.usage(1)[0].Used, "what was known stays known")
+}
+
+func TestACountBelowZeroIsNone(t *testing.T) {
+	t.Parallel()
+	b, _ := newTestBacklog(fakeBacklog{}, 10, 10)
+	b.claimed(1)
+	b.final(1)
+	b.add(1, Unfinished{Due: 2, Stored: 3})
+	require.Equal(t, []int{2, 3}, []int{b.usage(1)[0].Used, b.usage(1)[1].Used})
+}
+
+// An accept costs no more where many tenants have much that waits.
+func BenchmarkAdmit(b *testing.B) {
+	x, _ := newTestBacklog(fakeBacklog{}, 1_000_000, 1_000_000)
+	for i := range 1000 {
+		x.add(ids.ID(i+1), Unfinished{Due: 100, Stored: 100})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		_ = x.admit(7)
+		x.add(7, Unfinished{Due: 1, Stored: 1})
+		x.claimed(7)
+		x.final(7)
+	}
+}

@@ -1,0 +1,28 @@
+package delivery
+
+import (
+	"time"
+
+	"github.com/carillonhq/carillon/ids"
+)
+
+// What a tenant has a part of, in the engine.
+const (
+	LimitDue    = "deliveries_due"
+	LimitStored = "deliveries_unfinished"
+	LimitSends  = "sends_in_flight"
+)
+
+// Usage is how much of something a tenant has, and may have now.
+type Usage struct {
+	Limit   string
+	Used    int
+	Most    int           // 0: there is no limit
+	Waiting int           // for it
+	Clears  time.Duration // until about when nothing of it will be used; 0: not known
+}
+
+// Usage lists what a tenant has of what tenants share. Sends are those of this node.
+func (e *Engine) Usage(tenant ids.ID) []Usage {
+	return append(e.backlog.usage(tenant), e.dispatch.usage(tenant))
+}
