@@ -161,7 +161,7 @@ func (s *Server) routes() []route {
 	for _, part := range [][]route{
 		s.notificationRoutes(), s.deliveryRoutes(), s.holdRoutes(), s.jobRoutes(), s.userRoutes(), s.erasureRoutes(),
 		s.deviceRoutes(), s.meRoutes(), s.endpointRoutes(),
-		s.credentialRoutes(), s.appRoutes(), s.keyRoutes(), s.userKeyRoutes(), s.tenantRoutes(), s.sendingRoutes(),
+		s.credentialRoutes(), s.appRoutes(), s.keyRoutes(), s.userKeyRoutes(), s.tenantRoutes(), s.sendingRoutes(), s.usageRoutes(),
 	} {
 		all = append(all, part...)
 	}

@@ -20,7 +20,7 @@ import (
 type Limits struct {
 	PerSecond float64 // requests of one tenant; 0: no limit
 	Burst     int     // requests of one tenant at once; 0: two seconds' worth
-	InFlight  int64   // requests below /v1 at a time; 0: 1,024
+	InFlight  int     // requests below /v1 at a time; 0: 1,024
 }
 
 const defaultInFlight = 1024
@@ -39,7 +39,7 @@ type limiter struct {
 }
 
 func newLimiter(o Limits, now func() time.Time) *limiter {
-	l := &limiter{now: now, busy: map[place]int64{}, maxInFlight: o.InFlight}
+	l := &limiter{now: now, busy: map[place]int64{}, maxInFlight: int64(o.InFlight)}
 	if l.maxInFlight <= 0 {
 		l.maxInFlight = defaultInFlight
 	}
@@ -121,6 +121,26 @@ func (l *limiter) vacate(c *call) {
 			delete(l.busy, x.place)
 		}
 	}
+}
+
+// What a tenant has a part of, at the edge.
+const (
+	limitInHand     = "requests_in_hand"
+	limitUserInHand = "user_requests_in_hand"
+	limitRequests   = "requests_per_second"
+)
+
+// usage tells what a tenant has of these limits.
+func (l *limiter) usage(tenant ids.ID) []delivery.Usage {
+	l.mu.Lock()
+	keys, users := l.limitsOf(&call{tenant: tenant})[0], l.limitsOf(&call{tenant: tenant, user: "any"})[0]
+	list := []delivery.Usage{{Limit: limitInHand, Used: int(l.busy[keys.place]), Most: int(keys.most)},
+		{Limit: limitUserInHand, Used: int(l.busy[users.place]), Most: int(users.most)}}
+	l.mu.Unlock()
+	if l.requests != nil {
+		list = append(list, l.requests.Usage(limitRequests, tenant, l.now()))
+	}
+	return list
 }
 
 // take spends a request of the tenant, or of the operator's key on routes without

@@ -41,6 +41,7 @@ type Engine interface {
 	Sending() delivery.Pause
 	PauseSending(ctx context.Context, reason, actor string) (delivery.Pause, error)
 	ResumeSending(ctx context.Context, actor string) (delivery.Pause, error)
+	UsageReader
 }
 
 // Routes that take an idempotency key.

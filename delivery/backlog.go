@@ -1,8 +1,11 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -78,6 +81,16 @@ func (b *backlog) usage(tenant ids.ID) []Usage {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.limits(tenant)
+}
+
+// busiest lists the tenants of which the most is stored.
+func (b *backlog) busiest(most int) []ids.ID {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	list := slices.SortedFunc(maps.Keys(b.stored.of), func(x, y ids.ID) int {
+		return cmp.Or(b.stored.of[y]-b.stored.of[x], cmp.Compare(x, y))
+	})
+	return list[:min(most, len(list))]
 }
 
 // room is how many more of a tenant may be due.

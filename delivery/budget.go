@@ -94,6 +94,20 @@ func (b *Budget) Take(who ids.ID, now time.Time) Taken {
 	return t
 }
 
+// Usage tells how much of what a subject may do at once is used up.
+func (b *Budget) Usage(limit string, who ids.ID, now time.Time) Usage {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	x, known := b.buckets[who]
+	if !known {
+		_, burst := b.allowed(who)
+		return Usage{Limit: limit, Most: burst}
+	}
+	most := x.tokens.Burst()
+	used := max(float64(most)-x.tokens.TokensAt(now), 0)
+	return Usage{Limit: limit, Used: min(int(used), most), Most: most, Clears: time.Duration(used / float64(x.tokens.Limit()) * float64(time.Second))}
+}
+
 func (b *Budget) bucket(who ids.ID, now time.Time) *bucket {
 	x, ok := b.buckets[who]
 	if !ok {

@@ -11,6 +11,7 @@ const (
 	LimitDue    = "deliveries_due"
 	LimitStored = "deliveries_unfinished"
 	LimitSends  = "sends_in_flight"
+	LimitUrgent = "urgent_per_second"
 )
 
 // Usage is how much of something a tenant has, and may have now.
@@ -24,5 +25,8 @@ type Usage struct {
 
 // Usage lists what a tenant has of what tenants share. Sends are those of this node.
 func (e *Engine) Usage(tenant ids.ID) []Usage {
-	return append(e.backlog.usage(tenant), e.dispatch.usage(tenant))
+	return append(e.backlog.usage(tenant), e.dispatch.usage(tenant), e.acceptor.urgents.Usage(LimitUrgent, tenant, e.now()))
 }
+
+// Busiest lists the tenants with the most that is unfinished.
+func (e *Engine) Busiest(most int) []ids.ID { return e.backlog.busiest(most) }

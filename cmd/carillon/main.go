@@ -129,7 +129,7 @@ func newRootCommand(c *cli) *cobra.Command {
 		newMigrateCommand(c),
 		newSendCommand(c),
 		newDeadCommand(c),
-		newDevicesCommand(c), newAppsCommand(c), newCredentialsCommand(c), newHoldsCommand(c),
+		newDevicesCommand(c), newAppsCommand(c), newCredentialsCommand(c), newHoldsCommand(c), newUsageCommand(c),
 		newSendingCommand(c),
 		newBackupCommand(c),
 		newRestoreCommand(c),

@@ -82,7 +82,7 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 	}
 	s.jobs = jobs.NewRunner(jobs.Options{Store: s.store, IDs: generator, Now: now, Log: p.log})
 	o := delivery.Options{Store: s.store, Jobs: s.jobs, Channels: kinds, IDs: generator, Now: now, Role: cfg.Role, Log: p.log, Metrics: s.metrics.Registry(),
-		Workers: cfg.Workers, MaxBacklog: cfg.Limits.Backlog,
+		Workers: cfg.Workers, MaxBacklog: cfg.Limits.Backlog, MaxStored: cfg.Limits.Unfinished, UrgentRate: cfg.Limits.UrgentPerSecond,
 		Retention:  delivery.Retention{SentPayload: cfg.Retention.Sent, DeadPayload: cfg.Retention.Dead, Rows: cfg.Retention.Rows},
 		StaleAfter: cfg.StaleAfter, OldCredentials: cfg.Retention.Credentials}
 	o.SendTimeout, o.ScheduleAfter = failpoint.Duration("send_timeout", o.SendTimeout), failpoint.Duration("marker_after", o.ScheduleAfter)
@@ -124,7 +124,7 @@ func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *
 		Endpoints: webhooks.NewRegistry(webhooks.Options{Store: s.store, IDs: generator, Now: now,
 			CheckURL: func(raw string) error { _, err := rules.CheckURL(raw); return err }}),
 		Log: p.log, Now: now, MaxBody: s.cfg.Limits.BodyBytes, Metrics: s.metrics, Version: versionText(),
-		Limits: api.Limits{PerSecond: s.cfg.Limits.RequestsPerSecond},
+		Limits: api.Limits{PerSecond: s.cfg.Limits.RequestsPerSecond, InFlight: s.cfg.Limits.Requests},
 		SDK:    js.Handler(), Demo: p.demo, HideDocs: !s.cfg.Docs,
 	})
 	if err != nil {

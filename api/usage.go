@@ -1,0 +1,81 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
+	"github.com/carillonhq/carillon/tenants"
+)
+
+// UsageReader tells what tenants have of what they share. *delivery.Engine is one.
+type UsageReader interface {
+	// Usage lists what a tenant has of each.
+	Usage(tenant ids.ID) []delivery.Usage
+	// Busiest lists the tenants with the most that is unfinished, up to a number.
+	Busiest(most int) []ids.ID
+}
+
+// busiestTenants are listed to an operator.
+const busiestTenants = 100
+
+// TenantUsage is what a tenant has of what tenants share.
+type TenantUsage struct {
+	Tenant string  `json:"tenant" doc:"Its name"`
+	Limits []Limit `json:"limits"`
+}
+
+// Limit is how much of something a tenant has, and how much it may have.
+type Limit struct {
+	Name     string    `json:"name" enum:"deliveries_due,deliveries_unfinished,sends_in_flight,requests_in_hand,user_requests_in_hand,requests_per_second,urgent_per_second"`
+	Used     int       `json:"used" doc:"Now; of a rate, what is used up and does not count again yet"`
+	Limit    int       `json:"limit" doc:"The most that it may be now. What tenants share changes with how many have work"`
+	Waiting  int       `json:"waiting,omitzero" doc:"How much waits for a place"`
+	ClearsAt time.Time `json:"clears_at,omitzero" doc:"When about all that is used will be free, at the present pace; absent where that is not known"`
+}
+
+func (s *Server) usageRoutes() []route {
+	return []route{
+		{method: http.MethodGet, path: "/v1/usage", access: orInstallation(tenants.Read), id: "getUsage", tag: "Installation",
+			summary: "Tell what a tenant uses of each limit",
+			about: "Who has all that a limit allows is answered 429 until some of it is free. `sends_in_flight`, `requests_in_hand` and " +
+				"`user_requests_in_hand` are those of the server that answers, the others of all servers of the database. An operator's key " +
+				"that names no tenant is told of the 100 tenants with the most that is unfinished.",
+			handler: withoutBody(s.getUsage)},
+	}
+}
+
+func (s *Server) getUsage(ctx context.Context, c *call, _ *none) (List[TenantUsage], error) {
+	which := []ids.ID{c.tenant}
+	if c.tenant == 0 {
+		which = s.engine.Busiest(busiestTenants)
+	}
+	out := List[TenantUsage]{Data: []TenantUsage{}}
+	for _, id := range which {
+		t, err := s.tenants.Tenant(ctx, id)
+		if problem.CodeOf(err) == problem.NotFound && c.tenant == 0 {
+			continue // it was deleted meanwhile
+		}
+		if err != nil {
+			return out, err
+		}
+		out.Data = append(out.Data, TenantUsage{Tenant: t.Name, Limits: s.limitsNow(id)})
+	}
+	return out, nil
+}
+
+func (s *Server) limitsNow(tenant ids.ID) []Limit {
+	now := s.now()
+	all := append(s.engine.Usage(tenant), s.limits.usage(tenant)...)
+	out := make([]Limit, len(all))
+	for i, u := range all {
+		out[i] = Limit{Name: u.Limit, Used: u.Used, Limit: u.Most, Waiting: u.Waiting}
+		if u.Used > 0 && u.Clears > 0 {
+			out[i].ClearsAt = timestamp(now.Add(u.Clears))
+		}
+	}
+	return out
+}
