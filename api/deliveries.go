@@ -123,8 +123,11 @@ func (s *Server) listDeliveries(ctx context.Context, c *call, p *StateFilter) (L
 		return List[Delivery]{}, err
 	}
 	q.State, _ = delivery.ParseState(p.State)
+	if q.To, err = s.reads.DeliveryWindow(ctx, c.tenant, q, false); err != nil {
+		return List[Delivery]{}, err
+	}
 	rows, err := s.reads.Deliveries(ctx, c.tenant, q)
-	return page(p.Paging, list, rows, placeOfDelivery, showDelivery), err
+	return upTo(p.Paging, list, rows, q.To, placeOfDelivery, showDelivery), err
 }
 
 func (s *Server) listNotificationDeliveries(ctx context.Context, c *call, p *notificationDeliveries) (List[Delivery], error) {
@@ -152,8 +155,11 @@ func (s *Server) listDeadLetters(ctx context.Context, c *call, p *DeliveryFilter
 	if err != nil {
 		return List[Delivery]{}, err
 	}
+	if q.To, err = s.reads.DeliveryWindow(ctx, c.tenant, q, true); err != nil {
+		return List[Delivery]{}, err
+	}
 	rows, err := s.reads.DeadLetters(ctx, c.tenant, q)
-	return page(p.Paging, list, rows, func(v delivery.View) delivery.Cursor {
+	return upTo(p.Paging, list, rows, q.To, func(v delivery.View) delivery.Cursor {
 		return delivery.Cursor{Notification: v.Notification, Target: v.Target, At: v.UpdatedAt}
 	}, showDelivery), err
 }

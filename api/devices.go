@@ -19,6 +19,7 @@ import (
 type Devices interface {
 	Register(ctx context.Context, tenant ids.ID, in devices.Registration) (devices.Registered, error)
 	Device(ctx context.Context, tenant, id ids.ID) (devices.Device, error)
+	DeviceWindow(ctx context.Context, tenant ids.ID, f devices.Filter) (ids.ID, error)
 	Devices(ctx context.Context, tenant ids.ID, f devices.Filter) ([]devices.Device, error)
 	History(ctx context.Context, tenant, id ids.ID) ([]devices.Event, error)
 	Delete(ctx context.Context, tenant, id ids.ID, user, actor string) error
@@ -219,9 +220,12 @@ func (s *Server) listDevices(ctx context.Context, c *call, p *deviceList) (List[
 	}
 	kind, _ := channels.ParseKind(p.Channel)
 	status, _ := devices.ParseStatus(p.Status)
-	rows, err := s.devices.Devices(ctx, c.tenant, devices.Filter{User: p.User, App: p.App, Channel: kind,
-		Status: status, After: after.Notification, Limit: p.more()})
-	return page(p.Paging, list, rows, placeOfDevice, showDevice), err
+	f := devices.Filter{User: p.User, App: p.App, Channel: kind, Status: status, After: after.Notification, Limit: p.more()}
+	if f.To, err = s.devices.DeviceWindow(ctx, c.tenant, f); err != nil {
+		return List[Device]{}, err
+	}
+	rows, err := s.devices.Devices(ctx, c.tenant, f)
+	return upTo(p.Paging, list, rows, byID(f.To), placeOfDevice, showDevice), err
 }
 
 func (s *Server) getDevice(ctx context.Context, c *call, p *devicePath) (Device, error) {

@@ -279,6 +279,7 @@ type fakeReads struct {
 	stored   func(delivery.Idempotency) (delivery.Answer, bool, error)
 	query    delivery.Query // of the last list
 	rows     []delivery.View
+	window   delivery.Cursor
 	holds    []delivery.Hold
 	failWith error
 	content  json.RawMessage
@@ -322,6 +323,10 @@ func (l *fakeReads) Deliveries(_ context.Context, tenant ids.ID, q delivery.Quer
 		return nil, nil
 	}
 	return l.rows[:min(len(l.rows), q.Limit)], nil
+}
+
+func (l *fakeReads) DeliveryWindow(context.Context, ids.ID, delivery.Query, bool) (delivery.Cursor, error) {
+	return l.window, nil
 }
 
 func (l *fakeReads) DeadLetters(_ context.Context, _ ids.ID, q delivery.Query) ([]delivery.View, error) {
@@ -424,6 +429,8 @@ type fakeDevices struct {
 	last devices.Registration
 	user string
 	err  error
+
+	window ids.ID
 }
 
 var _ Devices = (*fakeDevices)(nil)
@@ -445,6 +452,10 @@ func (d *fakeDevices) Device(_ context.Context, tenant, id ids.ID) (devices.Devi
 		return devices.Device{}, absent()
 	}
 	return aDevice(), nil
+}
+
+func (d *fakeDevices) DeviceWindow(context.Context, ids.ID, devices.Filter) (ids.ID, error) {
+	return d.window, nil
 }
 
 func (d *fakeDevices) Devices(_ context.Context, _ ids.ID, f devices.Filter) ([]devices.Device, error) {

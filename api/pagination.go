@@ -22,7 +22,7 @@ const defaultLimit = 50
 // List is a page of a list.
 type List[T any] struct {
 	Data       []T     `json:"data"`
-	NextCursor *string `json:"next_cursor" doc:"Send it as cursor to get the next page; null on the last one"`
+	NextCursor *string `json:"next_cursor" doc:"Send it as cursor to get the next page; null on the last one. A page of a filtered list looks at 5,000 rows at most, so that it may have few or none and a next one all the same"`
 }
 
 // more is how many rows to ask a store for: one beyond the page tells whether
@@ -94,6 +94,17 @@ func page[R, T any](p Paging, list string, rows []R, place func(R) delivery.Curs
 	rows, next := cut(p, list, rows, place)
 	out := singlePage(rows, show)
 	out.NextCursor = next
+	return out
+}
+
+// upTo is page for a list of which only a part was looked at: where that was not its
+// end, the next page goes on behind it, though this one is not full.
+func upTo[R, T any](p Paging, list string, rows []R, end delivery.Cursor, place func(R) delivery.Cursor, show func(R) T) List[T] {
+	out := page(p, list, rows, place, show)
+	if out.NextCursor == nil && end != (delivery.Cursor{}) {
+		next := formatCursor(list, end)
+		out.NextCursor = &next
+	}
 	return out
 }
 

@@ -328,3 +328,23 @@ func TestADeletedTenantIsShownAndActsForNobody(t *testing.T) {
 	require.Equal(t, problem.Conflict, problemIn(t, w.do(t, req)).Code)
 	require.Empty(t, w.did)
 }
+
+// A page of a filtered list may be empty though there are more.
+func TestAFilteredListGoesOn(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.reads.window = delivery.Cursor{Notification: theNotification, Target: theTarget, At: epoch}
+	w.devices.window = theDevice
+	for _, list := range []string{"/v1/deliveries?reason=gone", "/v1/dead-letters?channel=fcm"} {
+		got := jsonIn[List[Delivery]](t, w.do(t, get(list, keyAdmin)), 200)
+		require.Empty(t, got.Data, list)
+		require.NotNil(t, got.NextCursor, list)
+		require.Equal(t, w.reads.window, w.reads.query.To, list)
+		w.do(t, get(list+"&cursor="+*got.NextCursor, keyAdmin))
+		require.Equal(t, w.reads.window, w.reads.query.After, list)
+	}
+	require.NotNil(t, jsonIn[List[Device]](t, w.do(t, get("/v1/devices?status=suspect", keyAdmin)), 200).NextCursor)
+	w.reads.window, w.devices.window = delivery.Cursor{}, 0
+	require.Nil(t, jsonIn[List[Delivery]](t, w.do(t, get("/v1/deliveries?reason=gone", keyAdmin)), 200).NextCursor)
+	require.Nil(t, jsonIn[List[Device]](t, w.do(t, get("/v1/devices?status=suspect", keyAdmin)), 200).NextCursor)
+}

@@ -56,8 +56,12 @@ type Query struct {
 	User         string
 	Since, Until time.Time // when the notification was accepted; dead letters: when they died
 	After        Cursor
-	Limit        int // 1 to 500
+	To           Cursor // the last row to be looked at: see DeliveryReader.DeliveryWindow
+	Limit        int    // 1 to 500
 }
+
+// IsFiltered tells whether rows of the list may have to be passed over.
+func (q Query) IsFiltered() bool { return q.State != 0 || q.Reason != 0 || q.Channel != 0 }
 
 // Cursor is the place of the last row of the page before.
 type Cursor struct {
@@ -88,6 +92,10 @@ type NotificationReader interface {
 
 // DeliveryReader reads deliveries, and why they wait.
 type DeliveryReader interface {
+	// DeliveryWindow is the row at which a page of Deliveries, or of DeadLetters, stops to look
+	// where a filter passes rows over: a page costs what it looks at, not what there is.
+	// Zero: it may look to the end of the list.
+	DeliveryWindow(ctx context.Context, tenant ids.ID, q Query, dead bool) (Cursor, error)
 	Delivery(ctx context.Context, tenant, notification, target ids.ID) (View, error)
 	Deliveries(ctx context.Context, tenant ids.ID, q Query) ([]View, error)
 	// DeadLetters lists deliveries in state dead, the latest death first.

@@ -97,6 +97,7 @@ type Filter struct {
 	Status  Status
 	App     string
 	After   ids.ID // the last id of the page before
+	To      ids.ID // the last that is looked at: see Store.DeviceWindow
 	Limit   int    // 1 to 500
 }
 
@@ -127,6 +128,10 @@ type Store interface {
 	// HasPair tells whether a VAPID key is that of a pair of an app.
 	HasPair(ctx context.Context, tenant ids.ID, app, key string) (bool, error)
 	Device(ctx context.Context, tenant, id ids.ID) (Device, error)
+	// DeviceWindow is the device at which a page of Devices stops to look, where the filter passes
+	// devices over: a page costs what it looks at, not what there is. 0: it may look to
+	// the end.
+	DeviceWindow(ctx context.Context, tenant ids.ID, f Filter) (ids.ID, error)
 	Devices(ctx context.Context, tenant ids.ID, f Filter) ([]Device, error)
 	// DeleteDevice forgets an address. user, unless empty, must be its owner.
 	DeleteDevice(ctx context.Context, tenant, id ids.ID, user, actor string) error

@@ -112,6 +112,11 @@ func (r *Registry) Device(ctx context.Context, tenant, id ids.ID) (Device, error
 	return r.store.Device(ctx, tenant, id)
 }
 
+// DeviceWindow is where a page of Devices has to stop: see Store.
+func (r *Registry) DeviceWindow(ctx context.Context, tenant ids.ID, f Filter) (ids.ID, error) {
+	return r.store.DeviceWindow(ctx, tenant, f)
+}
+
 // Devices lists what the filter selects, at most MaxPage.
 func (r *Registry) Devices(ctx context.Context, tenant ids.ID, f Filter) ([]Device, error) {
 	f.Limit = min(max(f.Limit, 1), MaxPage)

@@ -44,6 +44,8 @@ func (s *memory) Device(_ context.Context, _, id ids.ID) (devices.Device, error)
 	return devices.Device{}, problem.New(problem.NotFound, "There is none.")
 }
 
+func (s *memory) DeviceWindow(context.Context, ids.ID, devices.Filter) (ids.ID, error) { return 0, nil }
+
 func (s *memory) Devices(_ context.Context, _ ids.ID, f devices.Filter) ([]devices.Device, error) {
 	s.filter = f
 	return s.upserted, nil

@@ -5,9 +5,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"gorm.io/gorm"
 
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/pgtest"
 )
@@ -105,4 +109,35 @@ func planOf(t *testing.T, d *db.DB, query string, args ...any) (lines []string) 
 	}
 	require.NoError(t, rows.Err())
 	return lines
+}
+
+// TestListsCostWhatTheyLookAt: an index leads to each row of a page and of its window, in
+// the order of the list, whatever is filtered.
+func TestListsCostWhatTheyLookAt(t *testing.T) {
+	t.Parallel()
+	d := openDB(t, filepath.Join(t.TempDir(), "c.db"))
+	s := &reads{db: d}
+	at := time.UnixMilli(1)
+	everything := delivery.Query{State: delivery.Held, Reason: delivery.InDoubt, Channel: channels.FCM, Since: at, Until: at, Limit: 51,
+		After: delivery.Cursor{Notification: 2, Target: 2, At: at}, To: delivery.Cursor{Notification: 1, Target: 1, At: at}}
+	ofUser := everything
+	ofUser.User = "alice"
+	for name, x := range map[string]struct {
+		query *gorm.DB
+		index string
+	}{
+		"all":            {filtered(allDeliveries.rows(s.views(t.Context()), 1, everything), everything), "USING PRIMARY KEY (tenant_id=? AND (notification_id,target_id)"},
+		"window":         {s.window(t.Context(), 1, everything, false), "USING PRIMARY KEY (tenant_id=?"},
+		"first page":     {s.window(t.Context(), 1, delivery.Query{State: delivery.Held}, false), "USING PRIMARY KEY (tenant_id=?)"},
+		"user":           {filtered(allDeliveries.rows(s.views(t.Context()), 1, ofUser), ofUser), "USING INDEX deliveries_user (tenant_id=? AND user_id=?"},
+		"user's window":  {s.window(t.Context(), 1, ofUser, false), "INDEX deliveries_user (tenant_id=? AND user_id=?"},
+		"dead":           {filtered(deadLetters.rows(s.views(t.Context()), 1, everything), everything), "USING INDEX deliveries_dead (tenant_id=? AND updated_at>? AND updated_at<?)"},
+		"window of dead": {s.window(t.Context(), 1, everything, true), "INDEX deliveries_dead (tenant_id=? AND updated_at>? AND updated_at<?)"},
+	} {
+		st := x.query.Session(&gorm.Session{DryRun: true}).Find(&[]map[string]any{}).Statement
+		plan := planOf(t, d, st.SQL.String(), st.Vars...)
+		require.Contains(t, plan[0], x.index, name)
+		require.NotContains(t, strings.Join(plan, "\n"), "TEMP B-TREE", name)
+		require.NotContains(t, strings.Join(plan, "\n"), "SCAN", name)
+	}
 }

@@ -137,11 +137,10 @@ func (s *reads) UserNotifications(ctx context.Context, tenant ids.ID, user strin
 const viewColumns = rowColumns + `,coalesce(u.external_id,''),coalesce(x.app,''),
  d.att_at,d.att_ms,d.att_outcome,d.att_status,d.att_ambiguous,d.att_code,d.att_detail,d.att_provider_id`
 
-func (s *reads) views(ctx context.Context, tenant ids.ID) *gorm.DB {
+func (s *reads) views(ctx context.Context) *gorm.DB {
 	return s.db.Gorm(ctx).Table("deliveries d").Select(viewColumns).
 		Joins("LEFT JOIN users u ON u.tenant_id=d.tenant_id AND u.id=d.user_id").
-		Joins("LEFT JOIN devices x ON x.id=d.target_id AND d.channel<4").
-		Where("d.tenant_id=?", tenant)
+		Joins("LEFT JOIN devices x ON x.id=d.target_id AND d.channel<4")
 }
 
 func scanView(r *sql.Rows) (delivery.View, error) {
@@ -169,7 +168,7 @@ func scanView(r *sql.Rows) (delivery.View, error) {
 
 // Delivery implements delivery.DeliveryReader.
 func (s *reads) Delivery(ctx context.Context, tenant, notification, target ids.ID) (delivery.View, error) {
-	list, err := s.list(s.views(ctx, tenant).Where("d.notification_id=? AND d.target_id=?", notification, target))
+	list, err := s.list(s.views(ctx).Where("d.tenant_id=? AND d.notification_id=? AND d.target_id=?", tenant, notification, target))
 	if err != nil {
 		return delivery.View{}, err
 	}
@@ -202,42 +201,118 @@ func (s *reads) list(q *gorm.DB) ([]delivery.View, error) {
 	return db.Collect(rows, scanView)
 }
 
+// LookAt is how many rows a page of a filtered list looks at.
+const LookAt = 5000
+
+// listing is one of the lists of deliveries.
+type listing struct {
+	order string
+	from  func(*gorm.DB, delivery.Query) *gorm.DB
+}
+
+// The lists of deliveries: all, newest first, and dead letters, the latest death first.
+var (
+	allDeliveries = listing{order: "d.notification_id DESC, d.target_id DESC", from: func(g *gorm.DB, q delivery.Query) *gorm.DB {
+		if q.Notification != 0 {
+			g = g.Where("d.notification_id=?", q.Notification)
+		}
+		if c := q.After; c.Notification != 0 {
+			g = g.Where("(d.notification_id,d.target_id)<(?,?)", c.Notification, c.Target)
+		}
+		if c := q.To; c.Notification != 0 {
+			g = g.Where("(d.notification_id,d.target_id)>=(?,?)", c.Notification, c.Target)
+		}
+		if !q.Since.IsZero() {
+			g = g.Where("d.notification_id>=?", ids.Before(q.Since))
+		}
+		if !q.Until.IsZero() {
+			g = g.Where("d.notification_id<?", ids.Before(q.Until))
+		}
+		return g
+	}}
+	deadLetters = listing{order: "d.updated_at DESC, d.notification_id DESC, d.target_id DESC", from: func(g *gorm.DB, q delivery.Query) *gorm.DB {
+		g = g.Where("d.state=6") // the literal lets SQLite use the index of dead letters
+		if q.Notification != 0 {
+			g = g.Where("d.notification_id=?", q.Notification)
+		}
+		if c := q.After; !c.At.IsZero() {
+			g = g.Where("d.updated_at<=? AND (d.updated_at,d.notification_id,d.target_id)<(?,?,?)", db.Millis(c.At), db.Millis(c.At), c.Notification, c.Target)
+		}
+		if c := q.To; !c.At.IsZero() {
+			g = g.Where("d.updated_at>=? AND (d.updated_at,d.notification_id,d.target_id)>=(?,?,?)", db.Millis(c.At), db.Millis(c.At), c.Notification, c.Target)
+		}
+		if !q.Since.IsZero() {
+			g = g.Where("d.updated_at>=?", db.Millis(q.Since))
+		}
+		if !q.Until.IsZero() {
+			g = g.Where("d.updated_at<?", db.Millis(q.Until))
+		}
+		return g
+	}}
+)
+
+func listOf(dead bool) listing {
+	if dead {
+		return deadLetters
+	}
+	return allDeliveries
+}
+
+// rows are those of a list in its order, before a filter passes any over: an index leads
+// to each of them.
+func (l listing) rows(g *gorm.DB, tenant ids.ID, q delivery.Query) *gorm.DB {
+	g = l.from(g.Where("d.tenant_id=?", tenant), q)
+	if q.User != "" && q.Notification == 0 { // SQLite would read all that the tenant has between two ends
+		g = g.Table("deliveries d INDEXED BY deliveries_user")
+	}
+	if q.User != "" {
+		g = g.Where("d.user_id=(SELECT id FROM users WHERE tenant_id=? AND external_id=?)", tenant, q.User)
+	}
+	return g.Order(l.order)
+}
+
+// DeliveryWindow implements delivery.DeliveryReader.
+func (s *reads) DeliveryWindow(ctx context.Context, tenant ids.ID, q delivery.Query, dead bool) (delivery.Cursor, error) {
+	if !q.IsFiltered() || q.Notification != 0 { // of one there are few
+		return delivery.Cursor{}, nil
+	}
+	rows, err := s.window(ctx, tenant, q, dead).Rows()
+	if err != nil {
+		return delivery.Cursor{}, fmt.Errorf("read deliveries: %w", err)
+	}
+	last, err := db.Collect(rows, func(r *sql.Rows) (c delivery.Cursor, err error) {
+		var at int64
+		err = r.Scan(&c.Notification, &c.Target, &at)
+		c.At = db.FromMillis(at)
+		return c, err
+	})
+	if err != nil || len(last) == 0 {
+		return delivery.Cursor{}, err
+	}
+	if !dead {
+		last[0].At = time.Time{}
+	}
+	return last[0], nil
+}
+
+func (s *reads) window(ctx context.Context, tenant ids.ID, q delivery.Query, dead bool) *gorm.DB {
+	g := s.db.Gorm(ctx).Table("deliveries d").Select("d.notification_id,d.target_id,d.updated_at")
+	return listOf(dead).rows(g, tenant, q).Limit(1).Offset(LookAt - 1)
+}
+
 // Deliveries implements delivery.DeliveryReader.
 func (s *reads) Deliveries(ctx context.Context, tenant ids.ID, q delivery.Query) ([]delivery.View, error) {
-	g := filtered(s.views(ctx, tenant), q)
-	if q.After.Notification != 0 {
-		g = g.Where("(d.notification_id<? OR (d.notification_id=? AND d.target_id<?))", q.After.Notification, q.After.Notification, q.After.Target)
-	}
-	if !q.Since.IsZero() {
-		g = g.Where("d.notification_id>=?", ids.Before(q.Since))
-	}
-	if !q.Until.IsZero() {
-		g = g.Where("d.notification_id<?", ids.Before(q.Until))
-	}
-	return s.list(g.Order("d.notification_id DESC, d.target_id DESC").Limit(q.Limit))
+	return s.list(filtered(allDeliveries.rows(s.views(ctx), tenant, q), q).Limit(q.Limit))
 }
 
 // DeadLetters implements delivery.DeliveryReader.
 func (s *reads) DeadLetters(ctx context.Context, tenant ids.ID, q delivery.Query) ([]delivery.View, error) {
-	q.State = delivery.Dead
-	g := filtered(s.views(ctx, tenant), q).Where("d.state=6") // the literal lets SQLite use the index of dead letters
-	if !q.After.At.IsZero() {
-		at := db.Millis(q.After.At)
-		g = g.Where("(d.updated_at<? OR (d.updated_at=? AND (d.notification_id,d.target_id)<(?,?)))", at, at, q.After.Notification, q.After.Target)
-	}
-	if !q.Since.IsZero() {
-		g = g.Where("d.updated_at>=?", db.Millis(q.Since))
-	}
-	if !q.Until.IsZero() {
-		g = g.Where("d.updated_at<?", db.Millis(q.Until))
-	}
-	return s.list(g.Order("d.updated_at DESC, d.notification_id DESC, d.target_id DESC").Limit(q.Limit))
+	q.State = 0
+	return s.list(filtered(deadLetters.rows(s.views(ctx), tenant, q), q).Limit(q.Limit))
 }
 
+// filtered passes over what is not wanted.
 func filtered(g *gorm.DB, q delivery.Query) *gorm.DB {
-	if q.Notification != 0 {
-		g = g.Where("d.notification_id=?", q.Notification)
-	}
 	if q.State != 0 {
 		g = g.Where("d.state=?", q.State)
 	}
@@ -246,9 +321,6 @@ func filtered(g *gorm.DB, q delivery.Query) *gorm.DB {
 	}
 	if q.Channel != 0 {
 		g = g.Where("d.channel=?", q.Channel)
-	}
-	if q.User != "" {
-		g = g.Where("d.user_id=(SELECT id FROM users WHERE tenant_id=d.tenant_id AND external_id=?)", q.User)
 	}
 	return g
 }

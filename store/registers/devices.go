@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"gorm.io/gorm"
+
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
@@ -49,11 +51,9 @@ func (s *deviceRegister) Device(ctx context.Context, tenant, id ids.ID) (devices
 
 // Devices implements devices.Store.
 func (s *deviceRegister) Devices(ctx context.Context, tenant ids.ID, f devices.Filter) ([]devices.Device, error) {
-	q := s.db.Gorm(ctx).Table("devices d").Select(DeviceColumns).
-		Joins("JOIN users u ON u.tenant_id=d.tenant_id AND u.id=d.user_id").
-		Where("d.tenant_id=? AND d.id>?", tenant, f.After).Order("d.id").Limit(f.Limit)
-	if f.User != "" {
-		q = q.Where("u.external_id=?", f.User)
+	q := s.list(ctx, tenant, f).Select(DeviceColumns).Joins("JOIN users u ON u.tenant_id=d.tenant_id AND u.id=d.user_id").Limit(f.Limit)
+	if f.To != 0 {
+		q = q.Where("d.id<=?", f.To)
 	}
 	if f.Channel != 0 {
 		q = q.Where("d.channel=?", f.Channel)
@@ -69,6 +69,38 @@ func (s *deviceRegister) Devices(ctx context.Context, tenant ids.ID, f devices.F
 		return nil, err
 	}
 	return db.Collect(rows, func(r *sql.Rows) (devices.Device, error) { return scanDevice(r, tenant) })
+}
+
+// list is the devices of a tenant, or of a user, in order: an index leads to each.
+func (s *deviceRegister) list(ctx context.Context, tenant ids.ID, f devices.Filter) *gorm.DB {
+	q := s.db.Gorm(ctx).Table("devices d").Where("d.tenant_id=? AND d.id>?", tenant, f.After).Order("d.id")
+	if f.User != "" {
+		q = q.Where("d.user_id=(SELECT id FROM users WHERE tenant_id=? AND external_id=?)", tenant, f.User)
+	}
+	return q
+}
+
+// lookAt is how many devices a page of a filtered list looks at.
+const lookAt = 5000
+
+// DeviceWindow implements devices.Store.
+func (s *deviceRegister) DeviceWindow(ctx context.Context, tenant ids.ID, f devices.Filter) (ids.ID, error) {
+	if f.Channel == 0 && f.Status == 0 && f.App == "" {
+		return 0, nil
+	}
+	rows, err := s.window(ctx, tenant, f).Rows()
+	if err != nil {
+		return 0, err
+	}
+	last, err := db.Collect(rows, db.ScanID)
+	if err != nil || len(last) == 0 {
+		return 0, err
+	}
+	return last[0], nil
+}
+
+func (s *deviceRegister) window(ctx context.Context, tenant ids.ID, f devices.Filter) *gorm.DB {
+	return s.list(ctx, tenant, f).Select("d.id").Limit(1).Offset(lookAt - 1)
 }
 
 // DeleteDevice implements devices.Store. Its unfinished deliveries find no

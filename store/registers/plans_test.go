@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"gorm.io/gorm"
 
+	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/store/db"
 )
@@ -118,4 +120,19 @@ func planOf(t *testing.T, query string, args ...any) (plan []string) {
 	require.NoError(t, rows.Err())
 	require.NoError(t, rows.Close())
 	return plan
+}
+
+// TestListsOfDevicesCostWhatTheyLookAt: an index leads to each device of a page and of its
+// window, whatever is filtered.
+func TestListsOfDevicesCostWhatTheyLookAt(t *testing.T) {
+	t.Parallel()
+	s := &deviceRegister{db: openDB(t)}
+	f := devices.Filter{Channel: channels.FCM, Status: devices.Suspect, App: "a", After: 1}
+	for user, index := range map[string]string{"": "INDEX devices_tenant (tenant_id=? AND id>?)", "alice": "INDEX devices_user (tenant_id=? AND user_id=?"} {
+		f.User = user
+		st := s.window(t.Context(), 1, f).Session(&gorm.Session{DryRun: true}).Find(&[]map[string]any{}).Statement
+		plan := planOf(t, st.SQL.String(), st.Vars...)
+		require.Contains(t, plan[0], index)
+		require.NotContains(t, strings.Join(plan, "\n"), "SCAN")
+	}
 }

@@ -12,10 +12,11 @@ import (
 
 func readTests() map[string]func(*kit) {
 	return map[string]func(*kit){
-		"Reader/FiltersDeliveries":   filtersDeliveries,
-		"Reader/PagesDeliveries":     pagesDeliveries,
-		"Reader/DeadLettersByDeath":  deadLettersByDeath,
-		"Reader/NotificationsOfUser": notificationsOfUser,
+		"Reader/FiltersDeliveries":       filtersDeliveries,
+		"Reader/PagesDeliveries":         pagesDeliveries,
+		"Reader/FilteredPagesAreBounded": filteredPagesAreBounded,
+		"Reader/DeadLettersByDeath":      deadLettersByDeath,
+		"Reader/NotificationsOfUser":     notificationsOfUser,
 	}
 }
 
@@ -111,6 +112,60 @@ func deadLettersByDeath(k *kit) {
 	list, err = k.Store.DeadLetters(k.ctx, k.tenant, delivery.Query{Limit: 10, Reason: delivery.Exhausted})
 	k.ok(err)
 	require.Empty(k, list)
+
+	all, err := k.Store.DeadLetters(k.ctx, k.tenant, delivery.Query{Limit: 10})
+	k.ok(err)
+	for i, v := range all {
+		list, err = k.Store.DeadLetters(k.ctx, k.tenant, delivery.Query{Limit: 10, To: delivery.Cursor{At: v.UpdatedAt, Notification: v.Notification, Target: v.Target}})
+		k.ok(err)
+		require.Len(k, list, i+1, "none beyond the last to be looked at")
+	}
+}
+
+// filteredPagesAreBounded: a page looks at 5,000 rows, however little of them is wanted.
+func filteredPagesAreBounded(k *kit) {
+	wanted := k.accepted(2, onWebhook)
+	for range 6 {
+		k.accepted(1000)
+	}
+	q := delivery.Query{Channel: channels.Webhook, Limit: 10}
+	to, err := k.Store.DeliveryWindow(k.ctx, k.tenant, q, false)
+	k.ok(err)
+	require.NotZero(k, to)
+	q.To = to
+	list, err := k.Store.Deliveries(k.ctx, k.tenant, q)
+	k.ok(err)
+	require.Empty(k, list)
+
+	q.After = to
+	q.To, err = k.Store.DeliveryWindow(k.ctx, k.tenant, q, false)
+	k.ok(err)
+	require.Zero(k, q.To, "it ends there")
+	list, err = k.Store.Deliveries(k.ctx, k.tenant, q)
+	k.ok(err)
+	require.Len(k, list, 2)
+	require.Equal(k, wanted.ID, list[0].Notification)
+
+	all := delivery.Query{Limit: 500}
+	seen := 0
+	for {
+		list, err := k.Store.Deliveries(k.ctx, k.tenant, all)
+		k.ok(err)
+		seen += len(list)
+		if len(list) < all.Limit {
+			break
+		}
+		all.After = delivery.Cursor{Notification: list[len(list)-1].Notification, Target: list[len(list)-1].Target}
+		if all.After == to {
+			require.Equal(k, 5000, seen)
+		}
+	}
+	require.Equal(k, 6002, seen)
+	for _, q := range []delivery.Query{{}, {User: "alice"}, {Notification: wanted.ID, State: delivery.Dead}} {
+		end, err := k.Store.DeliveryWindow(k.ctx, k.tenant, q, false)
+		k.ok(err)
+		require.Zero(k, end, "nothing is passed over, or there is little")
+	}
 }
 
 func notificationsOfUser(k *kit) {

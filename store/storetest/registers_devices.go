@@ -288,6 +288,7 @@ func listsDevices(k *kit) {
 		"app":     {devices.Filter{App: "ipad"}, []ids.ID{c.ID}},
 		"page":    {devices.Filter{After: a.ID, Limit: 1}, []ids.ID{b.ID}},
 		"nobody":  {devices.Filter{User: "nobody"}, []ids.ID{}},
+		"to":      {devices.Filter{To: b.ID}, []ids.ID{a.ID, b.ID}},
 	} {
 		if x.f.Limit == 0 {
 			x.f.Limit = 10
@@ -295,6 +296,9 @@ func listsDevices(k *kit) {
 		list, err := k.Store.Devices(k.ctx, k.tenant, x.f)
 		k.ok(err)
 		require.Equal(k, x.want, idsOf(list, func(d devices.Device) ids.ID { return d.ID }), name)
+		end, err := k.Store.DeviceWindow(k.ctx, k.tenant, x.f)
+		k.ok(err)
+		require.Zero(k, end, "there are fewer than a page looks at")
 	}
 }
 
