@@ -245,9 +245,9 @@ func (e *fakeEngine) EraseUser(_ context.Context, _ ids.ID, user, actor string) 
 	return anErasure(), nil
 }
 
-func (e *fakeEngine) Ready() error            { return e.ready }
-func (e *fakeEngine) Overdue() int            { return e.overdue }
-func (e *fakeEngine) Busiest(int) []ids.ID    { return []ids.ID{tenantB, tenantA} }
+func (e *fakeEngine) Ready() error         { return e.ready }
+func (e *fakeEngine) Overdue() int         { return e.overdue }
+func (e *fakeEngine) Busiest(int) []ids.ID { return []ids.ID{tenantB, tenantA} }
 
 func (e *fakeEngine) Usage(ids.ID) []delivery.Usage {
 	return []delivery.Usage{{Limit: delivery.LimitDue, Used: 250, Most: 500, Waiting: 3, Clears: time.Minute}}

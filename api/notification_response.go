@@ -33,8 +33,11 @@ func contentOf(raw json.RawMessage) (*Content, error) {
 type Accepted struct {
 	ID         string   `json:"id" example:"ntf_0d1kq3w8r000c"`
 	Scheduled  bool     `json:"scheduled" doc:"send_at is ahead: its targets are looked up then"`
-	Deliveries []Target `json:"deliveries" doc:"One for each target that will be tried"`
-	Skips      []Skip   `json:"skips" doc:"Who gets nothing, and why"`
+	Deliveries []Target `json:"deliveries,omitzero" required:"true" doc:"One for each target that will be tried; absent where delivery_count is there"`
+	Skips      []Skip   `json:"skips,omitzero" required:"true" doc:"Who gets nothing, and why; absent where delivery_count is there"`
+
+	DeliveryCount int `json:"delivery_count,omitzero" doc:"In the answer to a batch that names more than 1,000 targets, instead of the lists"`
+	SkipCount     int `json:"skip_count,omitzero" doc:"The same of skips"`
 }
 
 // Target is where a delivery goes.
