@@ -16,19 +16,38 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
-// stateCollector shows what the database holds. It reads at most every few
-// seconds, however often it is asked.
+// stateCollector shows what the database holds, as it was when it was looked at last.
+// Looks cost what is unfinished: they are made when somebody asks, beside the answer,
+// and the rarer the longer they take.
 type stateCollector struct {
 	store  *store.Store
 	engine *delivery.Engine
 	log    *slog.Logger
 
-	mu     sync.Mutex
-	readAt time.Time
-	kept   []prometheus.Metric
+	ctx   context.Context
+	close context.CancelFunc // ends a look that is under way
+
+	mu    sync.Mutex
+	looks []*look
 }
 
-const stateAge = 5 * time.Second
+// look is a part of what is shown, with a pace of its own.
+type look struct {
+	read  func(context.Context, *kept) error
+	part  int // of the time, at most one in so many
+	kept  kept
+	ended time.Time
+	next  time.Time
+	under chan struct{} // closed when the look that is under way has ended; nil: none is
+}
+
+type kept []prometheus.Metric
+
+const (
+	stateAge    = 5 * time.Second // what is younger is not looked at again
+	scrapeWaits = time.Second     // for looks: then it shows what they showed before
+	lookLimit   = 10 * time.Minute
+)
 
 var (
 	descQueue     = desc("carillon_queue_deliveries", "Unfinished deliveries by lane and state.", "lane", "state")
@@ -43,6 +62,7 @@ var (
 	descWaiting   = desc("carillon_writes_waiting", "Writes that wait for the database.")
 	descPaused    = desc("carillon_sending_paused", "1: sending is paused, and nothing is sent by any node; 0: it is not.")
 	descJobs      = desc("carillon_jobs", "Background jobs by kind and state; those that have ended as long as rows are kept.", "kind", "state")
+	descAge       = desc("carillon_state_age_seconds", "How long ago the oldest look at the database was that these metrics show.")
 	descViolation = desc("carillon_invariant_violations", "Rows that break an invariant; anything but 0 is a fault.", "invariant")
 )
 
@@ -51,34 +71,46 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 func newStateCollector(s *store.Store, e *delivery.Engine, log *slog.Logger) *stateCollector {
-	return &stateCollector{store: s, engine: e, log: log}
+	c := &stateCollector{store: s, engine: e, log: log}
+	c.ctx, c.close = context.WithCancel(context.Background())
+	c.looks = []*look{{read: c.depths, part: 20}, {read: c.credentials, part: 20}, {read: c.jobs, part: 20}, {read: c.invariants, part: 50}}
+	return c
 }
 
 // Describe implements prometheus.Collector.
 func (c *stateCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descQueue, descOldest, descHeld, descDead, descDevices, descUp, descVerified, descExpiry, descBeat, descWaiting, descPaused, descJobs, descViolation} {
+	for _, d := range []*prometheus.Desc{descQueue, descOldest, descHeld, descDead, descDevices, descUp, descVerified, descExpiry, descBeat, descWaiting, descPaused, descJobs, descAge, descViolation} {
 		out <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
 func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if time.Since(c.readAt) > stateAge {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		c.kept = c.kept[:0]
-		for _, read := range []func(context.Context) error{c.depths, c.credentials, c.jobs, c.invariants} {
-			if err := read(ctx); err != nil && problem.CodeOf(err) != problem.Unavailable { // the store says that
-				c.log.Warn("read metrics", "error", err)
+	late := time.NewTimer(scrapeWaits)
+	defer late.Stop()
+	oldest := time.Now()
+	under := make([]<-chan struct{}, len(c.looks))
+	for i, l := range c.looks {
+		under[i] = c.begin(l)
+	}
+	for i, l := range c.looks {
+		if under[i] != nil {
+			select {
+			case <-under[i]:
+			case <-late.C:
+				late.Reset(0) // nor for those that follow
 			}
 		}
-		c.readAt = time.Now()
+		c.mu.Lock()
+		for _, m := range l.kept {
+			out <- m
+		}
+		if l.ended.Before(oldest) && !l.ended.IsZero() {
+			oldest = l.ended
+		}
+		c.mu.Unlock()
 	}
-	for _, m := range c.kept {
-		out <- m
-	}
+	out <- gauge(descAge, time.Since(oldest).Seconds())
 	written, waiting := c.store.WriteBeat()
 	out <- gauge(descBeat, float64(written.UnixMilli())/1000, "write")
 	out <- gauge(descBeat, float64(c.engine.ClaimBeat().UnixMilli())/1000, "claim")
@@ -90,15 +122,44 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 	out <- gauge(descPaused, paused)
 }
 
+// begin looks again where it is time, and tells what ends with that look.
+func (c *stateCollector) begin(l *look) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l.under != nil || time.Now().Before(l.next) || c.ctx.Err() != nil {
+		return l.under
+	}
+	under := make(chan struct{})
+	l.under = under
+	go func() {
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(c.ctx, lookLimit)
+		defer cancel()
+		var fresh kept
+		err := l.read(ctx, &fresh)
+		if err != nil && c.ctx.Err() == nil && problem.CodeOf(err) != problem.Unavailable { // the store says that
+			c.log.Warn("read metrics", "error", err)
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if err == nil {
+			l.kept, l.ended = fresh, time.Now()
+		}
+		l.next, l.under = time.Now().Add(max(stateAge, time.Duration(l.part)*time.Since(began))), nil
+		close(under)
+	}()
+	return under
+}
+
 func gauge(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
 	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 }
 
-func (c *stateCollector) keep(d *prometheus.Desc, v float64, labels ...string) {
-	c.kept = append(c.kept, gauge(d, v, labels...))
+func (k *kept) keep(d *prometheus.Desc, v float64, labels ...string) {
+	*k = append(*k, gauge(d, v, labels...))
 }
 
-func (c *stateCollector) depths(ctx context.Context) error {
+func (c *stateCollector) depths(ctx context.Context, k *kept) error {
 	d, err := c.store.Depths(ctx)
 	if err != nil {
 		return err
@@ -107,23 +168,23 @@ func (c *stateCollector) depths(ctx context.Context) error {
 	for lane, name := range lanes {
 		for _, s := range delivery.States() {
 			if s.Unfinished() {
-				c.keep(descQueue, float64(d.Rows[doctor.DepthKey{Lane: delivery.Lane(lane), State: s}]), name, s.String())
+				k.keep(descQueue, float64(d.Rows[doctor.DepthKey{Lane: delivery.Lane(lane), State: s}]), name, s.String())
 			}
 		}
 	}
-	c.keep(descOldest, d.OldestDue.Seconds())
+	k.keep(descOldest, d.OldestDue.Seconds())
 	for reason, n := range d.Held {
-		c.keep(descHeld, float64(n), reason.String())
+		k.keep(descHeld, float64(n), reason.String())
 	}
 	for reason, n := range d.Dead {
-		c.keep(descDead, float64(n), reason.String())
+		k.keep(descDead, float64(n), reason.String())
 	}
-	c.keep(descDevices, float64(d.Retired), "retired")
-	c.keep(descDevices, float64(d.Suspect), "suspect")
+	k.keep(descDevices, float64(d.Retired), "retired")
+	k.keep(descDevices, float64(d.Suspect), "suspect")
 	return nil
 }
 
-func (c *stateCollector) credentials(ctx context.Context) error {
+func (c *stateCollector) credentials(ctx context.Context, k *kept) error {
 	list, err := c.store.AllCredentials(ctx)
 	if err != nil {
 		return err
@@ -134,16 +195,16 @@ func (c *stateCollector) credentials(ctx context.Context) error {
 			up = 1
 		}
 		labels := []string{x.TenantName, x.App, x.Channel.String(), x.Label()}
-		c.keep(descUp, up, labels...)
+		k.keep(descUp, up, labels...)
 		if x.Verification.State != tenants.NotChecked && x.Verification.State != tenants.NotVerifiable {
 			verified := 1.0
 			if x.Doubted() {
 				verified = 0
 			}
-			c.keep(descVerified, verified, labels...)
+			k.keep(descVerified, verified, labels...)
 		}
 		if !x.ExpiresAt.IsZero() {
-			c.keep(descExpiry, float64(x.ExpiresAt.Unix()), labels...)
+			k.keep(descExpiry, float64(x.ExpiresAt.Unix()), labels...)
 		}
 	}
 	return nil
@@ -151,7 +212,7 @@ func (c *stateCollector) credentials(ctx context.Context) error {
 
 // jobs has a series for every kind and state, so that an alert can tell 0 from
 // absent.
-func (c *stateCollector) jobs(ctx context.Context) error {
+func (c *stateCollector) jobs(ctx context.Context, k *kept) error {
 	counts, err := c.store.JobCounts(ctx)
 	if err != nil {
 		return err
@@ -164,15 +225,15 @@ func (c *stateCollector) jobs(ctx context.Context) error {
 	for _, x := range counts {
 		n[key{x.Kind, x.State}] = x.Jobs
 	}
-	for _, k := range jobs.Kinds() {
+	for _, kind := range jobs.Kinds() {
 		for _, s := range jobs.States() {
-			c.keep(descJobs, float64(n[key{k, s}]), k.String(), s.String())
+			k.keep(descJobs, float64(n[key{kind, s}]), kind.String(), s.String())
 		}
 	}
 	return nil
 }
 
-func (c *stateCollector) invariants(ctx context.Context) error {
+func (c *stateCollector) invariants(ctx context.Context, k *kept) error {
 	broken, err := c.store.Check(ctx, false)
 	if err != nil {
 		return err
@@ -182,7 +243,7 @@ func (c *stateCollector) invariants(ctx context.Context) error {
 		rows[v.Name] = v.Rows
 	}
 	for _, i := range doctor.Invariants() {
-		c.keep(descViolation, float64(rows[i.Name]), i.Name)
+		k.keep(descViolation, float64(rows[i.Name]), i.Name)
 	}
 	return nil
 }

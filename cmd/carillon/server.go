@@ -35,6 +35,7 @@ type server struct {
 	jobs    *jobs.Runner
 	tenants *tenants.Registry
 	metrics *api.Metrics
+	state   *stateCollector
 	http    *http.Server
 	admin   *http.Server // nil: no admin listener
 	listen  net.Listener
@@ -90,7 +91,8 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 		p.tune(&o)
 	}
 	s.engine = delivery.New(o)
-	s.metrics.Registry().MustRegister(newStateCollector(s.store, s.engine, p.log))
+	s.state = newStateCollector(s.store, s.engine, p.log)
+	s.metrics.Registry().MustRegister(s.state)
 	s.tenants = tenants.NewRegistry(tenants.Options{Store: s.store, Channels: kinds, IDs: generator, Now: now,
 		Changed: s.engine.CredentialsChanged, Refused: s.engine.CredentialRefused})
 	if err := s.serveHTTP(kinds, generator, p); err != nil {
@@ -243,6 +245,7 @@ func (s *server) stopInOrder() error {
 	defer cancel()
 	s.endRequests(grace)
 	s.jobs.Stop()
+	s.state.close()
 	err := s.engine.Stop(grace)
 	if s.admin != nil {
 		err = errors.Join(err, s.admin.Close())

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"database/sql"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -23,7 +24,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 	d := openDB(t, filepath.Join(t.TempDir(), "c.db"))
 	queries := map[string]string{"tenants due": dueTenants, "due": selectDue, "resolve users": resolveUserDevices, "resolve devices": resolveDevices, "has worked": hasWorked, "ask refusals": askRefusals, "ask successes": askSuccesses, "lease": lease, "finish": finishAttempt,
 		"keep": keepAttempt, "unknown": unknownAttempt, "idempotency": selectIdempotency}
-	queries["purge device events"], queries["purge idempotency"], queries["find sensitive"], queries["find content"] = purgeDeviceEvents, purgeIdempotency, findSensitive, findContent
+	queries["purge device events"], queries["purge idempotency"], queries["find sensitive"] = purgeDeviceEvents, purgeIdempotency, findSensitive
 	queries["remove content"], queries["oldest"], queries["for deleted endpoints"] = removeContent, oldest, selectForDeleted
 	for i, q := range []string{windowOfUnfinished, windowOfUsersDeliveries, windowOfDevices, windowOfUsersDevices, windowOfEndpoints, windowOfUsersEndpoints,
 		windowOfPairsDevices, waitingForApp, fmt.Sprintf(windowOfAppsDevices, "1=1"), fmt.Sprintf(windowOfAppsDeliveries, "1=1")} {
@@ -140,4 +141,75 @@ func TestListsCostWhatTheyLookAt(t *testing.T) {
 		require.NotContains(t, strings.Join(plan, "\n"), "TEMP B-TREE", name)
 		require.NotContains(t, strings.Join(plan, "\n"), "SCAN", name)
 	}
+}
+
+// TestAPurgeFollowsWhatIsPastItsTime: by ranges of a key that begins with the tenant, and
+// never by way of the notifications that are kept.
+func TestAPurgeFollowsWhatIsPastItsTime(t *testing.T) {
+	t.Parallel()
+	d := openDB(t, filepath.Join(t.TempDir(), "c.db"))
+	for query, first := range map[string]string{
+		findSensitive: "SEARCH p USING INDEX payloads_sensitive",
+		findContent:   "SEARCH p USING COVERING INDEX payloads_tenant (tenant_id=? AND notification_id>? AND notification_id<?)",
+	} {
+		plan := planOf(t, d, query, make([]any, map[string]int{findSensitive: 1, findContent: 7}[query])...)
+		require.True(t, strings.HasPrefix(plan[0], first) || strings.HasPrefix(plan[0], strings.Replace(first, "SEARCH", "SCAN", 1)), plan[0])
+		require.Contains(t, plan, "SEARCH n USING PRIMARY KEY (tenant_id=? AND id=?)")
+	}
+	for _, p := range purges {
+		plan := planOf(t, d, p.query, make([]any, strings.Count(p.query, "?"))...)
+		require.NotContains(t, strings.Join(plan, "\n"), "TEMP B-TREE", p.what)
+	}
+	require.Contains(t, strings.Join(planOf(t, d, contentWindow, make([]any, 4)...), "\n"), "INDEX payloads_tenant (tenant_id=? AND notification_id>? AND notification_id<?)")
+}
+
+// TestPostgresPurgesByIndex: the same where statistics decide, with a history of which
+// most is kept.
+func TestPostgresPurgesByIndex(t *testing.T) {
+	t.Parallel()
+	d := openDB(t, pgtest.Empty(t))
+	const rows = 200_000
+	require.NoError(t, d.Do(t.Context(), 1, func(x *db.Tx) error {
+		for _, fill := range []string{
+			`INSERT INTO notifications (tenant_id,id,lane,type,created_at,send_at,flags,targets) SELECT 1+i%2,i,1,'',i,i,0,1 FROM generate_series(1,?) AS i`,
+			`INSERT INTO payloads (notification_id,tenant_id,sensitive,body) SELECT i,1+i%2,0,'' FROM generate_series(1,?) AS i`,
+			`INSERT INTO deliveries (tenant_id,notification_id,target_id,channel,lane,state,reason,device_epoch,credential_id,due_at,expires_at,claim,
+ hold_id,round,spent,attempts,takeovers,flags,renewed,updated_at,att_at,att_ms,att_outcome,att_status,att_ambiguous,att_code,att_detail,att_provider_id)
+ SELECT 1+i%2,i,7,4,1,CASE WHEN i%3=0 THEN 6 ELSE 4 END,0,0,0,i,i,0,0,1,0,0,0,0,0,i,0,0,0,0,0,'','','' FROM generate_series(1,?) AS i`,
+		} {
+			if err := x.Exec(fill, rows); err != nil {
+				return err
+			}
+		}
+		for _, table := range []string{"notifications", "payloads", "deliveries", "attempts", "skips"} {
+			if err := x.Exec("ANALYZE " + table); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	c := cut{tenant: 1, rowID: 2000, sentID: 4000, deadID: 2000, rowAt: 2000, sentAt: 4000, deadAt: 2000}
+	queries := map[string][]any{
+		contentWindow: {c.tenant, 1000, c.sentID, walkWindow},
+		findContent:   {c.tenant, 1000, 4000, c.sentAt, c.deadID, c.deadAt, 1000},
+		findSensitive: {1000},
+	}
+	for _, p := range purges {
+		queries[p.query] = append(p.args(c), 1000)
+	}
+	for query, args := range queries {
+		rows, err := d.Lists().Query("EXPLAIN "+query, args...)
+		require.NoError(t, err, query)
+		plan := strings.Join(collectText(t, rows), "\n")
+		for _, table := range []string{"notifications", "payloads", "deliveries"} {
+			require.NotContains(t, plan, "Seq Scan on "+table, "%s\n%s", query, plan)
+		}
+		require.NotContains(t, plan, "deliveries_due", "what waits may be much: %s\n%s", query, plan)
+	}
+}
+
+func collectText(t *testing.T, rows *sql.Rows) []string {
+	lines, err := db.Collect(rows, func(r *sql.Rows) (line string, err error) { return line, r.Scan(&line) })
+	require.NoError(t, err)
+	return lines
 }

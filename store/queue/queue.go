@@ -5,6 +5,7 @@
 package queue
 
 import (
+	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/registers"
 )
@@ -38,7 +39,7 @@ func New(d *db.DB, r *registers.Registers) *Queue {
 	q := &Queue{
 		accepts: a, targets: t, claims: newClaims(d, t, h), finishes: &finishes{db: d, bulk: b}, scheduled: &scheduled{db: d, accepts: a},
 		cancels: &cancels{d}, deletedEndpoints: &deletedEndpoints{d, r}, heldRows: &heldRows{d}, reads: &reads{db: d, targets: t}, peers: &peers{db: d}, hints: h,
-		retention: &retention{db: d}, affected: &affected{d, r}, worked: &worked{d}, jobOrders: &jobOrders{d},
+		retention: &retention{db: d, walks: map[ids.ID]walk{}}, affected: &affected{d, r}, worked: &worked{d}, jobOrders: &jobOrders{d},
 	}
 	q.replays = &replays{db: d, registers: r, targets: t, reads: q.reads}
 	return q

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/carillonhq/carillon/delivery"
@@ -17,24 +18,51 @@ import (
 )
 
 // retention removes what is past its time.
-type retention struct{ db *db.DB }
+type retention struct {
+	db *db.DB
 
-// finished: nothing of the notification of payload p waits to be sent.
-const finished = `NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id=p.tenant_id AND d.notification_id=p.notification_id AND d.state<4)`
+	mu    sync.Mutex
+	walks map[ids.ID]walk // of tenants' contents
+}
+
+// walk is how far a tenant's contents were looked at. What is kept, such as that of dead
+// letters, is not looked at again each time: only once in walkAgain.
+type walk struct {
+	at    ids.ID
+	began time.Time
+}
+
+const (
+	walkAgain  = time.Hour
+	walkWindow = 2000 // contents that are looked at in one statement
+)
+
+// byKey ends a subquery that is to be answered for each row by a key: PostgreSQL would
+// rather join all that there is, for a few rows that are asked for.
+const byKey = ` LIMIT 1 OFFSET 0`
+
+// finished: nothing of the notification of payload p waits to be sent. The sum keeps
+// PostgreSQL from the index of all that waits, which may be long.
+const finished = `NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id=p.tenant_id AND d.notification_id=p.notification_id AND d.state+0<4` + byKey + `)`
 
 // removeContent takes what was found, unless it has been replayed since.
 const removeContent = `DELETE FROM payloads AS p WHERE p.notification_id=? AND ` + finished
 
-// Sensitive content goes as soon as nothing waits for it.
-const findSensitive = `SELECT p.notification_id FROM payloads p INDEXED BY payloads_sensitive
- JOIN notifications n ON n.tenant_id=p.tenant_id AND n.id=p.notification_id WHERE p.sensitive<>0 AND n.flags&8=0 AND ` + finished + ` LIMIT ?`
+// Sensitive content goes as soon as nothing waits for it. CROSS JOIN keeps SQLite, which
+// knows nothing of how many there are of each, from looking at all notifications.
+const findSensitive = `SELECT p.notification_id FROM payloads p INDEXED BY payloads_sensitive CROSS JOIN notifications n
+ WHERE n.tenant_id=p.tenant_id AND n.id=p.notification_id AND p.sensitive<>0 AND n.flags&8=0 AND ` + finished + ` LIMIT ?`
 
-// Other content goes after its time, that of dead letters later.
-const findContent = `SELECT p.notification_id FROM payloads p INDEXED BY payloads_tenant
- JOIN notifications n ON n.tenant_id=p.tenant_id AND n.id=p.notification_id
- WHERE p.tenant_id=? AND p.notification_id<? AND n.send_at<? AND n.flags&8=0 AND ` + finished + `
- AND (p.notification_id<? AND n.send_at<? OR NOT EXISTS
- (SELECT 1 FROM deliveries d WHERE d.tenant_id=p.tenant_id AND d.notification_id=p.notification_id AND d.state=6)) LIMIT ?`
+// Other content goes after its time, that of dead letters later: of what is in a window,
+// which is said of both tables, since PostgreSQL concludes nothing from one to the other.
+const findContent = `SELECT p.notification_id FROM payloads p INDEXED BY payloads_tenant CROSS JOIN notifications n
+ WHERE n.tenant_id=p.tenant_id AND n.id=p.notification_id AND n.id>?2 AND n.id<=?3
+ AND p.tenant_id=?1 AND p.notification_id>?2 AND p.notification_id<=?3 AND n.send_at<?4 AND n.flags&8=0 AND ` + finished + `
+ AND (p.notification_id<?5 AND n.send_at<?6 OR NOT EXISTS
+ (SELECT 1 FROM deliveries d WHERE d.tenant_id=p.tenant_id AND d.notification_id=p.notification_id AND d.state+0=6` + byKey + `)) LIMIT ?7`
+
+const contentWindow = `SELECT coalesce(max(w.id),0),count(*) FROM (SELECT p.notification_id AS id FROM payloads p INDEXED BY payloads_tenant
+ WHERE p.tenant_id=? AND p.notification_id>? AND p.notification_id<? ORDER BY p.notification_id LIMIT ?) w`
 
 const purgeIdempotency = `DELETE FROM idempotency WHERE (tenant_id,principal_id,route,key) IN
  (SELECT tenant_id,principal_id,route,key FROM idempotency WHERE expires_at<=? LIMIT ?)`
@@ -61,17 +89,17 @@ var purges = []struct {
  WHERE a.tenant_id=? AND a.notification_id<? AND (d.state IS NULL OR d.state>=4 AND d.updated_at<?) LIMIT ?)`, cut.rows},
 	{"deliveries", `DELETE FROM deliveries WHERE state>=4 AND (tenant_id,notification_id,target_id) IN (SELECT d.tenant_id,d.notification_id,d.target_id
  FROM deliveries d WHERE d.tenant_id=? AND d.notification_id<? AND d.state>=4 AND d.updated_at<?
- AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.tenant_id=d.tenant_id AND a.notification_id=d.notification_id AND a.target_id=d.target_id) LIMIT ?)`, cut.rows},
+ AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.tenant_id=d.tenant_id AND a.notification_id=d.notification_id AND a.target_id=d.target_id` + byKey + `) LIMIT ?)`, cut.rows},
 	{"skips", `DELETE FROM skips WHERE (tenant_id,notification_id,n) IN (SELECT k.tenant_id,k.notification_id,k.n
  FROM skips k LEFT JOIN notifications n ON n.tenant_id=k.tenant_id AND n.id=k.notification_id
  WHERE k.tenant_id=? AND k.notification_id<? AND coalesce(n.send_at,0)<? LIMIT ?)`, cut.rows},
 	{"notifications", `DELETE FROM notifications WHERE (tenant_id,id) IN (SELECT n.tenant_id,n.id
  FROM notifications n WHERE n.tenant_id=? AND n.id<? AND n.send_at<? AND n.flags&8=0
- AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id=n.tenant_id AND d.notification_id=n.id)
- AND NOT EXISTS (SELECT 1 FROM skips k WHERE k.tenant_id=n.tenant_id AND k.notification_id=n.id) LIMIT ?)`, cut.rows},
+ AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id=n.tenant_id AND d.notification_id=n.id` + byKey + `)
+ AND NOT EXISTS (SELECT 1 FROM skips k WHERE k.tenant_id=n.tenant_id AND k.notification_id=n.id` + byKey + `) LIMIT ?)`, cut.rows},
 	{"orphaned content", `DELETE FROM payloads WHERE notification_id IN (SELECT p.notification_id FROM payloads p INDEXED BY payloads_tenant
  WHERE p.tenant_id=? AND p.notification_id<?
- AND NOT EXISTS (SELECT 1 FROM notifications n WHERE n.tenant_id=p.tenant_id AND n.id=p.notification_id) LIMIT ?)`,
+ AND NOT EXISTS (SELECT 1 FROM notifications n WHERE n.tenant_id=p.tenant_id AND n.id=p.notification_id` + byKey + `) LIMIT ?)`,
 		func(c cut) []any { return []any{c.tenant, c.rowID} }},
 }
 
@@ -120,9 +148,9 @@ func (s *retention) Purge(ctx context.Context, r delivery.Retention, now time.Ti
 	}
 	n, err = 0, nil
 	for i := 0; i < len(cuts) && n < limit && err == nil; i++ {
-		if c := cuts[i]; c.oldSent {
+		if cuts[i].oldSent {
 			var of int
-			of, err = s.purgeContent(ctx, limit-n, findContent, c.tenant, c.sentID, c.sentAt, c.deadID, c.deadAt)
+			of, err = s.walkContent(ctx, cuts[i], now, limit-n)
 			n += of
 		}
 	}
@@ -199,6 +227,37 @@ func (s *retention) cuts(ctx context.Context, r delivery.Retention, now time.Tim
 		return c, nil
 	})
 	return slices.DeleteFunc(all, func(c cut) bool { return !c.oldSent && !c.oldRows }), err
+}
+
+// walkContent removes up to limit contents of a tenant that are past their time.
+func (s *retention) walkContent(ctx context.Context, c cut, now time.Time, limit int) (removed int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock() // two walks would take each other's windows
+	w := s.walks[c.tenant]
+	if now.Sub(w.began) >= walkAgain {
+		w = walk{began: now}
+	}
+	for removed < limit {
+		var (
+			last ids.ID
+			n    int
+		)
+		if err := s.db.Lists().QueryRowContext(ctx, contentWindow, c.tenant, w.at, c.sentID, walkWindow).Scan(&last, &n); err != nil {
+			return removed, err
+		}
+		if n == 0 {
+			break
+		}
+		of, err := s.purgeContent(ctx, limit-removed, findContent, c.tenant, w.at, last, c.sentAt, c.deadID, c.deadAt)
+		if removed += of; err != nil {
+			return removed, err
+		}
+		if removed < limit { // else there may be more in this window
+			w.at = last
+		}
+	}
+	s.walks[c.tenant] = w
+	return removed, nil
 }
 
 // purgeContent looks for notifications on the read pool first: what walks much

@@ -16,6 +16,7 @@ func purgeTests() map[string]func(*kit) {
 	return map[string]func(*kit){
 		"Purge/ContentOfSent":         purgesContentOfSent,
 		"Purge/ContentOfDead":         purgesContentOfDead,
+		"Purge/BehindWhatIsKept":      purgesBehindWhatIsKept,
 		"Purge/SensitiveContent":      purgesSensitive,
 		"Purge/RowsWithAllTheirParts": purgesRows,
 		"Purge/NothingUnfinished":     purgesNothingUnfinished,
@@ -77,7 +78,7 @@ func purgesContentOfDead(k *kit) {
 	k.content(a.ID, true)
 	k.ok(k.replay(list[1].Row))
 	k.dies(k.claim()[0])
-	k.Clock.Advance(time.Millisecond)
+	k.Clock.Advance(time.Hour) // what was kept is looked at again by then
 	k.purge()
 	k.content(a.ID, false)
 	k.code(problem.Conflict, k.replay(list[1].Row))
@@ -309,4 +310,36 @@ func purgesRowsBeforeContent(k *kit) {
 	k.Clock.Advance(day + time.Millisecond)
 	require.Equal(k, 3, k.purge(), "the delivery, the notification and its content")
 	k.content(a.ID, false)
+}
+
+// purgesBehindWhatIsKept: dead letters that are kept do not stop what comes after them, and
+// go when it is their turn.
+func purgesBehindWhatIsKept(k *kit) {
+	var dead, sent []ids.ID
+	for i := range 40 {
+		a := k.accepted(1)
+		if c := k.claim()[0]; i < 35 {
+			k.dies(c)
+			dead = append(dead, a.ID)
+		} else {
+			k.sends(c)
+			sent = append(sent, a.ID)
+		}
+	}
+	k.Clock.Advance(25 * time.Hour)
+	n, err := k.Store.Purge(k.ctx, delivery.DefaultRetention(), k.Clock.Now(), 2)
+	k.ok(err)
+	require.Equal(k, 2, n)
+	require.Equal(k, 3, k.purge())
+	for _, id := range sent {
+		k.content(id, false)
+	}
+	for _, id := range dead {
+		k.content(id, true)
+	}
+	k.Clock.Advance(30 * day)
+	k.purge()
+	for _, id := range dead {
+		k.content(id, false)
+	}
 }
