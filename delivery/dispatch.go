@@ -48,9 +48,10 @@ func (d *dispatcher) claimable(l Lane, most int) (n, ofTenant int, full []ids.ID
 	if d.closed {
 		return 0, 0, nil
 	}
+	full = d.queue.full(l) // before the claim's own room is taken
 	n = min(d.queue.room(l), most)
 	d.queue.promised[l] += n
-	return n, d.queue.perTenant(), d.queue.full(l)
+	return n, d.queue.perTenant(), full
 }
 
 // unclaimed gives room back.

@@ -476,11 +476,19 @@ func TestOverflowIsBornPendingAndFullIsRefused(t *testing.T) {
 		<-hang
 		return accepted()
 	})
-	var all []delivery.Receipt
-	for range 3 {
-		all = append(all, k.post(toUser("alice")))
+	var (
+		all []delivery.Receipt
+		p   *problem.Error
+	)
+	for p == nil && len(all) < 10 { // one is being sent, one is in the lane, and the rest waits
+		_, err := k.engine.Accept(k.ctx, delivery.Submission{Tenant: k.tenant, Requests: []delivery.Request{toUser("alice")},
+			Render: func(rs []delivery.Receipt) (int, []byte, error) { all = append(all, rs[0]); return 202, nil, nil }})
+		if err != nil {
+			require.ErrorAs(t, err, &p)
+		}
 	}
-	p := k.refused(toUser("alice"))
+	require.NotNil(t, p)
+	require.NotEmpty(t, all)
 	require.Equal(t, problem.Throttled, p.Code)
 	require.Positive(t, p.RetryAfter)
 	close(hang)

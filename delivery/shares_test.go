@@ -178,6 +178,17 @@ func TestALaneIsSharedToo(t *testing.T) {
 }
 
 // TestWhoWasFullIsClaimedForAgain: once half of its part is sent, and not before.
+// A claim takes room for itself, which must not make anybody look full.
+func TestAClaimMakesNobodyFull(t *testing.T) {
+	t.Parallel()
+	atDesk(t, 64, 400, func(t *testing.T, k *desk) {
+		k.queueOf(1, Regular, 1, channels.Webhook, 150)
+		n, _, full := k.claimable(Regular, claimLimit)
+		require.Empty(t, full, "there is room for more")
+		require.Positive(t, n)
+	})
+}
+
 func TestWhoWasFullIsClaimedForAgain(t *testing.T) {
 	t.Parallel()
 	atDesk(t, 64, 400, func(t *testing.T, k *desk) {
