@@ -15,6 +15,7 @@ import (
 func newBenchCommand(c *cli) *cobra.Command {
 	o := bench.Options{Clients: 64, Length: 5 * time.Second, Users: 64, Channels: []string{"fcm", "apns", "webpush", "webhook"},
 		Progress: c.err, WriteConfig: writeSimulatorFiles, Client: benchClient}
+	scenario := ""
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure this machine: accepts and deliveries a second, CPU, latency",
@@ -28,11 +29,21 @@ func newBenchCommand(c *cli) *cobra.Command {
 					return fmt.Errorf("--postgres %s", why)
 				}
 			}
-			results, err := bench.Run(cmd.Context(), o)
-			if err != nil {
-				return err
+			switch scenario {
+			case "":
+				results, err := bench.Run(cmd.Context(), o)
+				if err != nil {
+					return err
+				}
+				return c.printTable(bench.Table(results))
+			case "neighbours":
+				list, err := bench.Neighbours(cmd.Context(), o)
+				if err != nil {
+					return err
+				}
+				return c.printTable(bench.ComparisonTable(list))
 			}
-			return c.printTable(bench.Table(results))
+			return usageError{fmt.Errorf("--scenario %s is not known; use neighbours, or leave it out", scenario)}
 		},
 	}
 	f := cmd.Flags()
@@ -40,6 +51,7 @@ func newBenchCommand(c *cli) *cobra.Command {
 	f.DurationVar(&o.Length, "for", o.Length, "how long to post to each channel")
 	f.Float64Var(&o.Rate, "rate", 0, "notifications a second; 0: as fast as they are answered")
 	f.StringSliceVar(&o.Channels, "channel", o.Channels, "the channels to measure")
+	f.StringVar(&scenario, "scenario", "", "neighbours: how long a tenant waits beside one whose receivers hang, and an endpoint beside others that do, as ratios")
 	f.StringVar(&o.Profile, "profile", "", "write a CPU profile of the server to this file, of the last channel measured")
 	f.StringVar(&o.Postgres, "postgres", "", "URL of a PostgreSQL server to measure on, with a user who may make databases: one is made and dropped again. SQLite without it")
 	f.DurationVar(&o.ProviderLatency, "provider-latency", 0, "how long the providers take to answer")

@@ -1,7 +1,8 @@
 // Package bench measures this machine for `carillon bench`: how many notifications
 // a server accepts and delivers in a second, and at what cost.
 //
-// Files: bench.go measures a channel, server.go runs the server, load.go posts to
+// Files: bench.go measures a channel, neighbours.go what one waits because of others, beside
+// receivers of hostile.go; server.go runs the server, load.go posts to
 // it, measure.go computes the figures, report.go shows them, tempdb.go makes a
 // database on a PostgreSQL server.
 package bench
@@ -80,20 +81,25 @@ func measureChannel(ctx context.Context, channel string, o Options) (r Result, e
 	if err := o.WriteConfig(dir, sim.Access()); err != nil {
 		return r, err
 	}
-	database := filepath.Join(dir, "bench.db")
-	if o.Postgres != "" {
-		var drop func() error
-		if database, drop, err = createTempDatabase(ctx, o.Postgres); err != nil {
-			return r, err
-		}
-		defer func() { err = errors.Join(err, drop()) }()
+	database, drop, err := makeDatabase(ctx, o, dir)
+	if err != nil {
+		return r, err
 	}
-	s, err := startServer(ctx, filepath.Join(dir, "carillon.yaml"), database)
+	defer func() { err = errors.Join(err, drop()) }()
+	s, err := startServer(ctx, filepath.Join(dir, "carillon.yaml"), database, "bench")
 	if err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
 	return measureServer(ctx, s, sim, channel, o)
+}
+
+// makeDatabase names one to measure on, and tells how it is dropped.
+func makeDatabase(ctx context.Context, o Options, dir string) (database string, drop func() error, err error) {
+	if o.Postgres == "" {
+		return filepath.Join(dir, "bench.db"), func() error { return nil }, nil
+	}
+	return createTempDatabase(ctx, o.Postgres)
 }
 
 // measureServer posts to a server until the time is over, and waits until all that

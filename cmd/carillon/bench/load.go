@@ -120,7 +120,11 @@ func load(ctx context.Context, s *server, bodies []string, o Options) (r Result,
 
 // post posts a notification and tells whether it was accepted.
 func post(ctx context.Context, poster *http.Client, s *server, body string) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/v1/notifications", strings.NewReader(body))
+	return postTo(ctx, poster, s, "/v1/notifications", body)
+}
+
+func postTo(ctx context.Context, poster *http.Client, s *server, path, body string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+path, strings.NewReader(body))
 	if err != nil {
 		return false
 	}

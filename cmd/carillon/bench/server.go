@@ -20,11 +20,12 @@ type server struct {
 	cmd   *exec.Cmd
 	url   string
 	admin string // URL of the metrics' listener
-	key   string // of a tenant
+	key   string // of the first tenant
+	keys  []string
 }
 
-// startServer runs this program as a server, with a tenant in its database.
-func startServer(ctx context.Context, config, database string) (*server, error) {
+// startServer runs this program as a server, with tenants in its database.
+func startServer(ctx context.Context, config, database string, tenants ...string) (*server, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -42,14 +43,18 @@ func startServer(ctx context.Context, config, database string) (*server, error) 
 		return nil, fmt.Errorf("make a key ring: %w", err)
 	}
 	env = append(env, "CARILLON_KEY_RING="+ring)
-	if _, err := command("tenant", "create", "bench"); err != nil {
-		return nil, fmt.Errorf("make a tenant: %w", err)
+	s := &server{cmd: exec.CommandContext(ctx, program, "serve")} //nolint:gosec // this program itself
+	for _, tenant := range tenants {
+		if _, err := command("tenant", "create", tenant); err != nil {
+			return nil, fmt.Errorf("make a tenant: %w", err)
+		}
+		key, err := command("key", "create", "--tenant", tenant, "--scopes", "send,devices,read,webhooks,credentials")
+		if err != nil {
+			return nil, fmt.Errorf("make a key: %w", err)
+		}
+		s.keys = append(s.keys, key)
 	}
-	key, err := command("key", "create", "--tenant", "bench", "--scopes", "send,devices,read,webhooks,credentials")
-	if err != nil {
-		return nil, fmt.Errorf("make a key: %w", err)
-	}
-	s := &server{cmd: exec.CommandContext(ctx, program, "serve"), key: key} //nolint:gosec // this program itself
+	s.key = s.keys[0]
 	s.cmd.Env = env
 	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
 	log, err := s.cmd.StderrPipe()
