@@ -20,6 +20,7 @@ import (
 
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/jobs"
+	"github.com/carillonhq/carillon/quota"
 )
 
 const (
@@ -46,6 +47,7 @@ type Options struct {
 	Devices   Devices
 	Endpoints Endpoints
 	Jobs      jobs.Registry
+	Quotas    []*quota.Quota // what tenants may have stored
 
 	Log     *slog.Logger     // nil: slog.Default()
 	Now     func() time.Time // nil: time.Now
@@ -69,6 +71,7 @@ type Server struct {
 	devices   Devices
 	endpoints Endpoints
 	jobs      jobs.Registry
+	quotas    []*quota.Quota
 
 	log     *slog.Logger
 	now     func() time.Time
@@ -99,7 +102,7 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		engine: o.Engine, reads: o.Reads, auth: o.Tenants, tenants: o.Tenants, devices: o.Devices, endpoints: o.Endpoints, jobs: o.Jobs,
+		engine: o.Engine, reads: o.Reads, auth: o.Tenants, tenants: o.Tenants, devices: o.Devices, endpoints: o.Endpoints, jobs: o.Jobs, quotas: o.Quotas,
 		log: o.Log, now: o.Now, maxBody: o.MaxBody, metrics: o.Metrics,
 		limits: newLimiter(o.Limits, o.Now), cors: newCORS(o.Tenants, o.Now),
 	}

@@ -76,4 +76,5 @@ type Event struct {
 type Caller struct {
 	Actor string // the key, such as key_...
 	Own   bool   // they hold a token of the user, not a key of the tenant
+	Full  error  // what is answered where the device would be a new one; nil: it is made
 }

@@ -14,9 +14,16 @@ import (
 // MaxPage is how many devices a list returns at most.
 const MaxPage = 500
 
+// Quota bounds how many a tenant may have. *quota.Quota is one.
+type Quota interface {
+	Check(tenant ids.ID) error
+	Add(tenant ids.ID, n int)
+}
+
 // Options of a Registry. All are needed.
 type Options struct {
 	Store    Store
+	Quota    Quota
 	Channels map[channels.Kind]channels.Channel // those whose targets are devices
 	IDs      *ids.Generator
 	Now      func() time.Time
@@ -26,6 +33,7 @@ type Options struct {
 // sound and in canonical form. It is safe for concurrent use.
 type Registry struct {
 	store    Store
+	quota    Quota
 	channels map[channels.Kind]channels.Channel
 	ids      *ids.Generator
 	now      func() time.Time
@@ -34,7 +42,7 @@ type Registry struct {
 
 // NewRegistry makes a Registry.
 func NewRegistry(o Options) *Registry {
-	return &Registry{store: o.Store, channels: o.Channels, ids: o.IDs, now: o.Now}
+	return &Registry{store: o.Store, quota: o.Quota, channels: o.Channels, ids: o.IDs, now: o.Now}
 }
 
 // Registration is what a caller says of a device. Only User, Channel and Address
@@ -96,7 +104,8 @@ func (r *Registry) Register(ctx context.Context, tenant ids.ID, in Registration)
 			return Registered{}, problem.AtField("vapid_key", "is not the public key of a VAPID pair of the app %s; give the applicationServerKey that the browser subscribed with, or leave it out", in.App)
 		}
 	}
-	return r.store.UpsertDevice(ctx, Device{
+	in.By.Full = r.quota.Check(tenant)
+	done, err := r.store.UpsertDevice(ctx, Device{
 		Tenant: tenant, ID: r.ids.Next(), User: in.User,
 		App: in.App, Channel: in.Channel, Target: target, VAPIDKey: vapid,
 		Purpose: purpose, ActivityID: in.ActivityID,
@@ -105,6 +114,10 @@ func (r *Registry) Register(ctx context.Context, tenant ids.ID, in Registration)
 		LastSeenAt: in.LastSeenAt, ExpiresAt: in.ExpiresAt,
 		Status: Active, StatusAt: now, CreatedAt: now, UpdatedAt: now,
 	}, in.By)
+	if err == nil && done.Created {
+		r.quota.Add(tenant, 1)
+	}
+	return done, err
 }
 
 // Device returns a device of the tenant.
@@ -131,7 +144,7 @@ func (r *Registry) History(ctx context.Context, tenant, id ids.ID) ([]Event, err
 // Delete forgets a device. user, unless empty, must be its owner: otherwise the
 // device counts as absent.
 func (r *Registry) Delete(ctx context.Context, tenant, id ids.ID, user, actor string) error {
-	return r.store.DeleteDevice(ctx, tenant, id, user, actor)
+	return r.deleted(tenant, r.store.DeleteDevice(ctx, tenant, id, user, actor))
 }
 
 // DeleteAddress forgets the device with an address, in any form that Register
@@ -155,5 +168,12 @@ func (r *Registry) DeleteAddress(ctx context.Context, tenant ids.ID, key Address
 	if err == nil {
 		key.Address = t.Address
 	}
-	return r.store.DeleteAddress(ctx, tenant, key, user, actor)
+	return r.deleted(tenant, r.store.DeleteAddress(ctx, tenant, key, user, actor))
+}
+
+func (r *Registry) deleted(tenant ids.ID, err error) error {
+	if err == nil {
+		r.quota.Add(tenant, -1)
+	}
+	return err
 }

@@ -26,11 +26,13 @@ type memory struct {
 	deleted  []string
 	filter   devices.Filter
 	pair     string // the app and its VAPID key
+	by       devices.Caller
 }
 
 var _ devices.Store = (*memory)(nil)
 
-func (s *memory) UpsertDevice(_ context.Context, d devices.Device, _ devices.Caller) (devices.Registered, error) {
+func (s *memory) UpsertDevice(_ context.Context, d devices.Device, by devices.Caller) (devices.Registered, error) {
+	s.by = by
 	s.upserted = append(s.upserted, d)
 	return devices.Registered{Device: d, Created: true}, nil
 }
@@ -88,7 +90,7 @@ func (lower) CheckTarget(t channels.Target) (channels.Target, error) {
 func registry() (*devices.Registry, *memory) {
 	s := &memory{}
 	clock := func() time.Time { return now }
-	return devices.NewRegistry(devices.Options{Store: s, IDs: ids.NewGenerator(1, clock), Now: clock, Channels: map[channels.Kind]channels.Channel{
+	return devices.NewRegistry(devices.Options{Store: s, Quota: &fakeQuota{}, IDs: ids.NewGenerator(1, clock), Now: clock, Channels: map[channels.Kind]channels.Channel{
 		channels.APNs: lower{}, channels.WebPush: lower{},
 	}}), s
 }
@@ -308,7 +310,7 @@ func TestAStoreThatFailsIsPassedOn(t *testing.T) {
 	t.Parallel()
 	down := errors.New("database is down")
 	clock := func() time.Time { return now }
-	r := devices.NewRegistry(devices.Options{Store: broken{&memory{}, down}, IDs: ids.NewGenerator(1, clock), Now: clock,
+	r := devices.NewRegistry(devices.Options{Store: broken{&memory{}, down}, Quota: &fakeQuota{}, IDs: ids.NewGenerator(1, clock), Now: clock,
 		Channels: map[channels.Kind]channels.Channel{channels.APNs: lower{}}})
 	_, err := r.Register(t.Context(), 7, devices.Registration{User: "u", Channel: channels.APNs, Address: "a"})
 	require.ErrorIs(t, err, down)
@@ -322,3 +324,30 @@ type broken struct {
 func (b broken) UpsertDevice(context.Context, devices.Device, devices.Caller) (devices.Registered, error) {
 	return devices.Registered{}, b.err
 }
+
+// TestANewDeviceNeedsRoom: the store is told what it answers where the device would be new.
+func TestANewDeviceNeedsRoom(t *testing.T) {
+	t.Parallel()
+	s, q, clock := &memory{}, &fakeQuota{}, func() time.Time { return now }
+	r := devices.NewRegistry(devices.Options{Store: s, Quota: q, IDs: ids.NewGenerator(1, clock), Now: clock, Channels: map[channels.Kind]channels.Channel{channels.APNs: lower{}}})
+	in := devices.Registration{User: "u1", Channel: channels.APNs, Address: "abc"}
+	done, err := r.Register(t.Context(), 7, in)
+	require.NoError(t, err)
+	require.NoError(t, s.by.Full)
+	require.Equal(t, 1, q.added)
+	q.full = errors.New("full")
+	_, err = r.Register(t.Context(), 7, in)
+	require.NoError(t, err, "the store knows whether it is new")
+	require.Equal(t, q.full, s.by.Full)
+	require.NoError(t, r.Delete(t.Context(), 7, done.Device.ID, "", "key_test"))
+	require.Equal(t, 1, q.added, "two were made, one is gone")
+}
+
+// fakeQuota is a quota that says what a test wants.
+type fakeQuota struct {
+	full  error
+	added int
+}
+
+func (q *fakeQuota) Check(ids.ID) error  { return q.full }
+func (q *fakeQuota) Add(_ ids.ID, n int) { q.added += n }

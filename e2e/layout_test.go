@@ -49,6 +49,7 @@ func table() map[string]row {
 		"store/gormsqlite":     {level: 0, why: "how gorm writes SQL for SQLite: it knows no table"},
 
 		"channels":        {level: 1, imports: base, why: "the contract of all channels, so it knows none of them"},
+		"quota":           {level: 1, imports: base, why: "a bound of what is stored, whatever that is"},
 		"jobs":            {level: 1, imports: base, why: "durable background work of whatever kind; whoever has some registers its steps"},
 		"webhooks":        {level: 1, imports: with("text"), why: "receivers import it to verify: it must stay small"},
 		"channels/egress": {level: 1, imports: []string{"problem"}, why: "outgoing HTTP, whoever sends"},
@@ -77,7 +78,7 @@ func table() map[string]row {
 		"store/doctor": {level: 5, imports: []string{"delivery", "ids", "store/db", "store/registers"}, why: "looks at everything and changes nothing"},
 		"store": {level: 7, imports: with("delivery", "devices", "jobs", "store/backup", "store/db", "store/doctor", "store/erasure", "store/queue",
 			"store/registers", "tenants", "webhooks"), why: "opens the database and composes the packages below it; nothing else"},
-		"api": {level: 4, imports: with("channels", "clients/js", "delivery", "devices", "jobs", "tenants", "webhooks"),
+		"api": {level: 4, imports: with("channels", "clients/js", "delivery", "devices", "jobs", "quota", "tenants", "webhooks"),
 			why: "the only package that knows HTTP as a server; it never sees the database or a concrete channel"},
 
 		"store/storetest": {level: 4, imports: with("channels", "delivery", "devices", "jobs", "tenants", "webhooks"), test: true,

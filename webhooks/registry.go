@@ -18,9 +18,16 @@ const (
 	MaxPage = 500
 )
 
+// Quota bounds how many a tenant may have.
+type Quota interface {
+	Check(tenant ids.ID) error
+	Add(tenant ids.ID, n int)
+}
+
 // Options of a Registry. All are needed.
 type Options struct {
 	Store Store
+	Quota Quota
 	// CheckURL refuses an address that may not be reached, with a sentence that
 	// says why. It does not use the network.
 	CheckURL func(string) error
@@ -75,10 +82,14 @@ func (r *Registry) Create(ctx context.Context, tenant ids.ID, n NewEndpoint, act
 	if err := faults.Err(); err != nil {
 		return Endpoint{}, "", err
 	}
+	if err := r.o.Quota.Check(tenant); err != nil {
+		return Endpoint{}, "", err
+	}
 	e.Secrets = []Secret{{Key: key, CreatedAt: now}}
 	if err := r.o.Store.CreateEndpoint(ctx, e, actor); err != nil {
 		return Endpoint{}, "", err
 	}
+	r.o.Quota.Add(tenant, 1)
 	return e, shown, nil
 }
 
@@ -128,7 +139,11 @@ func (r *Registry) Resume(ctx context.Context, tenant, id ids.ID, actor string) 
 
 // Delete forgets an endpoint.
 func (r *Registry) Delete(ctx context.Context, tenant, id ids.ID, actor string) error {
-	return r.o.Store.DeleteEndpoint(ctx, tenant, id, actor)
+	err := r.o.Store.DeleteEndpoint(ctx, tenant, id, actor)
+	if err == nil {
+		r.o.Quota.Add(tenant, -1)
+	}
+	return err
 }
 
 // changeTries is how often a change is made anew on top of another one that came

@@ -62,7 +62,7 @@ func (s *memory) DeleteEndpoint(_ context.Context, _, id ids.ID, _ string) error
 func registry() (*webhooks.Registry, *memory) {
 	s := &memory{rows: map[ids.ID]webhooks.Endpoint{}}
 	clock := func() time.Time { return now }
-	return webhooks.NewRegistry(webhooks.Options{Store: s, IDs: ids.NewGenerator(1, clock), Now: clock, CheckURL: func(u string) error {
+	return webhooks.NewRegistry(webhooks.Options{Store: s, Quota: &fakeQuota{}, IDs: ids.NewGenerator(1, clock), Now: clock, CheckURL: func(u string) error {
 		if !strings.HasPrefix(u, "https://") {
 			return errors.New("must begin with https://")
 		}
@@ -204,3 +204,27 @@ func TestListsAreBounded(t *testing.T) {
 		require.Len(t, list, want)
 	}
 }
+
+func TestANewEndpointNeedsRoom(t *testing.T) {
+	t.Parallel()
+	s, q, clock := &memory{rows: map[ids.ID]webhooks.Endpoint{}}, &fakeQuota{}, func() time.Time { return now }
+	r := webhooks.NewRegistry(webhooks.Options{Store: s, Quota: q, IDs: ids.NewGenerator(1, clock), Now: clock, CheckURL: func(string) error { return nil }})
+	e, _, err := r.Create(t.Context(), 7, webhooks.NewEndpoint{URL: "https://a.example/"}, "key_test")
+	require.NoError(t, err)
+	require.Equal(t, 1, q.added)
+	q.full = errors.New("full")
+	_, _, err = r.Create(t.Context(), 7, webhooks.NewEndpoint{URL: "https://a.example/"}, "key_test")
+	require.Equal(t, q.full, err)
+	require.Len(t, s.rows, 1)
+	require.NoError(t, r.Delete(t.Context(), 7, e.ID, "key_test"))
+	require.Zero(t, q.added)
+}
+
+// fakeQuota is a quota that says what a test wants.
+type fakeQuota struct {
+	full  error
+	added int
+}
+
+func (q *fakeQuota) Check(ids.ID) error  { return q.full }
+func (q *fakeQuota) Add(_ ids.ID, n int) { q.added += n }

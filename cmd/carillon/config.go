@@ -53,6 +53,8 @@ type LimitsConfig struct {
 	Requests          int // in hand
 	RequestsPerSecond float64
 	UrgentPerSecond   int
+	Devices           int // of a tenant
+	Endpoints         int // of a tenant
 }
 
 // RetentionConfig says how long things are kept.
@@ -99,7 +101,7 @@ func defaultConfig() Config {
 		Listen: "127.0.0.1:8080", AdminListen: "127.0.0.1:8081",
 		DatabaseURL: "./carillon.db", Connections: 16, Migrate: migrateAuto, Role: delivery.RoleAll, Workers: 512,
 		Log:       LogConfig{Level: "info", Format: "auto"},
-		Limits:    LimitsConfig{BodyBytes: 1 << 20, Queue: 4096, Backlog: 1_000_000, Unfinished: 10_000_000, Requests: 1024, UrgentPerSecond: 100},
+		Limits:    LimitsConfig{BodyBytes: 1 << 20, Queue: 4096, Backlog: 1_000_000, Unfinished: 10_000_000, Requests: 1024, UrgentPerSecond: 100, Devices: 10_000_000, Endpoints: 100_000},
 		Retention: RetentionConfig{Sent: day, Dead: 30 * day, Rows: 30 * day, Credentials: 30 * day},
 		FCM:       FCMConfig{Endpoint: "https://fcm.googleapis.com"},
 		APNs:      APNsConfig{ProductionURL: "https://api.push.apple.com", SandboxURL: "https://api.sandbox.push.apple.com"},

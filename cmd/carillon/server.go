@@ -20,6 +20,7 @@ import (
 	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/jobs"
+	"github.com/carillonhq/carillon/quota"
 	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/tenants"
@@ -120,10 +121,11 @@ func (s *server) join(ctx context.Context) error {
 func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *ids.Generator, p serverParts) error {
 	now := s.store.Now
 	rules := s.cfg.Webhook.rules()
+	owned := []*quota.Quota{quota.New("devices", s.cfg.Limits.Devices, s.store.CountDevices, now), quota.New("endpoints", s.cfg.Limits.Endpoints, s.store.CountEndpoints, now)}
 	handler, err := api.New(api.Options{
-		Engine: s.engine, Reads: s.store, Tenants: s.tenants, Jobs: s.store,
-		Devices: devices.NewRegistry(devices.Options{Store: s.store, Channels: kinds, IDs: generator, Now: now}),
-		Endpoints: webhooks.NewRegistry(webhooks.Options{Store: s.store, IDs: generator, Now: now,
+		Engine: s.engine, Reads: s.store, Tenants: s.tenants, Jobs: s.store, Quotas: owned,
+		Devices: devices.NewRegistry(devices.Options{Store: s.store, Quota: owned[0], Channels: kinds, IDs: generator, Now: now}),
+		Endpoints: webhooks.NewRegistry(webhooks.Options{Store: s.store, Quota: owned[1], IDs: generator, Now: now,
 			CheckURL: func(raw string) error { _, err := rules.CheckURL(raw); return err }}),
 		Log: p.log, Now: now, MaxBody: s.cfg.Limits.BodyBytes, Metrics: s.metrics, Version: versionText(),
 		Limits: api.Limits{PerSecond: s.cfg.Limits.RequestsPerSecond, InFlight: s.cfg.Limits.Requests},

@@ -85,6 +85,8 @@ func upsertDevice(t *db.Tx, d devices.Device, by devices.Caller, tags string, re
 	if found {
 		d.ID, res.Rebound = old.ID, old.UserID != user
 		err = changeDevice(t, d, old, by, hash[:], tags)
+	} else if by.Full != nil {
+		return by.Full
 	} else {
 		res.Created = true
 		err = addDevice(t, d, by, hash[:], tags)

@@ -122,6 +122,13 @@ func planOf(t *testing.T, query string, args ...any) (plan []string) {
 	return plan
 }
 
+// TestCountsFollowAnIndex: what tenants have is counted without a look at the rows.
+func TestCountsFollowAnIndex(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, []string{"SCAN devices USING COVERING INDEX devices_tenant"}, planOf(t, countDevices))
+	require.Equal(t, []string{"SCAN endpoints USING COVERING INDEX endpoints_tenant"}, planOf(t, countEndpoints))
+}
+
 // TestListsOfDevicesCostWhatTheyLookAt: an index leads to each device of a page and of its
 // window, whatever is filtered.
 func TestListsOfDevicesCostWhatTheyLookAt(t *testing.T) {

@@ -18,6 +18,7 @@ func deviceTests() map[string]func(*kit) {
 	return map[string]func(*kit){
 		"Device/IsReadBack":               deviceIsReadBack,
 		"Device/AgainIsTheSame":           deviceAgain,
+		"Device/NewOnesNeedRoom":          newDevicesNeedRoom,
 		"Device/ChangesHands":             deviceChangesHands,
 		"Device/InstallationIsReplaced":   installationReplaced,
 		"Device/PurposesAreApart":         purposesAreApart,
@@ -300,6 +301,27 @@ func listsDevices(k *kit) {
 		k.ok(err)
 		require.Zero(k, end, "there are fewer than a page looks at")
 	}
+}
+
+// newDevicesNeedRoom: what is known may be registered again in a tenant that is full.
+func newDevicesNeedRoom(k *kit) {
+	d := k.device("alice", "a")
+	full := problem.New(problem.Throttled, "full")
+	again := d
+	again.ID = k.IDs.Next()
+	_, err := k.Store.UpsertDevice(k.ctx, again, devices.Caller{Actor: "key_test", Full: full})
+	k.ok(err)
+	other := again
+	other.ID, other.Target.Address = k.IDs.Next(), "b"
+	_, err = k.Store.UpsertDevice(k.ctx, other, devices.Caller{Actor: "key_test", Full: full})
+	k.code(problem.Throttled, err)
+	n, err := k.Store.CountDevices(k.ctx)
+	k.ok(err)
+	require.Equal(k, 1, n[k.tenant])
+	k.endpoint()
+	n, err = k.Store.CountEndpoints(k.ctx)
+	k.ok(err)
+	require.Equal(k, 1, n[k.tenant])
 }
 
 func deletesDevices(k *kit) {

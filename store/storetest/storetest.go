@@ -25,6 +25,8 @@ import (
 // Store is what a database has to offer.
 type Store interface {
 	WrongPairs(ctx context.Context) (map[string]int, error)
+	CountDevices(ctx context.Context) (map[ids.ID]int, error)
+	CountEndpoints(ctx context.Context) (map[ids.ID]int, error)
 	delivery.Store
 	delivery.Reader
 	devices.Store
