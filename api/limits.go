@@ -34,12 +34,14 @@ type limiter struct {
 	mu   sync.Mutex
 	busy map[place]int64 // requests in hand
 
+	reads readTurns
+
 	inFlight    atomic.Int64
 	maxInFlight int64
 }
 
 func newLimiter(o Limits, now func() time.Time) *limiter {
-	l := &limiter{now: now, busy: map[place]int64{}, maxInFlight: int64(o.InFlight)}
+	l := &limiter{now: now, busy: map[place]int64{}, reads: readTurns{places: map[place]*readPlace{}}, maxInFlight: int64(o.InFlight)}
 	if l.maxInFlight <= 0 {
 		l.maxInFlight = defaultInFlight
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"net/http"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -59,6 +60,14 @@ func (s *Server) guard(r route) func(huma.Context, func(huma.Context)) {
 		if err := s.admit(g, c, r); err != nil {
 			s.refuse(g, c, err)
 			return
+		}
+		if r.method == http.MethodGet && r.access.kind != byOperator {
+			leave, err := s.limits.reads.enter(g.Request.Context(), place{who: c.tenant, users: c.user != ""})
+			if err != nil {
+				s.refuse(g, c, err)
+				return
+			}
+			defer leave()
 		}
 		next(h)
 	}
