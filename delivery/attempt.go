@@ -13,6 +13,7 @@ import (
 type BeginStore interface {
 	// Begin writes that the attempt of a leased row begins; false: the claim is lost.
 	Begin(ctx context.Context, r Row) (bool, error)
+	NewestStore
 	LivenessStore
 	EvidenceStore
 }
@@ -40,6 +41,8 @@ type attempter struct {
 	prober      *prober
 	doubts      *doubts
 	finisher    *finisher
+	dispatch    *dispatcher
+	turns       turns
 	hints       *hints
 	metrics     *metrics
 	sendTimeout time.Duration
@@ -77,6 +80,7 @@ func (a *attempter) attempt(it *inflight) feedback {
 		return feedbackNone
 	}
 	ans := a.send(it, &r)
+	a.leaveTurn(it)
 	a.renewSnapshot(it, &r)
 	n, believed := a.assess(it, &r, &ans)
 	t := a.decide(it, &r, &ans, believed)

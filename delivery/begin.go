@@ -8,11 +8,22 @@ import (
 	"github.com/carillonhq/carillon/ids"
 )
 
-// begin is the last look before the first byte: the row must still be ours for
-// longer than the request may take, or another node could send it too. Of what
-// must not be sent twice it is written that the attempt begins, so that after a
-// crash nothing dies that was only waiting.
+// begin is the last look before the first byte. false: the delivery is not sent now.
 func (a *attempter) begin(it *inflight) bool {
+	if !a.takeTurn(it) {
+		return false
+	}
+	if !a.beginOurs(it) {
+		a.leaveTurn(it)
+		return false
+	}
+	return true
+}
+
+// beginOurs: the row must still be ours for longer than the request may take, or
+// another node could send it too. Of what must not be sent twice it is written that
+// the attempt begins, so that after a crash nothing dies that was only waiting.
+func (a *attempter) beginOurs(it *inflight) bool {
 	if !a.store.Alive() || ids.ID(it.Claim).Node() != a.ids.Node() || it.lost.Load() || it.leaseLeft(a.now()) < a.sendTimeout+time.Second {
 		a.finisher.giveBack(it)
 		return false

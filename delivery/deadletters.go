@@ -137,4 +137,5 @@ type ReplayCounts struct {
 	Replayed int
 	NotDead  int // replayed by somebody else meanwhile, or purged
 	Erased   int // their content is gone
+	Newer    int // a newer notification with their collapse key took their place
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
 )
 
 // What becomes of a delivery is decided in the files decide*.go and nowhere else,
@@ -24,6 +25,7 @@ type Transition struct {
 	Spent  int
 	Renew  channels.Renewal
 	Device DeviceEffect
+	By     ids.ID // superseded: the notification that is newer
 	// Hold, unless 0, is what the delivery is held by.
 	Hold HoldScope
 	// WaitScope and WaitUntil stop everything in a scope for a while.
@@ -92,6 +94,12 @@ func expire(k channels.Kind, spent int) Transition {
 // cancel ends what a canceled notification has not sent.
 func cancel(spent int) Transition {
 	return Transition{State: Dropped, Reason: Canceled, Spent: spent}
+}
+
+// supersede ends a delivery that a newer notification with its collapse key took the
+// place of.
+func supersede(by ids.ID, spent int) Transition {
+	return Transition{State: Dropped, Reason: Superseded, Spent: spent, By: by}
 }
 
 func latest(a, b time.Time) time.Time {

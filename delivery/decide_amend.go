@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/tenants"
 )
 
@@ -14,14 +15,15 @@ type Found struct {
 	Spent      int       // of the row as it was leased
 	ExpiresAt  time.Time // the deadline, as it may have moved
 	Now        time.Time
-	Registered bool // the device was registered again since the attempt began: the verdict is about the address before
-	Canceled   bool // the notification was canceled
-	HoldStands bool // the hold that the transition names stands, or was opened just now
+	Registered bool   // the device was registered again since the attempt began: the verdict is about the address before
+	Canceled   bool   // the notification was canceled
+	Newer      ids.ID // a notification that took its place meanwhile; 0: it is the newest of its collapse key
+	HoldStands bool   // the hold that the transition names stands, or was opened just now
 }
 
 // Amend fits a transition to what is found by the time that it is written.
-// Found.Registered matters only where t.Blames; Found.Canceled only where the
-// outcome is unfinished.
+// Found.Registered matters only where t.Blames; Found.Canceled and Found.Newer only
+// where the outcome is unfinished.
 func Amend(t Transition, f Found) Transition {
 	if f.Registered && t.Blames(f.Channel) {
 		t = Transition{State: Pending, DueAt: f.Now, Spent: f.Spent}
@@ -32,6 +34,10 @@ func Amend(t Transition, f Found) Transition {
 	case f.Canceled: // what would be tried again is not
 		device := t.Device
 		t = cancel(t.Spent)
+		t.Device = device
+	case f.Newer != 0:
+		device := t.Device
+		t = supersede(f.Newer, t.Spent)
 		t.Device = device
 	case t.State == Held && !f.HoldStands: // it has ended: there is nothing to wait for
 		t.State, t.Reason, t.Hold, t.DueAt = Pending, NoReason, 0, f.Now

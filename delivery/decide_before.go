@@ -41,6 +41,20 @@ func crowdOut(d Progress, accepted, now time.Time, jitter float64) Transition {
 	return unspent(d, due)
 }
 
+// olderWait is how long a delivery waits before it looks again whether another node
+// still sends an older one of its collapse key.
+const olderWait = 500 * time.Millisecond
+
+// waitForOlder puts a delivery back until an older one of its collapse key, which
+// another node has in its hands, has left them.
+func waitForOlder(d Progress, now time.Time) Transition {
+	due := now.Add(olderWait)
+	if due.After(d.ExpiresAt) {
+		due = d.ExpiresAt
+	}
+	return unspent(d, due)
+}
+
 // unmappable ends a delivery whose stored content cannot be turned into a payload
 // any more, which no retry will mend.
 func unmappable(spent int) Transition {

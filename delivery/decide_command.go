@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/ids"
 )
 
 // What is decided of many rows at once. The store applies the state, the reason
@@ -11,6 +12,10 @@ import (
 
 // Cancellation ends what a notification that is canceled has pending or held.
 func Cancellation() Transition { return cancel(0) }
+
+// Supersession ends what waits when a newer notification with its collapse key is
+// accepted.
+func Supersession(by ids.ID) Transition { return supersede(by, 0) }
 
 // EraseDelivery ends an unfinished delivery, or a dead letter, of a user who is
 // erased.

@@ -85,6 +85,18 @@ func (d *dispatcher) push(l Lane, items []*inflight, keys []flowKey, toTenant bo
 	return late
 }
 
+// again queues a delivery that was in a worker's hands already, whether or not there is
+// room for more. false: it is closed, or the flow holds its share of a busy lane.
+func (d *dispatcher) again(it *inflight) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed || !d.queue.push(it.Lane, it, flowOf(it)) {
+		return false
+	}
+	d.start()
+	return true
+}
+
 // start begins what may be sent now.
 func (d *dispatcher) start() {
 	for {

@@ -32,6 +32,8 @@ type Accepted struct {
 type ResolveStore interface {
 	// Resolve reads it as it is now.
 	Resolve(ctx context.Context, tenant ids.ID, to To, subscribers bool) (Resolution, error)
+	// OrderKey is the number that stands for a collapse key; never 0.
+	OrderKey(tenant ids.ID, collapseKey string) (int64, error)
 }
 
 // plan is a request on its way to being stored.
@@ -76,7 +78,8 @@ func (pl *planner) plan(ctx context.Context, tenant ids.ID, r *Request, id ids.I
 	if p.accepted.Body, err = json.Marshal(r); err != nil {
 		return plan{}, fmt.Errorf("encode the content: %w", err)
 	}
-	if r.SendAt.Sub(now) > pl.scheduleBeyond {
+	// What has a collapse key takes its place when it becomes due, and not before.
+	if ahead := r.SendAt.Sub(now); ahead > pl.scheduleBeyond || ahead > 0 && r.CollapseKey != "" {
 		p.accepted.Scheduled, p.receipt.Scheduled = true, true
 		err := pl.prepare(&p, r, channels.Kinds()) // nothing is accepted that cannot be sent later
 		return p, err
@@ -108,11 +111,20 @@ func (pl *planner) resolve(ctx context.Context, p *plan, r *Request, s *snapshot
 	if a.Scheduled { // one that is resolved late has lost that time
 		from = r.SendAt
 	}
+	var order int64
+	if r.CollapseKey != "" {
+		if order, err = pl.store.OrderKey(a.Tenant, r.CollapseKey); err != nil {
+			return fmt.Errorf("hash the collapse key: %w", err)
+		}
+	}
 	for i, c := range f.choices {
 		p.receipt.Deliveries[i] = c.ref
 		row := Row{Tenant: a.Tenant, Notification: a.ID, Target: c.ref.Target, Channel: c.ref.Channel, Lane: a.Lane,
 			State: Pending, UserID: c.userID, Epoch: c.target.Epoch, DueAt: start, Round: 1, UpdatedAt: now,
 			ExpiresAt: from.Add(life(ttlOf(c.ref.Channel, r.TTL, s.settings)))}
+		if c.ref.Channel != channels.Webhook { // a receiver gets all events
+			row.OrderKey = order
+		}
 		if cred := s.credential(&c.target, lastAttempt{}); cred != nil {
 			row.Credential = cred.ID
 		}

@@ -39,7 +39,8 @@ type View struct {
 	Round        int // grows with every replay
 	Spent        int // attempts that count against the policy in this round
 	Takeovers    int
-	Unknown      bool // a node died with it: the provider may have it twice
+	SupersededBy ids.ID // the newer notification for which it was dropped; 0: none
+	Unknown      bool   // a node died with it: the provider may have it twice
 	CreatedAt    time.Time
 	UpdatedAt    time.Time
 	Last         Attempt   // the newest; Number 0: none yet

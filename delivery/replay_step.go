@@ -39,6 +39,7 @@ type replayResult struct {
 const (
 	skipErased     = "content_erased"
 	skipNotDead    = "not_dead"
+	skipNewer      = "superseded"
 	failUnreadable = "content_unreadable"
 )
 
@@ -76,9 +77,9 @@ func (x *replayer) step(ctx context.Context, j jobs.Job) (jobs.Progress, error) 
 	p, err := x.store.ReplayDead(ctx, j, letters, func(c ReplayCounts) jobs.Progress {
 		c.Erased += erased
 		replayed = c.Replayed
-		p := jobs.Progress{Done: c.Replayed, Skipped: c.Erased + c.NotDead, Failed: unreadable, End: page.End,
+		p := jobs.Progress{Done: c.Replayed, Skipped: c.Erased + c.NotDead + c.Newer, Failed: unreadable, End: page.End,
 			Cursor: mustJSON(replayCursor{At: page.Next.At.UnixMilli(), Notification: page.Next.Notification, Target: page.Next.Target}),
-			Result: mustJSON(replayResult{Skipped: added(result.Skipped, map[string]int{skipErased: c.Erased, skipNotDead: c.NotDead}),
+			Result: mustJSON(replayResult{Skipped: added(result.Skipped, map[string]int{skipErased: c.Erased, skipNotDead: c.NotDead, skipNewer: c.Newer}),
 				Failed: added(result.Failed, map[string]int{failUnreadable: unreadable})})}
 		if c.Replayed > 0 {
 			p.NotBefore = now.Add(time.Duration(c.Replayed) * time.Second / time.Duration(spec.PerSecond))

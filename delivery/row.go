@@ -29,6 +29,10 @@ type Row struct {
 	Unknown                      bool
 	Renewed                      channels.Renewal
 	UpdatedAt                    time.Time
+	// OrderKey stands for the collapse key of a push: of the deliveries of a device
+	// that share it the newest counts. 0: none.
+	OrderKey int64
+	Replaces ids.ID // the notification that was the newest before; 0: none
 }
 
 // TargetNow is a target as it is now.

@@ -53,6 +53,7 @@ func (e *Engine) wireSending(o *Options) {
 		senders: e.senders, gates: e.gates, breakers: e.breakers, refusals: e.refusals, prober: e.prober, doubts: e.doubts, finisher: e.finisher, hints: e.hints,
 		metrics: e.metrics, sendTimeout: o.SendTimeout}
 	e.dispatch = newDispatcher(o.Workers, o.LaneSize, o.Now, a.attempt)
+	a.dispatch = e.dispatch
 	e.dispatch.drained = e.hints.claim.raise
 	e.intake = &intake{inflight: e.inflight, dispatch: e.dispatch, finisher: e.finisher}
 }

@@ -2,6 +2,8 @@ package db
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"sync"
@@ -30,31 +32,40 @@ type seals struct {
 	pools *pools
 	ring  *KeyRing
 	mu    sync.RWMutex
-	open  map[ids.ID]tink.AEAD
+	open  map[ids.ID]opened
+}
+
+// opened are the keys of a tenant.
+type opened struct {
+	tink.AEAD
+	hash []byte // of KeyedHash
 }
 
 // KeyRing is the installation's; nil: none was given.
 func (s *seals) KeyRing() *KeyRing { return s.ring }
 
-func (s *seals) sealer(tenant ids.ID) (tink.AEAD, error) {
+func (s *seals) sealer(tenant ids.ID) (opened, error) {
 	s.mu.RLock()
-	a := s.open[tenant]
+	a, known := s.open[tenant]
 	s.mu.RUnlock()
-	if a != nil {
+	if known {
 		return a, nil
 	}
 	var sealed []byte
 	if err := s.pools.reads.QueryRowContext(context.Background(), "SELECT keyset FROM tenants WHERE id=?", tenant).Scan(&sealed); err != nil {
-		return nil, fmt.Errorf("read a tenant's keys: %w", err)
+		return a, fmt.Errorf("read a tenant's keys: %w", err)
 	}
-	a, err := s.ring.open(tenant, sealed)
-	if err != nil {
-		return nil, err
+	var err error
+	if a.AEAD, err = s.ring.open(tenant, sealed); err != nil {
+		return a, err
+	}
+	if a.hash, err = s.ring.hashKey(tenant, sealed); err != nil {
+		return a, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open == nil {
-		s.open = map[ids.ID]tink.AEAD{}
+		s.open = map[ids.ID]opened{}
 	}
 	s.open[tenant] = a
 	return a, nil
@@ -102,6 +113,20 @@ func (s *seals) Unseal(kind string, tenant, row ids.ID, sealed []byte) ([]byte, 
 		return nil, fmt.Errorf("a sealed %s does not open: was the row copied from elsewhere?", kind)
 	}
 	return plain, nil
+}
+
+// KeyedHash is the number that stands for a text, such as a collapse key, where
+// content that was erased must not stay behind. Whoever does not have the tenant's
+// keys can neither read it nor find another text that has the same. It is
+// never 0.
+func (s *seals) KeyedHash(tenant ids.ID, text string) (int64, error) {
+	a, err := s.sealer(tenant)
+	if err != nil {
+		return 0, err
+	}
+	mac := hmac.New(sha256.New, a.hash)
+	mac.Write([]byte(text))
+	return max(int64(binary.BigEndian.Uint64(mac.Sum(nil))>>1), 1), nil
 }
 
 // Kinds of sealed values, part of their associated data.

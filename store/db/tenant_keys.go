@@ -53,6 +53,15 @@ func (r *KeyRing) open(tenant ids.ID, sealed []byte) (tink.AEAD, error) {
 // in receipts and in the erasure log. It comes from the oldest of the tenant's
 // keys, which every backup of the tenant has, and is gone when they are.
 func (r *KeyRing) SubjectKey(tenant ids.ID, sealed []byte) ([]byte, error) {
+	return r.derive(tenant, sealed, "carillon erasure subject ")
+}
+
+// hashKey derives the key of seals.KeyedHash.
+func (r *KeyRing) hashKey(tenant ids.ID, sealed []byte) ([]byte, error) {
+	return r.derive(tenant, sealed, "carillon hash ")
+}
+
+func (r *KeyRing) derive(tenant ids.ID, sealed []byte, purpose string) ([]byte, error) {
 	h, err := r.read(tenant, sealed)
 	if err != nil {
 		return nil, err
@@ -74,5 +83,5 @@ func (r *KeyRing) SubjectKey(tenant ids.ID, sealed []byte) ([]byte, error) {
 	if err != nil || len(plain.Key) == 0 || len(plain.Key[0].KeyData.Value) == 0 {
 		return nil, errors.New("the tenant's keys cannot be read")
 	}
-	return hkdf.Key(sha256.New, plain.Key[0].KeyData.Value, nil, "carillon erasure subject "+tenant.Format(ids.Tenant), sha256.Size)
+	return hkdf.Key(sha256.New, plain.Key[0].KeyData.Value, nil, purpose+tenant.Format(ids.Tenant), sha256.Size)
 }

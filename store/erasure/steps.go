@@ -178,11 +178,16 @@ func countErased(t *db.Tx, e delivery.Erasure) error {
 
 // stripDelivery takes the user out of a delivery. One that was not final, or is a
 // dead letter, is dropped: there is nobody to send it to.
-const stripDelivery = `UPDATE deliveries SET user_id=NULL, att_detail='', att_provider_id='',
+const stripDelivery = `UPDATE deliveries SET user_id=NULL, order_key=NULL, att_detail='', att_provider_id='',
  claim=CASE WHEN state<4 THEN ? ELSE claim END, hold_id=0, due_at=CASE WHEN state<4 THEN 0 ELSE due_at END,
  updated_at=CASE WHEN state<4 OR state=6 THEN ? ELSE updated_at END,
  reason=CASE WHEN state<4 OR state=6 THEN ? ELSE reason END, state=CASE WHEN state<4 OR state=6 THEN ? ELSE state END
  WHERE tenant_id=? AND notification_id=? AND target_id=? AND user_id=?`
+
+// stripNewest comes before it. What stands for a collapse key may tell something of the
+// user to who has the tenant's keys.
+const stripNewest = `DELETE FROM newest WHERE notification_id=? AND (tenant_id,target_id,order_key) IN
+ (SELECT tenant_id,target_id,order_key FROM deliveries WHERE tenant_id=? AND notification_id=? AND target_id=? AND user_id=?)`
 
 func (x *erasing) deliveries(ctx context.Context) (jobs.Progress, error) {
 	const limit = 100 // each has its attempts and its content
@@ -202,6 +207,9 @@ func (x *erasing) deliveries(ctx context.Context) (jobs.Progress, error) {
 	return x.write(ctx, eraseSkips, func(t *db.Tx) error {
 		to := delivery.EraseDelivery()
 		for i, k := range list {
+			if err := t.Exec(stripNewest, k[0], x.j.Tenant, k[0], k[1], x.user); err != nil {
+				return err
+			}
 			n, err := t.Affect(stripDelivery, x.e.ID, db.Millis(x.now), to.Reason, to.State, x.j.Tenant, k[0], k[1], x.user)
 			if err != nil {
 				return err

@@ -18,6 +18,7 @@ import (
 var tenantTables = [...]struct{ name, key string }{
 	{"fanouts", "tenant_id,notification_id"},
 	{"deliveries", "tenant_id,notification_id,target_id"},
+	{"newest", "tenant_id,target_id,order_key"},
 	{"payloads", "notification_id"},
 	{"attempts", "tenant_id,notification_id,target_id,number"},
 	{"skips", "tenant_id,notification_id,n"},

@@ -19,9 +19,9 @@ const insertPayload = `INSERT INTO payloads (notification_id,tenant_id,sensitive
 
 const insertDelivery = `INSERT INTO deliveries
  (tenant_id,notification_id,target_id,channel,lane,state,reason,user_id,device_epoch,credential_id,due_at,expires_at,claim,
-  hold_id,round,spent,attempts,takeovers,flags,renewed,updated_at,
+  hold_id,order_key,replaces,round,spent,attempts,takeovers,flags,renewed,updated_at,
   att_at,att_ms,att_outcome,att_status,att_ambiguous,att_code,att_detail,att_provider_id)
- VALUES (?,?,?,?,?,?,0,?,?,?,?,?,?,0,1,0,0,0,0,0,?,0,0,0,0,0,'','','')`
+ VALUES (?,?,?,?,?,?,0,?,?,?,?,?,?,0,?,?,1,0,0,0,0,0,?,0,0,0,0,0,'','','')`
 
 // InsertSkip stores a skip.
 const InsertSkip = `INSERT INTO skips
@@ -34,10 +34,14 @@ type accepts struct {
 	// batch together, nil where that is no faster.
 	insert func(*db.Tx, *delivery.Accepted) error
 	bulk   db.Bulk
+	// move makes deliveries the newest of their order keys, before they are stored;
+	// drop drops what they supersede, after it.
+	move, drop func(*db.Tx, []*delivery.Row) error
 }
 
 func newAccepts(d *db.DB, b db.Bulk) *accepts {
-	return &accepts{db: d, insert: db.Pick(d, insertEach, insertTogether), bulk: b}
+	return &accepts{db: d, insert: db.Pick(d, insertEach, insertTogether), bulk: b,
+		move: db.Pick(d, moveEach, moveTogether), drop: db.Pick(d, dropEach, dropOlderTogether)}
 }
 
 // accepting is a submission on its way into the database.
@@ -139,8 +143,15 @@ func (s *accepts) notification(t *db.Tx, a *delivery.Accepted, sealed []byte) er
 
 // targets stores the deliveries and skips of a notification.
 func (s *accepts) targets(t *db.Tx, a *delivery.Accepted) error {
+	newest := ordered(a, nil)
+	if err := s.move(t, newest); err != nil {
+		return err
+	}
 	if err := s.insert(t, a); err != nil {
 		return fmt.Errorf("store deliveries: %w", err)
+	}
+	if err := s.drop(t, newest); err != nil {
+		return err
 	}
 	for n, k := range a.Skips {
 		user := ids.ID(0)
@@ -161,7 +172,8 @@ func insertEach(t *db.Tx, a *delivery.Accepted) error {
 	for i := range a.Rows {
 		r := &a.Rows[i]
 		if err := t.Exec(insertDelivery, r.Tenant, r.Notification, r.Target, r.Channel, r.Lane, r.State,
-			db.OrNull(r.UserID), r.Epoch, r.Credential, db.Millis(r.DueAt), db.Millis(r.ExpiresAt), r.Claim, db.Millis(a.CreatedAt)); err != nil {
+			db.OrNull(r.UserID), r.Epoch, r.Credential, db.Millis(r.DueAt), db.Millis(r.ExpiresAt), r.Claim,
+			db.OrNull(ids.ID(r.OrderKey)), db.OrNull(r.Replaces), db.Millis(a.CreatedAt)); err != nil {
 			return err
 		}
 	}

@@ -23,13 +23,13 @@ const (
 
 	insertDeliveries = `INSERT INTO deliveries
  (tenant_id,notification_id,target_id,channel,lane,state,reason,user_id,device_epoch,credential_id,due_at,expires_at,claim,
-  hold_id,round,spent,attempts,takeovers,flags,renewed,updated_at,
+  hold_id,order_key,replaces,round,spent,attempts,takeovers,flags,renewed,updated_at,
   att_at,att_ms,att_outcome,att_status,att_ambiguous,att_code,att_detail,att_provider_id)
  SELECT tenant,notification,target,channel,lane,state,0,nullif(owner,0),epoch,credential,due,expires,claim,
-  0,1,0,0,0,0,0,updated,0,0,0,0,0,'','',''
+  0,nullif(key,0),nullif(before,0),1,0,0,0,0,0,updated,0,0,0,0,0,'','',''
  FROM unnest($1::bigint[],$2::bigint[],$3::bigint[],$4::smallint[],$5::smallint[],$6::smallint[],$7::bigint[],$8::integer[],$9::bigint[],
-  $10::bigint[],$11::bigint[],$12::bigint[],$13::bigint[])
-  AS v(tenant,notification,target,channel,lane,state,owner,epoch,credential,due,expires,claim,updated)`
+  $10::bigint[],$11::bigint[],$12::bigint[],$13::bigint[],$14::bigint[],$15::bigint[])
+  AS v(tenant,notification,target,channel,lane,state,owner,epoch,credential,due,expires,claim,updated,key,before)`
 )
 
 func insertTogether(t *db.Tx, a *delivery.Accepted) error {
@@ -49,15 +49,18 @@ func keyOfBatch(b *delivery.Batch) idempotencyKey {
 	return idempotencyKey{int64(b.Tenant), int64(i.Principal), i.Route, i.Key}
 }
 
-func acceptTogether(t *db.Tx, members []any, done []bool) error {
+// acceptTogether returns what is superseded by what it stores.
+func acceptTogether(t *db.Tx, members []any, done []bool) (superseding, error) {
 	mine, err := reserveTogether(t, members)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var (
-		n notificationColumns
-		p payloadColumns
-		d deliveryColumns
+		n      notificationColumns
+		p      payloadColumns
+		d      deliveryColumns
+		plain  []*delivery.Accepted
+		newest []*delivery.Row
 	)
 	for i, m := range members {
 		a, ok := m.(*accepting)
@@ -71,10 +74,18 @@ func acceptTogether(t *db.Tx, members []any, done []bool) error {
 			if len(x.Rows) > 0 {
 				p = p.add(x, a.sealed[k])
 			}
-			d = d.add(x)
+			plain, newest = append(plain, x), ordered(x, newest)
 		}
 	}
-	return t.Pipeline(func(b *pgx.Batch) { n.queue(b); p.queue(b); d.queue(b) })
+	if err := moveTogether(t, newest); err != nil {
+		return nil, err
+	}
+	for _, x := range plain {
+		d = d.add(x)
+	}
+	older := superseding{}
+	older.add(newest)
+	return older, t.Pipeline(func(b *pgx.Batch) { n.queue(b); p.queue(b); d.queue(b) })
 }
 
 // plainAccept: nothing but notifications and their deliveries.
@@ -163,9 +174,9 @@ func (c payloadColumns) queue(b *pgx.Batch) {
 }
 
 type deliveryColumns struct {
-	tenants, notifications, targets, users, credentials, due, expires, claims, updated []int64
-	kinds, lanes, states                                                               []int16
-	epochs                                                                             []int32
+	tenants, notifications, targets, users, credentials, due, expires, claims, updated, keys, before []int64
+	kinds, lanes, states                                                                             []int16
+	epochs                                                                                           []int32
 }
 
 func (c deliveryColumns) add(a *delivery.Accepted) deliveryColumns {
@@ -175,7 +186,7 @@ func (c deliveryColumns) add(a *delivery.Accepted) deliveryColumns {
 		c.kinds, c.lanes, c.states = append(c.kinds, int16(r.Channel)), append(c.lanes, int16(r.Lane)), append(c.states, int16(r.State))
 		c.users, c.epochs, c.credentials = append(c.users, int64(r.UserID)), append(c.epochs, int32(r.Epoch)), append(c.credentials, int64(r.Credential))
 		c.due, c.expires, c.claims = append(c.due, db.Millis(r.DueAt)), append(c.expires, db.Millis(r.ExpiresAt)), append(c.claims, r.Claim)
-		c.updated = append(c.updated, db.Millis(a.CreatedAt))
+		c.updated, c.keys, c.before = append(c.updated, db.Millis(a.CreatedAt)), append(c.keys, r.OrderKey), append(c.before, int64(r.Replaces))
 	}
 	return c
 }
@@ -183,6 +194,6 @@ func (c deliveryColumns) add(a *delivery.Accepted) deliveryColumns {
 func (c deliveryColumns) queue(b *pgx.Batch) {
 	if len(c.targets) > 0 {
 		b.Queue(insertDeliveries, c.tenants, c.notifications, c.targets, c.kinds, c.lanes, c.states, c.users, c.epochs, c.credentials,
-			c.due, c.expires, c.claims, c.updated)
+			c.due, c.expires, c.claims, c.updated, c.keys, c.before)
 	}
 }

@@ -17,10 +17,11 @@ type bulk struct{ _ byte } // a size, so that it is equal to itself alone
 // in every batch, so that no two of them wait for each other.
 func (*bulk) WriteTogether(t *db.Tx, members []any) (done []bool, err error) {
 	done = make([]bool, len(members))
-	if err := acceptTogether(t, members, done); err != nil {
+	older, err := acceptTogether(t, members, done)
+	if err != nil {
 		return nil, fmt.Errorf("accept: %w", err)
 	}
-	if err := finishTogether(t, members, done); err != nil {
+	if err := finishTogether(t, members, done, older); err != nil {
 		return nil, fmt.Errorf("finish: %w", err)
 	}
 	return done, nil

@@ -86,6 +86,10 @@ func finish(t *db.Tx, f *delivery.Finish) (res delivery.FinishResult, err error)
 	}
 	if changed == 0 {
 		res.Lost = true // another node has taken it over: its word counts
+	} else if n.By != 0 {
+		if err := t.Exec(setSuperseded, n.By, r.Tenant, r.Notification, r.Target); err != nil {
+			return res, fmt.Errorf("say what superseded a delivery: %w", err)
+		}
 	}
 	return res, effects(t, f)
 }
@@ -105,8 +109,12 @@ func found(t *db.Tx, f *delivery.Finish, holdStands bool) (delivery.Found, error
 	if !f.Transition.State.Unfinished() && !out.Registered {
 		return out, nil
 	}
+	var err error
+	if out.Newer, err = newerThan(t, &f.Row); err != nil {
+		return out, err
+	}
 	flags := 0
-	_, err := t.One(t.Locking("SELECT flags FROM notifications WHERE tenant_id=? AND id=?", "SHARE"), []any{f.Row.Tenant, f.Row.Notification}, &flags)
+	_, err = t.One(t.Locking("SELECT flags FROM notifications WHERE tenant_id=? AND id=?", "SHARE"), []any{f.Row.Tenant, f.Row.Notification}, &flags)
 	out.Canceled = flags&flagCanceled != 0
 	return out, err
 }

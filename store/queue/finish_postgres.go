@@ -34,11 +34,12 @@ const (
 )
 
 // plainFinish: an attempt whose verdict changes its own row and no other. Of what
-// Amend asks about it only a cancellation matters, which is looked for.
+// Amend asks about it only a cancellation matters, which is looked for. What may have
+// been superseded is no such attempt, unless it has ended.
 func plainFinish(f *delivery.Finish) bool {
 	n := &f.Transition
 	effect := n.Device != delivery.DeviceUntouched && (n.Device != delivery.DeviceConfirmed || f.Row.Channel != channels.Webhook)
-	return f.Attempt != nil && n.Hold == 0 && n.State != delivery.Held && !effect && !f.Prove && f.Learned == "" && f.LearnedKey == ""
+	return f.Attempt != nil && n.Hold == 0 && n.State != delivery.Held && !effect && (f.Row.OrderKey == 0 || !n.State.Unfinished()) && !f.Prove && f.Learned == "" && f.LearnedKey == ""
 }
 
 // plainly is what a plain finish writes.
@@ -46,7 +47,8 @@ func plainly(f *delivery.Finish) delivery.Transition {
 	return delivery.Amend(f.Transition, delivery.Found{Channel: f.Row.Channel, Spent: f.Row.Spent, ExpiresAt: f.ExpiresAt, Now: f.Now})
 }
 
-func finishTogether(t *db.Tx, members []any, done []bool) error {
+// finishTogether also drops what is superseded in the same transaction.
+func finishTogether(t *db.Tx, members []any, done []bool, older superseding) error {
 	var plain []*finishing
 	places := map[*finishing]int{}
 	for i, m := range members {
@@ -56,7 +58,7 @@ func finishTogether(t *db.Tx, members []any, done []bool) error {
 		}
 	}
 	if len(plain) == 0 {
-		return nil
+		return dropTogether(t, older, nil)
 	}
 	// Everybody locks rows in the order of their keys, so that none waits for the other.
 	slices.SortFunc(plain, func(a, b *finishing) int { return compareKeys(keyOfRow(&a.f.Row), keyOfRow(&b.f.Row)) })
@@ -67,6 +69,13 @@ func finishTogether(t *db.Tx, members []any, done []bool) error {
 	plain = slices.DeleteFunc(plain, func(x *finishing) bool {
 		return canceled[[2]int64{int64(x.f.Row.Tenant), int64(x.f.Row.Notification)}]
 	})
+	others := make([]rowKey, len(plain))
+	for i, x := range plain {
+		others[i] = keyOfRow(&x.f.Row)
+	}
+	if err := dropTogether(t, older, others); err != nil {
+		return err
+	}
 	if err := keepTogether(t, plain); err != nil {
 		return err
 	}

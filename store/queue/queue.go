@@ -26,6 +26,7 @@ type Queue struct {
 	*reads
 	*affected
 	*worked
+	*newest
 	*peers
 	*hints
 }
@@ -39,7 +40,7 @@ func New(d *db.DB, r *registers.Registers) *Queue {
 	q := &Queue{
 		accepts: a, targets: t, claims: newClaims(d, t, h), finishes: &finishes{db: d, bulk: b}, scheduled: &scheduled{db: d, accepts: a},
 		cancels: &cancels{d}, deletedEndpoints: &deletedEndpoints{d, r}, heldRows: &heldRows{d}, reads: &reads{db: d, targets: t}, peers: &peers{db: d}, hints: h,
-		retention: &retention{db: d, walks: map[ids.ID]walk{}}, affected: &affected{d, r}, worked: &worked{d}, jobOrders: &jobOrders{d},
+		retention: &retention{db: d, walks: map[ids.ID]walk{}}, affected: &affected{d, r}, worked: &worked{d}, newest: &newest{d}, jobOrders: &jobOrders{d},
 	}
 	q.replays = &replays{db: d, registers: r, targets: t, reads: q.reads}
 	return q

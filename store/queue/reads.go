@@ -135,7 +135,7 @@ func (s *reads) UserNotifications(ctx context.Context, tenant ids.ID, user strin
 }
 
 const viewColumns = rowColumns + `,coalesce(u.external_id,''),coalesce(x.app,''),
- d.att_at,d.att_ms,d.att_outcome,d.att_status,d.att_ambiguous,d.att_code,d.att_detail,d.att_provider_id`
+ d.att_at,d.att_ms,d.att_outcome,d.att_status,d.att_ambiguous,d.att_code,d.att_detail,d.att_provider_id,coalesce(d.superseded_by,0)`
 
 func (s *reads) views(ctx context.Context) *gorm.DB {
 	return s.db.Gorm(ctx).Table("deliveries d").Select(viewColumns).
@@ -151,7 +151,7 @@ func scanView(r *sql.Rows) (delivery.View, error) {
 		a     = &v.Last
 		owner string
 	)
-	d, err := scanRow(r, &owner, &v.App, &at, &ms, &a.Outcome, &a.Status, &a.Ambiguous, &a.Code, &a.Detail, &a.ProviderID)
+	d, err := scanRow(r, &owner, &v.App, &at, &ms, &a.Outcome, &a.Status, &a.Ambiguous, &a.Code, &a.Detail, &a.ProviderID, &v.SupersededBy)
 	if err != nil {
 		return v, err
 	}

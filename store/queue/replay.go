@@ -28,10 +28,19 @@ type replays struct {
 
 // replayDead makes a dead letter pending, if it still is one, and if there is
 // content to send: on a database with many writers both may have changed since
-// they were looked at.
+// they were looked at. A newer notification with its collapse key is no reason to
+// send an older one over it.
 const replayDead = `UPDATE deliveries SET state=?, reason=?, due_at=?, expires_at=?, round=round+1, spent=?, takeovers=0, renewed=0, updated_at=?
  WHERE tenant_id=? AND notification_id=? AND target_id=? AND state=6
- AND EXISTS (SELECT 1 FROM payloads p WHERE p.notification_id=? AND p.tenant_id=?)`
+ AND EXISTS (SELECT 1 FROM payloads p WHERE p.notification_id=? AND p.tenant_id=?)` + andNewest
+
+// andNewest: nothing took the place of a delivery.
+const andNewest = ` AND NOT EXISTS (SELECT 1 FROM newest w WHERE w.tenant_id=deliveries.tenant_id AND w.target_id=deliveries.target_id
+ AND w.order_key=deliveries.order_key AND w.notification_id<>deliveries.notification_id)`
+
+// newerThanDead finds the notification that took the place of a dead letter.
+const newerThanDead = `SELECT w.notification_id FROM deliveries d JOIN newest w ON w.tenant_id=d.tenant_id AND w.target_id=d.target_id
+ AND w.order_key=d.order_key AND w.notification_id<>d.notification_id WHERE d.tenant_id=? AND d.notification_id=? AND d.target_id=? AND d.state=6`
 
 func replay(t *db.Tx, tenant, notification, target ids.ID, now, expires time.Time) (bool, error) {
 	to := delivery.Revival(now)
@@ -93,6 +102,12 @@ func (s *replays) Replay(ctx context.Context, tenant, notification, target ids.I
 		case err != nil:
 			return err
 		case !done:
+			var newer ids.ID
+			if superseded, err := t.One(newerThanDead, key, &newer); err != nil {
+				return err
+			} else if superseded {
+				return errSuperseded(newer)
+			}
 			return problem.New(problem.Conflict, "The delivery, or its content, has changed at this moment; read it again.")
 		}
 		if err := uncancel(t, tenant, notification); err != nil {
@@ -101,6 +116,11 @@ func (s *replays) Replay(ctx context.Context, tenant, notification, target ids.I
 		failpoint.Hit("replay.written")
 		return t.Audit(tenant, actor, "delivery.replay", ids.FormatDelivery(notification, target))
 	})
+}
+
+func errSuperseded(newer ids.ID) error {
+	return problem.New(problem.Conflict, "A newer notification with the same collapse key, %s, took the place of this delivery on the device, so it is not sent again.",
+		newer.Format(ids.Notification))
 }
 
 // WalkDead implements delivery.ReplayStore. The window is cut before the filter
@@ -221,7 +241,15 @@ func (s *replays) ReplayDead(ctx context.Context, j jobs.Job, letters []delivery
 
 // whyNot counts a letter that could not be replayed.
 func whyNot(t *db.Tx, tenant ids.ID, d delivery.DeadLetter, c *delivery.ReplayCounts) error {
-	one := 0
+	var (
+		one   int
+		newer ids.ID
+	)
+	superseded, err := t.One(newerThanDead, []any{tenant, d.Notification, d.Target}, &newer)
+	if superseded || err != nil {
+		c.Newer++
+		return err
+	}
 	dead, err := t.One("SELECT 1 FROM deliveries WHERE tenant_id=? AND notification_id=? AND target_id=? AND state=6",
 		[]any{tenant, d.Notification, d.Target}, &one)
 	if dead {

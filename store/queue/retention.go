@@ -87,9 +87,16 @@ var purges = []struct {
 	{"attempts", `DELETE FROM attempts WHERE (tenant_id,notification_id,target_id,number) IN (SELECT a.tenant_id,a.notification_id,a.target_id,a.number
  FROM attempts a LEFT JOIN deliveries d ON d.tenant_id=a.tenant_id AND d.notification_id=a.notification_id AND d.target_id=a.target_id
  WHERE a.tenant_id=? AND a.notification_id<? AND (d.state IS NULL OR d.state>=4 AND d.updated_at<?) LIMIT ?)`, cut.rows},
+	// With the delivery that it names: those before it have ended before.
+	{"newest", `DELETE FROM newest WHERE (tenant_id,target_id,order_key,notification_id) IN (SELECT w.tenant_id,w.target_id,w.order_key,w.notification_id
+ FROM (SELECT d.tenant_id,d.notification_id,d.target_id,d.order_key FROM deliveries d WHERE d.tenant_id=? AND d.notification_id<? AND d.state>=4 AND d.updated_at<?
+ ORDER BY d.notification_id,d.target_id LIMIT ?) x JOIN newest w ON w.tenant_id=x.tenant_id AND w.target_id=x.target_id AND w.order_key=x.order_key
+ AND w.notification_id=x.notification_id)`, cut.rows},
 	{"deliveries", `DELETE FROM deliveries WHERE state>=4 AND (tenant_id,notification_id,target_id) IN (SELECT d.tenant_id,d.notification_id,d.target_id
  FROM deliveries d WHERE d.tenant_id=? AND d.notification_id<? AND d.state>=4 AND d.updated_at<?
- AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.tenant_id=d.tenant_id AND a.notification_id=d.notification_id AND a.target_id=d.target_id` + byKey + `) LIMIT ?)`, cut.rows},
+ AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.tenant_id=d.tenant_id AND a.notification_id=d.notification_id AND a.target_id=d.target_id` + byKey + `)
+ AND NOT EXISTS (SELECT 1 FROM newest w WHERE w.tenant_id=d.tenant_id AND w.target_id=d.target_id AND w.order_key=d.order_key
+ AND w.notification_id=d.notification_id` + byKey + `) LIMIT ?)`, cut.rows},
 	{"skips", `DELETE FROM skips WHERE (tenant_id,notification_id,n) IN (SELECT k.tenant_id,k.notification_id,k.n
  FROM skips k LEFT JOIN notifications n ON n.tenant_id=k.tenant_id AND n.id=k.notification_id
  WHERE k.tenant_id=? AND k.notification_id<? AND coalesce(n.send_at,0)<? LIMIT ?)`, cut.rows},

@@ -22,7 +22,8 @@ const (
 )
 
 const rowColumns = `d.tenant_id,d.notification_id,d.target_id,d.channel,d.lane,d.state,d.reason,coalesce(d.user_id,0),d.device_epoch,
- d.credential_id,d.due_at,d.expires_at,d.claim,d.hold_id,d.round,d.spent,d.attempts,d.takeovers,d.flags,d.renewed,d.updated_at`
+ d.credential_id,d.due_at,d.expires_at,d.claim,d.hold_id,d.round,d.spent,d.attempts,d.takeovers,d.flags,d.renewed,d.updated_at,
+ coalesce(d.order_key,0),coalesce(d.replaces,0)`
 
 func scanRow(r db.Scanner, more ...any) (delivery.Row, error) {
 	var (
@@ -31,7 +32,8 @@ func scanRow(r db.Scanner, more ...any) (delivery.Row, error) {
 		flags                 int
 	)
 	err := r.Scan(append([]any{&d.Tenant, &d.Notification, &d.Target, &d.Channel, &d.Lane, &d.State, &d.Reason, &d.UserID, &d.Epoch,
-		&d.Credential, &due, &expires, &d.Claim, &d.HoldID, &d.Round, &d.Spent, &d.Attempts, &d.Takeovers, &flags, &d.Renewed, &updated},
+		&d.Credential, &due, &expires, &d.Claim, &d.HoldID, &d.Round, &d.Spent, &d.Attempts, &d.Takeovers, &flags, &d.Renewed, &updated,
+		&d.OrderKey, &d.Replaces},
 		more...)...)
 	d.DueAt, d.ExpiresAt, d.UpdatedAt = time.UnixMilli(due), time.UnixMilli(expires), time.UnixMilli(updated)
 	d.Unknown = flags&flagUnknown != 0
