@@ -49,6 +49,7 @@ var seeded = map[string]string{
 	"payloads":      "for the user alone, with others, scheduled",
 	"deliveries":    "in every state, with details of attempts",
 	"attempts":      "with details",
+	"newest":        "of a delivery with a collapse key that names the user",
 	"skips":         "of the user",
 	"fanouts":       "of notifications that name the user",
 	"idempotency":   "an answer and a key that name the user",
@@ -95,6 +96,7 @@ func (k *kit) dump() Dump {
 func (k *kit) find(d Dump, user ids.ID) []string {
 	k.Helper()
 	hash := sha256.Sum256([]byte(marker + "-token"))
+	orderKey := k.orderKey(marker + "-score")
 	var out []string
 	for name, table := range d {
 		for _, row := range table.Rows {
@@ -106,7 +108,7 @@ func (k *kit) find(d Dump, user ids.ID) []string {
 				case []byte:
 					found = bytes.Contains(v, []byte(marker)) || bytes.Contains(v, hash[:])
 				case int64:
-					found = user != 0 && v == int64(user)
+					found = user != 0 && v == int64(user) || v == orderKey
 				}
 				if found {
 					out = append(out, name+"."+column)
@@ -182,6 +184,9 @@ func (k *kit) send(r delivery.Request, to ...devices.Device) delivery.Accepted {
 		now := k.Clock.Now()
 		a.Rows = append(a.Rows, delivery.Row{Tenant: k.tenant, Notification: a.ID, Target: d.ID, Channel: d.Channel, Lane: a.Lane, State: delivery.Pending,
 			UserID: d.UserID, Epoch: d.Epoch, DueAt: now, ExpiresAt: now.Add(time.Hour), Round: 1, UpdatedAt: now})
+		if r.CollapseKey != "" {
+			a.Rows[len(a.Rows)-1].OrderKey = k.orderKey(r.CollapseKey)
+		}
 	}
 	k.fill(&a, r)
 	k.accept(a)
@@ -263,6 +268,9 @@ func (k *kit) seedPerson() (p person) {
 	p.inHand = k.claim()[0]
 	p.both = k.send(requestTo(marker, "bob"), p.phone, p.bob)
 	p.pending = p.both.Rows[0]
+	score := requestTo(marker)
+	score.CollapseKey = marker + "-score"
+	k.send(score, p.phone)
 
 	skip := k.notification(p.bob.ID)
 	k.fill(&skip, requestTo(marker, "bob"))
@@ -303,7 +311,7 @@ func nothingOfTheUserIsLeft(k *kit) {
 	for table := range seeded {
 		require.NotEmpty(k, d[table].Rows, "the seed puts nothing into %s", table)
 	}
-	for _, table := range []string{"users", "devices", "endpoints", "holds", "payloads", "deliveries", "attempts", "skips", "idempotency", "jobs"} {
+	for _, table := range []string{"users", "devices", "endpoints", "holds", "payloads", "deliveries", "attempts", "newest", "skips", "idempotency", "jobs"} {
 		require.True(k, where[table], "the seed leaves no trace of the user in %s, so the test proves nothing", table)
 	}
 	if k.Files != nil {
