@@ -5,6 +5,7 @@
 package channels
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -212,6 +213,12 @@ type Message struct {
 	// is, because a refusal would lose what was accepted.
 	Accepted bool
 }
+
+// ReplaceID names what is shown on a device: a second copy with the same name takes the
+// place of the first. Where the caller gives no collapse key it is the notification's
+// own, so that one that is sent again, because nobody knows whether it was received,
+// is seen once.
+func (m Message) ReplaceID() string { return cmp.Or(m.CollapseKey, m.Notification) }
 
 // Lenient tells whether unknown members of Override pass. Those of an accepted
 // message have passed already.

@@ -69,7 +69,8 @@ func (p *payload) topicFor(standard string) string {
 //
 // The members of data stand at the top level, where apps look for them. An
 // image sets mutable-content, so that the app's notification service extension
-// can load it. Without a sound the notification makes none; "default" is the
+// can load it. The apns-collapse-id of an alert is the collapse key, or without one
+// the notification's id: sent twice it is seen once. Without a sound the notification makes none; "default" is the
 // system's. A message with nothing to show, silent or data only, becomes a
 // background push with content-available and priority 5, as Apple demands;
 // a silent one leaves its title, body, image, badge and sound out. Otherwise
@@ -90,6 +91,9 @@ func (*Channel) Prepare(m channels.Message) (channels.Payload, error) {
 		checkCollapseID("collapse_key", m.CollapseKey, &faults)
 	}
 	p.chooseType(m, o, aps, &faults)
+	if p.collapseID == "" && p.pushType == apns2.PushTypeAlert {
+		p.collapseID = m.ReplaceID()
+	}
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}

@@ -79,6 +79,26 @@ func TestPrepare(t *testing.T) {
 	}
 }
 
+// TestACopyReplacesTheFirst: what is sent again, since nobody knows whether it was
+// received, is seen once.
+func TestACopyReplacesTheFirst(t *testing.T) {
+	t.Parallel()
+	const id = "ntf_071480ft40400"
+	for name, c := range map[string]struct {
+		m    channels.Message
+		want string
+	}{
+		"alert":      {channels.Message{Title: "x"}, id},
+		"with a key": {channels.Message{Title: "x", CollapseKey: "k"}, "k"},
+		"own":        {channels.Message{Title: "x", CollapseKey: "k", Override: json.RawMessage(`{"collapse_id":"own"}`)}, "own"},
+		"background": {channels.Message{Data: json.RawMessage(`{"a":1}`)}, ""},
+		"voip":       {channels.Message{Title: "x", Override: json.RawMessage(`{"push_type":"voip"}`)}, ""},
+	} {
+		c.m.Notification = id
+		require.Equal(t, c.want, prepare(t, c.m).(*payload).collapseID, name)
+	}
+}
+
 func TestPrepareNamesTheMember(t *testing.T) {
 	t.Parallel()
 	minus := -1

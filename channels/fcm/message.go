@@ -40,7 +40,9 @@ var _ channels.Payload = (*payload)(nil)
 //	data           data, every value a string (others become their JSON text),
 //	               with url under "url" unless data has one, and the delivery's id
 //	android        priority (high where something is shown, else normal), collapse_key, ttl;
-//	               notification.tag, sound and notification_count where shown
+//	               notification.tag (without a collapse key the notification's id, so that
+//	               it is seen once though it is sent twice), sound and notification_count
+//	               where shown
 //	apns           for iOS behind FCM: priority 10, or 5 where nothing is shown,
 //	               with aps.badge, aps.sound, aps.content-available; collapse id, expiration
 //	webpush        Urgency, TTL, Topic-free; fcm_options.link where url is https
@@ -56,11 +58,14 @@ func (*Channel) Prepare(m channels.Message) (channels.Payload, error) {
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}
-	sections, err := sectionsOf(render(m, data, shownBy(m, own)), own)
+	p, err := assemble(m, data, own)
+	if err == nil && p.tooLong() && m.CollapseKey == "" && m.Notification != "" {
+		m.Notification = "" // its name as the tag, which the caller did not ask for
+		p, err = assemble(m, data, own)
+	}
 	if err != nil {
 		return nil, err
 	}
-	p := sections.payload()
 	if n := p.bytes(); n > maxBody {
 		return nil, problem.New(problem.PayloadTooLarge, "The message for FCM would have %d bytes in all; at most %d are sent. Shorten the override.", n, maxBody)
 	}
@@ -70,6 +75,16 @@ func (*Channel) Prepare(m channels.Message) (channels.Payload, error) {
 	}
 	return p, nil
 }
+
+func assemble(m channels.Message, data map[string]string, own map[string]any) (*payload, error) {
+	sections, err := sectionsOf(render(m, data, shownBy(m, own)), own)
+	if err != nil {
+		return nil, err
+	}
+	return sections.payload(), nil
+}
+
+func (p *payload) tooLong() bool { return p.bytes() > maxBody || p.size > maxPayload }
 
 // shown says where a message shows something: everywhere, or by the override's
 // part for one platform alone.
@@ -127,8 +142,12 @@ func render(m channels.Message, data map[string]string, s shown) *messaging.Mess
 			msg.APNS.Headers["apns-priority"] = apnsNow
 		}
 	}
-	if m.CollapseKey != "" && len(m.CollapseKey) <= maxCollapse {
-		msg.APNS.Headers["apns-collapse-id"] = m.CollapseKey
+	switch id := m.ReplaceID(); {
+	case m.CollapseKey != "" && len(id) <= maxCollapse, m.CollapseKey == "" && id != "" && s.ios && !s.live:
+		msg.APNS.Headers["apns-collapse-id"] = id
+	}
+	if s.android {
+		msg.Android.Notification = &messaging.AndroidNotification{Tag: m.ReplaceID()}
 	}
 	if isHTTPS(m.URL) {
 		msg.Webpush.FCMOptions = &messaging.WebpushFCMOptions{Link: m.URL}
@@ -139,7 +158,7 @@ func render(m channels.Message, data map[string]string, s shown) *messaging.Mess
 	if !m.Silent {
 		msg.Notification = &messaging.Notification{Title: m.Title, Body: m.Body, ImageURL: m.Image}
 	}
-	msg.Android.Notification = &messaging.AndroidNotification{Tag: m.CollapseKey, Sound: m.Sound, NotificationCount: m.Badge}
+	msg.Android.Notification.Sound, msg.Android.Notification.NotificationCount = m.Sound, m.Badge
 	if s.live {
 		return msg
 	}

@@ -34,6 +34,52 @@ func TestPrepareShown(t *testing.T) {
 		body(t, m, channels.Life{ExpiresAt: at.Add(90*time.Second + 900*time.Millisecond)}, at))
 }
 
+// TestACopyReplacesTheFirst: what is sent again, since nobody knows whether it was
+// received, is seen once. FCM's own collapse_key stays out of it: it would drop other
+// messages that wait for the device.
+func TestACopyReplacesTheFirst(t *testing.T) {
+	t.Parallel()
+	const id = "ntf_071480ft40400"
+	for name, c := range map[string]struct {
+		m         channels.Message
+		tag, apns string
+		key       string
+	}{
+		"shown":            {channels.Message{Title: "x"}, id, id, ""},
+		"with a key":       {channels.Message{Title: "x", CollapseKey: "k"}, "k", "k", "k"},
+		"with a long key":  {channels.Message{Title: "x", CollapseKey: strings.Repeat("k", 65)}, strings.Repeat("k", 65), "", strings.Repeat("k", 65)},
+		"data":             {channels.Message{Data: json.RawMessage(`{"a":1}`)}, "", "", ""},
+		"data with a key":  {channels.Message{Data: json.RawMessage(`{"a":1}`), CollapseKey: "k"}, "", "k", "k"},
+		"silent":           {channels.Message{Title: "x", Silent: true}, "", "", ""},
+		"own":              {channels.Message{Title: "x", Override: json.RawMessage(`{"android":{"notification":{"tag":"own"}},"apns":{"headers":{"apns-collapse-id":"mine"}}}`)}, "own", "mine", ""},
+		"shown on Android": {channels.Message{Override: json.RawMessage(`{"android":{"notification":{"title":"x"}}}`)}, id, "", ""},
+		"shown on iOS":     {channels.Message{Override: json.RawMessage(`{"apns":{"payload":{"aps":{"alert":"x"}}}}`)}, "", id, ""},
+	} {
+		var got struct {
+			Message struct {
+				Android struct {
+					CollapseKey  string `json:"collapse_key"`
+					Notification struct{ Tag string }
+				}
+				APNs struct{ Headers map[string]string }
+			}
+		}
+		c.m.Notification = id
+		require.NoError(t, json.Unmarshal(prepare(t, c.m).Preview(testDelivery), &got), name)
+		m := got.Message
+		require.Equal(t, []string{c.tag, c.apns, c.key}, []string{m.Android.Notification.Tag, m.APNs.Headers["apns-collapse-id"], m.Android.CollapseKey}, name)
+	}
+	// What only the tag would make too long goes without it.
+	fits := channels.Message{Title: strings.Repeat("x", 3900)}
+	fits.Title += strings.Repeat("x", maxPayload-prepare(t, fits).Size())
+	require.Equal(t, maxPayload, prepare(t, fits).Size())
+	fits.Notification = id
+	require.Equal(t, maxPayload, prepare(t, fits).Size())
+	fits.Title += "x"
+	_, err := (&Channel{}).Prepare(fits)
+	require.Equal(t, problem.PayloadTooLarge, problem.CodeOf(err))
+}
+
 func TestPrepareSilent(t *testing.T) {
 	t.Parallel()
 	at := time.Unix(1_800_000_000, 0)

@@ -78,8 +78,16 @@ func (*Channel) Prepare(m channels.Message) (channels.Payload, error) {
 	if own.urgency != "" {
 		p.urgency = own.urgency
 	}
+	ours := tagged(n, m)
 	if p.parts, err = assemble(n, data, m.Badge); err != nil {
 		return nil, err
+	}
+	if ours && p.Size() > MaxPlaintext { // it was not the caller who asked for it
+		delete(n, "tag")
+		delete(n, "renotify")
+		if p.parts, err = assemble(n, data, m.Badge); err != nil {
+			return nil, err
+		}
 	}
 	if p.Size() > MaxPlaintext {
 		return nil, problem.New(problem.PayloadTooLarge,
@@ -103,6 +111,16 @@ func notification(m channels.Message, own override) map[string]any {
 	}
 	maps.Copy(n, own.notification)
 	return n
+}
+
+// tagged gives a notification without a tag the id as one, so that it is seen once
+// though it is sent twice; nor does the second make a sound.
+func tagged(n map[string]any, m channels.Message) bool {
+	if n["tag"] != nil || m.Notification == "" || !shows(n) {
+		return false
+	}
+	n["tag"], n["renotify"] = m.Notification, false
+	return true
 }
 
 // checkTogether refuses what makes showNotification fail in the browser.

@@ -32,6 +32,39 @@ func TestDeclarativeMessage(t *testing.T) {
 	require.Equal(t, "order-1", p.topic)
 }
 
+// TestACopyReplacesTheFirst: what is sent again, since nobody knows whether it was
+// received, is seen once, and heard once. The Topic stays out of it: it would drop
+// other messages that wait for the browser.
+func TestACopyReplacesTheFirst(t *testing.T) {
+	t.Parallel()
+	const id = "ntf_071480ft40400"
+	for name, c := range map[string]struct {
+		m   channels.Message
+		tag any
+	}{
+		"shown":      {channels.Message{Title: "x"}, id},
+		"with a key": {channels.Message{Title: "x", CollapseKey: "news"}, "news"},
+		"own":        {channels.Message{Title: "x", Override: json.RawMessage(`{"notification":{"tag":"own"}}`)}, "own"},
+		"nothing":    {channels.Message{Data: json.RawMessage(`{"a":1}`)}, nil},
+	} {
+		c.m.Notification = id
+		p := prepare(t, c.m).(*payload)
+		n := object(t, p.Preview(deliveryID))["notification"].(map[string]any)
+		require.Equal(t, c.tag, n["tag"], name)
+		require.Equal(t, c.tag == any(id), n["renotify"] == false, name)
+		if c.m.CollapseKey == "" {
+			require.Empty(t, p.topic, name)
+		}
+	}
+	fits := channels.Message{Title: "x"}
+	fits.Title += strings.Repeat("x", MaxPlaintext-prepare(t, fits).Size())
+	fits.Notification = id
+	require.Equal(t, MaxPlaintext, prepare(t, fits).Size(), "what only the tag would make too long goes without it")
+	fits.Title += "x"
+	_, err := (&Channel{}).Prepare(fits)
+	require.Equal(t, problem.PayloadTooLarge, problem.CodeOf(err))
+}
+
 func TestPlainForm(t *testing.T) {
 	t.Parallel()
 	for name, m := range map[string]channels.Message{
