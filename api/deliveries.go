@@ -22,6 +22,7 @@ type Delivery struct {
 	App          string    `json:"app,omitempty"`
 	State        string    `json:"state" enum:"pending,sending,held,sent,dropped,dead" doc:"sent: the provider accepted it; a webhook's receiver answered 2xx"`
 	Reason       string    `json:"reason,omitempty" doc:"Why it is held, dropped or dead"`
+	SupersededBy string    `json:"superseded_by,omitempty" doc:"With the reason superseded: the newer notification that took its place" example:"ntf_0d1kq3w8r000d"`
 	DueAt        time.Time `json:"due_at,omitzero" doc:"Of the next attempt, while pending"`
 	ExpiresAt    time.Time `json:"expires_at,omitzero"`
 	Hold         string    `json:"hold,omitempty" doc:"What holds it; see /v1/holds"`
@@ -208,6 +209,9 @@ func showDelivery(v delivery.View) Delivery {
 	}
 	if v.HoldID != 0 {
 		out.Hold = v.HoldID.Format(ids.Hold)
+	}
+	if v.SupersededBy != 0 {
+		out.SupersededBy = v.SupersededBy.Format(ids.Notification)
 	}
 	if v.Last.Number != 0 {
 		last := showAttempt(v.Last)

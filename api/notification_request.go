@@ -45,7 +45,7 @@ type Content struct {
 	Priority    channels.Priority                 `json:"priority,omitempty" enum:"high,normal,low" doc:"What the provider is told. Absent: high where something is shown, normal for silent and data-only ones"`
 	Urgent      bool                              `json:"urgent,omitzero" doc:"Goes before everything else; at most 10 targets"`
 	TTL         *int64                            `json:"ttl,omitempty" minimum:"0" doc:"Seconds until it is worthless, queue and retries included"`
-	CollapseKey string                            `json:"collapse_key,omitempty" doc:"A newer notification with the same key takes the place of this one on the device"`
+	CollapseKey string                            `json:"collapse_key,omitempty" doc:"A newer notification with the same key takes the place of this one on the device, and of what still waits to be sent to it; webhooks get all"`
 	SendAt      time.Time                         `json:"send_at,omitzero" doc:"Not before this time, at most 90 days ahead"`
 	Sensitive   bool                              `json:"sensitive,omitzero" doc:"Content is never shown again, and erased when all deliveries are final"`
 	OnAmbiguous delivery.OnAmbiguous              `json:"on_ambiguous,omitempty" enum:"retry,stop" doc:"After an attempt without an answer: retry (at least once) or stop (at most once)"`

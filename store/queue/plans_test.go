@@ -23,7 +23,8 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 	t.Parallel()
 	d := openDB(t, filepath.Join(t.TempDir(), "c.db"))
 	queries := map[string]string{"tenants due": dueTenants, "due": selectDue, "resolve users": resolveUserDevices, "resolve devices": resolveDevices, "has worked": hasWorked, "ask refusals": askRefusals, "ask successes": askSuccesses, "lease": lease, "finish": finishAttempt,
-		"keep": keepAttempt, "unknown": unknownAttempt, "idempotency": selectIdempotency}
+		"keep": keepAttempt, "unknown": unknownAttempt, "idempotency": selectIdempotency,
+		"move newest": moveNewest, "drop superseded": dropSuperseded, "set superseded": setSuperseded, "newest": selectNewest, "replay": replayDead, "newer than dead": newerThanDead}
 	queries["purge device events"], queries["purge idempotency"], queries["find sensitive"] = purgeDeviceEvents, purgeIdempotency, findSensitive
 	queries["remove content"], queries["oldest"], queries["for deleted endpoints"] = removeContent, oldest, selectForDeleted
 	for i, q := range []string{windowOfUnfinished, windowOfUsersDeliveries, windowOfDevices, windowOfUsersDevices, windowOfEndpoints, windowOfUsersEndpoints,
@@ -46,7 +47,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 				detail             string
 			)
 			require.NoError(t, rows.Scan(&id, &parent, &unused, &detail))
-			for _, table := range []string{"d", "deliveries", "a", "attempts", "n", "notifications", "k", "skips", "u", "devices", "device_events", "endpoints", "h", "holds", "shared_refusals", "shared_successes"} {
+			for _, table := range []string{"d", "deliveries", "a", "attempts", "n", "notifications", "k", "skips", "u", "devices", "device_events", "endpoints", "h", "holds", "shared_refusals", "shared_successes", "w", "newest"} {
 				require.NotEqual(t, "SCAN "+table, detail, "%s reads a whole table", name)
 				require.False(t, strings.HasPrefix(detail, "SCAN "+table+" USING"), "%s reads a whole index: %s", name, detail)
 			}
@@ -212,4 +213,51 @@ func collectText(t *testing.T, rows *sql.Rows) []string {
 	lines, err := db.Collect(rows, func(r *sql.Rows) (line string, err error) { return line, r.Scan(&line) })
 	require.NoError(t, err)
 	return lines
+}
+
+// TestTheNewestIsFoundByItsKeys on PostgreSQL, too, where many are written together.
+func TestTheNewestIsFoundByItsKeys(t *testing.T) {
+	t.Parallel()
+	d := openDB(t, pgtest.Empty(t))
+	require.NoError(t, d.Do(t.Context(), 1, func(x *db.Tx) error {
+		if err := x.Exec(`INSERT INTO deliveries (tenant_id,notification_id,target_id,channel,lane,state,reason,device_epoch,credential_id,due_at,expires_at,claim,
+ hold_id,order_key,replaces,round,spent,attempts,takeovers,flags,renewed,updated_at,att_at,att_ms,att_outcome,att_status,att_ambiguous,att_code,att_detail,att_provider_id)
+ SELECT 1,i,7,1,1,CASE WHEN i%3=0 THEN 4 ELSE 1 END,0,0,0,i,i,0,0,i%100,i-1,1,0,0,0,0,0,0,0,0,0,0,0,'','','' FROM generate_series(1,30000) AS i`); err != nil {
+			return err
+		}
+		if err := x.Exec(`INSERT INTO newest SELECT 1,i%300,i,i,0,0 FROM generate_series(1,30000) AS i`); err != nil {
+			return err
+		}
+		if err := x.Exec("ANALYZE deliveries"); err != nil {
+			return err
+		}
+		return x.Exec("ANALYZE newest")
+	}))
+	some := []int64{1, 2, 3}
+	for name, q := range map[string]struct {
+		query string
+		args  []any
+	}{
+		"newest":          {selectNewest, []any{1, 7, 7}},
+		"move":            {moveNewestTogether, []any{some, some, some, some, 1}},
+		"lock":            {lockDeliveries, []any{some, some, some}},
+		"drop":            {dropSupersededTogether, []any{some, some, some, some, 5, 24, 1}},
+		"older in hand":   {olderInHand, []any{1, 7, 29000, 1, mostOlder}},
+		"replay":          {replayDead, []any{1, 0, 1, 1, 0, 1, 1, 9, 7, 9, 1}},
+		"newer than dead": {newerThanDead, []any{1, 9, 7}},
+		"purge newest":    {purges[1].query, []any{1, 1000, 1000, 100}},
+	} {
+		rows, err := d.Lists().Query("EXPLAIN "+q.query, q.args...)
+		require.NoError(t, err, name)
+		plan := ""
+		for rows.Next() {
+			var line string
+			require.NoError(t, rows.Scan(&line))
+			plan += line + "\n"
+		}
+		require.NoError(t, rows.Err())
+		require.NoError(t, rows.Close())
+		require.NotContains(t, plan, "Seq Scan on deliveries", "%s\n%s", name, plan)
+		require.NotContains(t, plan, "Seq Scan on newest", "%s\n%s", name, plan)
+	}
 }
