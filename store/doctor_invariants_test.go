@@ -61,7 +61,7 @@ func sound(t *testing.T, o testOptions, s *store.Store) map[delivery.State]deliv
 	}
 	row := func(a *delivery.Accepted) {
 		a.Rows = []delivery.Row{{Tenant: tenant, Notification: a.ID, Target: o.IDs.Next(), Channel: 1, Lane: a.Lane, State: delivery.Pending,
-			DueAt: now, ExpiresAt: now.Add(time.Hour)}}
+			DueAt: now, ExpiresAt: now.Add(time.Hour), OrderKey: 7}}
 	}
 	for range 5 {
 		accept(row)
@@ -112,6 +112,7 @@ func TestEachFaultIsFound(t *testing.T) {
 		"sending_long":          {delivery.Sending, "UPDATE deliveries SET claim=claim-2516586594304" + of},
 		"held_without_hold":     {delivery.Held, "UPDATE deliveries SET hold_id=hold_id+1" + of},
 		"held_past_deadline":    {delivery.Held, "UPDATE deliveries SET due_at=due_at-3660001" + of},
+		"superseded_waits":      {delivery.Pending, "UPDATE newest SET notification_id=notification_id+1, moved_at=moved_at-60001" + of},
 		"hold_on_other_state":   {delivery.Sent, "UPDATE deliveries SET hold_id=(SELECT id FROM holds)" + of},
 		"reason_missing":        {delivery.Dead, "UPDATE deliveries SET reason=0" + of},
 		"overspent":             {delivery.Sent, "UPDATE deliveries SET spent=22" + of},

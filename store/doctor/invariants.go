@@ -48,6 +48,9 @@ func Invariants() []Invariant {
 			query: "SELECT count(*)" + from + "d.state=3 AND NOT EXISTS (SELECT 1 FROM holds h WHERE h.id=d.hold_id)"},
 		{Name: "held_past_deadline", Late: true, Means: "held for more than a minute past its deadline",
 			query: "SELECT count(*)" + from + "d.state=3 AND d.due_at<?2"},
+		{Name: "superseded_waits", Means: "pending or held, though a newer notification with its collapse key took its place more than a minute ago",
+			query: "SELECT count(*)" + from + `d.state IN (1,3) AND EXISTS (SELECT 1 FROM newest w WHERE w.tenant_id=d.tenant_id AND w.target_id=d.target_id
+ AND w.order_key=d.order_key AND w.notification_id<>d.notification_id AND w.moved_at<?2)`},
 		{Name: "hold_on_other_state", Means: "names a hold, but is not held",
 			query: "SELECT count(*) FROM deliveries d INDEXED BY deliveries_hold WHERE d.hold_id<>0 AND d.state<>3"},
 		{Name: "reason_missing", Means: "held, dropped or dead without a reason", slow: true,
