@@ -28,7 +28,7 @@ type Delivery struct {
 	Hold         string    `json:"hold,omitempty" doc:"What holds it; see /v1/holds"`
 	Round        int       `json:"round" doc:"Grows with every replay"`
 	Spent        int       `json:"spent" doc:"Attempts of this round that count"`
-	Takeovers    int       `json:"takeovers" doc:"How often another node took it over"`
+	Takeovers    int       `json:"takeovers" doc:"How many nodes died that were sending it, or may have been"`
 	Unknown      bool      `json:"unknown" doc:"A node died with it: the provider may have it twice"`
 	CreatedAt    time.Time `json:"created_at"`
 	UpdatedAt    time.Time `json:"updated_at"`

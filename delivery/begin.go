@@ -21,14 +21,15 @@ func (a *attempter) begin(it *inflight) bool {
 }
 
 // beginOurs: the row must still be ours for longer than the request may take, or
-// another node could send it too. Of what must not be sent twice it is written that
-// the attempt begins, so that after a crash nothing dies that was only waiting.
+// another node could send it too. Of what must not be sent twice, or was in the hands
+// of a node that died, it is written that the attempt begins, so that after a crash
+// nothing dies that was only waiting.
 func (a *attempter) beginOurs(it *inflight) bool {
 	if !a.store.Alive() || ids.ID(it.Claim).Node() != a.ids.Node() || it.lost.Load() || it.leaseLeft(a.now()) < a.sendTimeout+time.Second {
 		a.finisher.giveBack(it)
 		return false
 	}
-	if !it.atMostOnce {
+	if !writesBegin(&it.Row, it.atMostOnce) {
 		return true
 	}
 	ours, err := a.store.Begin(context.WithoutCancel(a.sending), it.Row)

@@ -26,6 +26,28 @@ func TestTakeover(t *testing.T) {
 	}
 }
 
+// TestOnlyWhatMayHaveBegunCounts: of what was queued only, a node that dies takes
+// nothing with it, as far as that is known.
+func TestOnlyWhatMayHaveBegunCounts(t *testing.T) {
+	t.Parallel()
+	for _, x := range []struct {
+		was                  State
+		once, unknown, begun bool
+		want                 bool
+	}{
+		{was: Sending, want: true},
+		{was: Sending, once: true},
+		{was: Sending, unknown: true},
+		{was: Sending, once: true, begun: true, want: true},
+		{was: Sending, unknown: true, begun: true, want: true},
+		{was: Pending}, {was: Held}, {was: Pending, unknown: true, begun: true},
+	} {
+		c := &Claimed{Was: x.was, AtMostOnce: x.once, Begun: x.begun}
+		c.Unknown = x.unknown
+		require.Equal(t, x.want, c.MayHaveBegun(), "%+v", x)
+	}
+}
+
 func TestAtClaim(t *testing.T) {
 	t.Parallel()
 	d := Progress{Spent: 2}

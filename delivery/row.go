@@ -25,7 +25,7 @@ type Row struct {
 	Claim                        int64
 	HoldID                       ids.ID
 	Round, Spent, Attempts       int
-	Takeovers                    int
+	Takeovers                    int // by how many nodes that died it was being sent, or may have been
 	Unknown                      bool
 	Renewed                      channels.Renewal
 	UpdatedAt                    time.Time

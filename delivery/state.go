@@ -82,7 +82,7 @@ const (
 	Rejected  Reason = 40 // the message can never be accepted
 	Exhausted Reason = 41 // every attempt of the policy was spent
 	Ambiguous Reason = 42 // on_ambiguous: stop, and an attempt may have been acted upon
-	Crashed   Reason = 43 // taken over five times
+	Crashed   Reason = 43 // five nodes died that were sending it
 	Unmapped  Reason = 44 // the stored content cannot be turned into a payload any more
 	Stale     Reason = 46 // restored from a backup, and found too old to be sent; dropped or dead, as the operator chose
 )

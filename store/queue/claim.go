@@ -155,9 +155,10 @@ func scanClaimed(r *sql.Rows) (c claimed, err error) {
 	return c, err
 }
 
-// recordLost records what a node that died with the row may have done.
+// recordLost records what a node that died with the row may have done, unless it did
+// nothing.
 func recordLost(t *db.Tx, c *claimed) error {
-	if c.Was != delivery.Sending {
+	if !c.MayHaveBegun() {
 		return nil
 	}
 	key := []any{c.Tenant, c.Notification, c.Target}
@@ -189,8 +190,8 @@ func (c *claimed) leased(o delivery.ClaimOrder) (flags int) {
 	if c.Unknown {
 		flags = flagUnknown
 	}
-	if c.Was == delivery.Sending && c.Begun {
-		flags |= flagBegun // until the takeover has ended
+	if c.Was == delivery.Sending && c.Begun && c.AtMostOnce {
+		flags |= flagBegun // until the takeover has ended; the others are sent again
 	}
 	return flags
 }

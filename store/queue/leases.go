@@ -11,8 +11,8 @@ import (
 	"github.com/carillonhq/carillon/store/registers"
 )
 
-// Begin implements delivery.BeginStore. The flag stays through takeovers, until one
-// has ended, and goes when the row is claimed from another state.
+// Begin implements delivery.BeginStore. The flag goes when the row is claimed again; of
+// what must not be sent twice it stays through takeovers, until one has ended.
 func (s *claims) Begin(ctx context.Context, r delivery.Row) (ours bool, err error) {
 	err = s.db.Do(ctx, 1, func(t *db.Tx) error {
 		n, err := t.Affect(`UPDATE deliveries SET flags=flags|2 WHERE tenant_id=? AND notification_id=? AND target_id=? AND claim=? AND state=2`,

@@ -18,7 +18,7 @@ const (
 // Flags of a delivery.
 const (
 	flagUnknown = 1 // a node died with it, so it may have been sent
-	flagBegun   = 2 // its attempt has begun; written only where it must not be made twice
+	flagBegun   = 2 // its attempt has begun; written only where that matters: see delivery.Claimed.MayHaveBegun
 )
 
 const rowColumns = `d.tenant_id,d.notification_id,d.target_id,d.channel,d.lane,d.state,d.reason,coalesce(d.user_id,0),d.device_epoch,

@@ -27,6 +27,7 @@ type model struct {
 type modelRow struct {
 	row   delivery.Row
 	tries int
+	begun bool           // Begin was written of its claim
 	past  []delivery.Row // claims that were lost
 }
 
@@ -46,6 +47,7 @@ func followsTheModel(k *kit) {
 				m.rows[a.ID] = &modelRow{row: a.Rows[0]}
 			},
 			"claim":  func(t *rapid.T) { m.claim(k, t) },
+			"begin":  func(t *rapid.T) { m.begin(k, t) },
 			"finish": func(t *rapid.T) { m.finish(k, t) },
 			"late":   func(t *rapid.T) { m.late(k, t) },
 			"cancel": func(t *rapid.T) { m.cancel(k, t) },
@@ -90,14 +92,25 @@ func (m *model) claim(k *kit, t *rapid.T) {
 		require.Equal(t, m.canceled[c.Notification], c.Canceled)
 		if c.Was == delivery.Sending {
 			r.past = append(r.past, r.row)
-			r.row.Takeovers++
-			r.tries++
-			r.row.Unknown = true
+			if r.begun || !r.row.Unknown {
+				r.row.Takeovers++
+				r.tries++
+				r.row.Unknown = true
+			}
 		}
+		r.begun = false
 		r.row.State, r.row.Reason, r.row.Claim, r.row.DueAt = delivery.Sending, delivery.NoReason, c.Claim, now.Add(time.Minute)
 		r.row.Attempts, r.row.Spent, r.row.UpdatedAt = c.Attempts, c.Spent, now
 		require.Equal(t, r.tries, c.Attempts)
 	}
+}
+
+func (m *model) begin(k *kit, t *rapid.T) {
+	r := m.pick(t, delivery.Sending)
+	ours, err := k.Store.Begin(k.ctx, r.row)
+	require.NoError(t, err)
+	require.True(t, ours)
+	r.begun = true
 }
 
 func (m *model) finish(k *kit, t *rapid.T) {

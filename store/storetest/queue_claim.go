@@ -24,6 +24,7 @@ func claimTests() map[string]func(*kit) {
 		"Claim/TellsOfCancel":        claimTellsOfCancel,
 		"Claim/HeldAtTheirDeadline":  claimsHeldAtDeadline,
 		"Begin/IsSeenByWhoTakesOver": begins,
+		"Begin/IsWhatCrashesCount":   crashes,
 		"Renew/MovesTheEndOfALease":  renews,
 		"Target/IsReadByItself":      readsTargets,
 		"Claim/FinishedIsNotClaimed": finishedIsNotClaimed,
@@ -263,10 +264,49 @@ func begins(k *kit) {
 	require.False(k, begin(list[0].Row), "the claim is lost")
 	k.Clock.Advance(time.Minute)
 	for _, c := range k.claim() {
-		require.Equal(k, c.Target == list[0].Target, c.Begun, "until the takeover is settled")
+		require.False(k, c.Begun, "not by the node that had it last")
 		require.True(k, c.Unknown)
+		require.Equal(k, 1, c.Takeovers)
 		k.sends(c)
 		require.False(k, begin(c.Row), "it has ended")
+	}
+}
+
+// crashes counts, of the crashes in which a delivery is caught, those in which it was
+// being sent, as far as that is known: of the first it is not.
+func crashes(k *kit) {
+	for _, once := range []bool{false, true} {
+		a := k.accepted(1, func(a *delivery.Accepted) { a.AtMostOnce = once })
+		c := k.claim()[0]
+		for range 30 { // it is never sent
+			k.Clock.Advance(time.Minute)
+			c = k.claim()[0]
+		}
+		counted := 1
+		if once {
+			counted = 0
+		}
+		require.Equal(k, counted, c.Takeovers)
+		require.Len(k, k.view(a.Rows[0]).Attempts, counted)
+		require.Equal(k, !once, c.Unknown)
+		for range 2 { // it is
+			ours, err := k.Store.Begin(k.ctx, c.Row)
+			k.ok(err)
+			require.True(k, ours)
+			k.Clock.Advance(time.Minute)
+			c = k.claim()[0]
+			counted++
+			require.Equal(k, counted, c.Takeovers)
+			require.True(k, c.Begun)
+			if once {
+				k.Clock.Advance(time.Minute)
+				require.True(k, k.claim()[0].Begun, "until the takeover is settled")
+				break
+			}
+		}
+		k.Clock.Advance(time.Hour)
+		k.sends(k.claim()[0])
+		require.NotZero(k, len(k.view(a.Rows[0]).Attempts))
 	}
 }
 
