@@ -46,6 +46,7 @@ type claimer struct {
 	metrics   *metrics
 	poll      time.Duration
 	lease     time.Duration
+	slow      slowStart
 
 	lastRound atomic.Int64 // unix ms
 }
@@ -85,11 +86,12 @@ func (c *claimer) round() (more bool) {
 }
 
 func (c *claimer) claim(l Lane) (more bool) {
-	limit, ofTenant, full := c.dispatch.claimable(l, claimLimit)
+	now := c.now()
+	most := c.slow.room(l, claimLimit, now)
+	limit, ofTenant, full := c.dispatch.claimable(l, most)
 	if limit == 0 {
 		return false
 	}
-	now := c.now()
 	lease := now.Add(c.lease)
 	claimed, err := c.store.Claim(c.running, ClaimOrder{Lane: l, Limit: limit, PerTenant: ofTenant, Full: full, Now: now,
 		Lease: lease, Claim: int64(c.ids.Next())})
@@ -101,6 +103,7 @@ func (c *claimer) claim(l Lane) (more bool) {
 	if len(claimed) > 0 {
 		failpoint.Hit("claim.committed")
 	}
+	c.slow.took(l, len(claimed))
 	c.dispatch.unclaimed(l, limit-len(claimed))
 	c.enqueue(l, claimed, lease)
 	return len(claimed) >= min(limit, ofTenant)

@@ -25,7 +25,9 @@ type Options struct {
 
 	// Role is what this node does: "" or all, api (it accepts and sends nothing), or
 	// worker.
-	Role          string
+	Role string
+	// AfterCrash: the process before this one ended with deliveries in its hands.
+	AfterCrash    bool
 	Workers       int           // concurrent requests; 512
 	LaneSize      int           // most deliveries of a lane in memory; 4,000
 	MaxBacklog    int           // deliveries that are due, which tenants share; 1,000,000

@@ -90,7 +90,7 @@ func (e *Engine) wireLoops(o *Options) {
 	schedule := &scheduler{env: e.env, store: o.Store, contents: o.Store, tenants: e.tenants, planner: e.planner,
 		backlog: e.backlog, hints: e.hints}
 	e.claimer = &claimer{env: e.env, store: o.Store, intake: e.intake, dispatch: e.dispatch, tenants: e.tenants, leases: renewals, backlog: e.backlog,
-		scheduled: schedule, pause: e.pause, hints: e.hints, metrics: e.metrics, poll: o.Poll, lease: o.Lease}
+		scheduled: schedule, pause: e.pause, hints: e.hints, metrics: e.metrics, poll: o.Poll, lease: o.Lease, slow: slowStart{on: o.AfterCrash}}
 	holds := &holdMover{env: e.env, store: o.Store, prober: e.prober, pause: e.pause, duties: work, backlog: e.backlog,
 		hints: e.hints, every: 5 * o.Poll}
 	purge := &purger{env: e.env, store: o.Store, duties: work, tenants: e.tenants, senders: e.senders, breakers: e.breakers, refusals: e.refusals,

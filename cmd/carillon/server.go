@@ -74,7 +74,8 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 	if cfg.ErasureLogPath() == "" && cfg.ErasureLog != erasureLogOff {
 		p.log.Warn("there is no erasure log: users who are erased come back when a backup is restored; see the setting erasure_log")
 	}
-	if err := s.join(ctx); err != nil {
+	crashed, err := s.join(ctx)
+	if err != nil {
 		return nil, err
 	}
 	generator, now := s.store.IDs(), s.store.Now
@@ -86,7 +87,7 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 	o := delivery.Options{Store: s.store, Jobs: s.jobs, Channels: kinds, IDs: generator, Now: now, Role: cfg.Role, Log: p.log, Metrics: s.metrics.Registry(),
 		Workers: cfg.Workers, MaxBacklog: cfg.Limits.Backlog, MaxStored: cfg.Limits.Unfinished, UrgentRate: cfg.Limits.UrgentPerSecond,
 		Retention:  delivery.Retention{SentPayload: cfg.Retention.Sent, DeadPayload: cfg.Retention.Dead, Rows: cfg.Retention.Rows},
-		StaleAfter: cfg.StaleAfter, OldCredentials: cfg.Retention.Credentials}
+		StaleAfter: cfg.StaleAfter, OldCredentials: cfg.Retention.Credentials, AfterCrash: crashed}
 	o.SendTimeout, o.ScheduleAfter = failpoint.Duration("send_timeout", o.SendTimeout), failpoint.Duration("marker_after", o.ScheduleAfter)
 	if p.tune != nil {
 		p.tune(&o)
@@ -103,19 +104,19 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 }
 
 // join makes this server one of the database's nodes. On SQLite it is the only
-// one, so that leases which are there were held by the life before.
-func (s *server) join(ctx context.Context) error {
+// one, so that leases which are there were held by the life before, which crashed then.
+func (s *server) join(ctx context.Context) (crashed bool, err error) {
 	if err := s.store.Join(ctx, db.Node{Name: s.cfg.Node(), Role: s.cfg.Role, Version: versionText()}); err != nil {
-		return err
+		return false, err
 	}
 	if s.store.Shared() {
-		return nil
+		return false, nil
 	}
 	taken, err := s.store.LapseLeases(ctx)
 	if taken > 0 {
 		s.log.Warn("the server did not stop in order last time; what it had in hand is taken over", "deliveries", taken)
 	}
-	return err
+	return taken > 0, err
 }
 
 func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *ids.Generator, p serverParts) error {
