@@ -87,7 +87,7 @@ func (c *claimer) round() (more bool) {
 
 func (c *claimer) claim(l Lane) (more bool) {
 	now := c.now()
-	most := c.slow.room(l, claimLimit, now)
+	most := c.slow.room(l, now)
 	limit, ofTenant, full := c.dispatch.claimable(l, most)
 	if limit == 0 {
 		return false

@@ -18,10 +18,10 @@ type slowStart struct {
 	claimed [LanesCount]int
 }
 
-// room is how many more of a lane may be claimed now, up to a limit.
-func (s *slowStart) room(l Lane, limit int, now time.Time) int {
+// room is how many more of a lane may be claimed now.
+func (s *slowStart) room(l Lane, now time.Time) int {
 	if !s.on {
-		return limit
+		return claimLimit
 	}
 	switch {
 	case s.begin.IsZero():
@@ -29,9 +29,9 @@ func (s *slowStart) room(l Lane, limit int, now time.Time) int {
 	case now.Sub(s.begin) >= slowWindow:
 		*s = slowStart{on: true, begin: now, most: 2 * s.most}
 	}
-	if s.most >= limit {
+	if s.most >= claimLimit {
 		s.on = false
-		return limit
+		return claimLimit
 	}
 	return s.most - s.claimed[l]
 }

@@ -306,7 +306,7 @@ func crashes(k *kit) {
 		}
 		k.Clock.Advance(time.Hour)
 		k.sends(k.claim()[0])
-		require.NotZero(k, len(k.view(a.Rows[0]).Attempts))
+		require.NotEmpty(k, k.view(a.Rows[0]).Attempts)
 	}
 }
 
