@@ -100,6 +100,8 @@ type Result struct {
 	// Ambiguous: the request was written and no answer of the provider's came, so it
 	// may have acted on it.
 	Ambiguous bool
+	// Unreached: no connection came about, so nobody has seen any of the request.
+	Unreached bool
 	// Doubtful: a Gone that a wrong credential, topic, project or environment
 	// would cause as well. It makes a device suspect, never retired, until
 	// the credential is seen to work.

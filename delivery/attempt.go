@@ -36,6 +36,7 @@ type attempter struct {
 	payloads    *payloads
 	senders     *senders
 	gates       *gates
+	waits       *waits
 	breakers    *breakers
 	refusals    *refusals
 	prober      *prober
@@ -53,6 +54,7 @@ type route struct {
 	tenant     *snapshot
 	credential *tenants.Credential // nil for a webhook
 	sender     *sender
+	look       bool // it was let through a closed gate
 }
 
 // version is the one that the sender was opened with; zero for a webhook.

@@ -36,8 +36,10 @@ func (a *attempter) ready(it *inflight) (r route, ready bool) {
 	if t, hold, ok := obstacle(&it.Row, &it.target, r.tenant, r.credential, now); ok {
 		return instead(t, hold)
 	}
-	if opens := a.gates.until(gatesOf(it, r.credential), now); !opens.IsZero() {
-		return instead(waitForGate(it.progress(), opens, now, a.jitter()), Hold{})
+	gate := a.gates.stand(passageOf(it, r.credential), r.tenant.waits, r.tenant.readAt, now)
+	if r.look = gate.look; !gate.opens.IsZero() {
+		a.finisher.finish(it, Finish{Transition: waitForGate(it.progress(), gate, now, a.jitter()), Waited: waitedFor(gate, now)})
+		return route{}, false
 	}
 	if it.payload == nil {
 		payload, broken, err := a.payloads.get(ctx, it)

@@ -16,14 +16,28 @@ const (
 	// these: a big backlog must not be claimed and put back all the time.
 	crowdedLeast = 15 * time.Second
 	crowdedMost  = 5 * time.Minute
+	// gateSpread is the most that those who wait for a gate are spread over.
+	gateSpread = 10 * time.Minute
+	// gateLooked is how long one waits at most for a gate that may open early, until it
+	// looks again.
+	gateLooked = time.Hour
 )
 
 // waitForGate makes a delivery wait until a gate opens, and spreads those that
-// wait, as far as their deadlines allow: not all at the moment that it opens.
+// wait, as far as their deadlines allow: not all at the moment that it opens. One
+// that a person or a success can open early is waited for until the deadline.
 // jitter is a random number from 0 to 1.
-func waitForGate(d Progress, opens, now time.Time, jitter float64) Transition {
-	spread := max(min(opens.Sub(now), d.ExpiresAt.Sub(opens)-time.Second), 0)
-	t := waitOrExpire(d, opens.Add(time.Duration(jitter*float64(spread))), d.Spent)
+func waitForGate(d Progress, g standing, now time.Time, jitter float64) Transition {
+	opens := g.opens
+	if most := now.Add(gateLooked); g.shared && opens.After(most) {
+		opens = most
+	}
+	spread := max(min(opens.Sub(now), d.ExpiresAt.Sub(opens)-time.Second, gateSpread), 0)
+	due := opens.Add(time.Duration(jitter * float64(spread)))
+	if g.shared && due.After(d.ExpiresAt) {
+		return unspent(d, d.ExpiresAt)
+	}
+	t := waitOrExpire(d, due, d.Spent)
 	if t.State == Pending {
 		t.Renew = d.Renewed
 	}

@@ -41,8 +41,15 @@ func Next(d Progress, r channels.Result, p Policy, a Assessment, now time.Time, 
 			floor = throttleFloor
 		}
 		until := latest(now.Add(max(p.floor(floor), throttleLeast)), r.NotBefore)
+		due := until
+		if isShared(d.Channel, r.Scope) && due.After(now.Add(lookEvery)) {
+			due = now.Add(lookEvery) // it looks whether the provider means it
+		}
 		// Jitter only ever adds: the provider named the earliest moment.
-		due := until.Add(time.Duration(float64(until.Sub(now)) * p.Jitter * jitter))
+		due = due.Add(min(time.Duration(float64(due.Sub(now))*p.Jitter*jitter), gateSpread))
+		if isShared(d.Channel, r.Scope) && due.After(d.ExpiresAt) {
+			due = d.ExpiresAt.Add(-1) // the gate may open before
+		}
 		t := waitOrExpire(d, due, d.Spent)
 		t.WaitScope, t.WaitUntil = r.Scope, until
 		if r.Wider > r.Scope {

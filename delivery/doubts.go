@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/carillonhq/carillon/ids"
@@ -110,8 +111,12 @@ func (d *doubts) heard(n Refusal) {
 	if _, held := s.holds[holdKey{scope: HoldCredential, subject: k.credential, qualifier: k.origin}]; held {
 		return
 	}
-	if c := s.byID[k.credential]; c != nil && s.hasVersion(k.versionKey) && d.refusals.judge(k, c.UpdatedAt, d.now()).enough {
-		d.convict(n.Tenant, k, "Several devices of several users were refused, and nothing was taken since.")
+	c := s.byID[k.credential]
+	if c == nil || !s.hasVersion(k.versionKey) {
+		return
+	}
+	if j := d.refusals.judge(k, c.UpdatedAt, d.now()); j.enough {
+		d.convict(n.Tenant, k, strings.TrimSpace("Several devices of several users were refused, and nothing was taken since. "+j.said))
 	}
 }
 

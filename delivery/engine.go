@@ -25,6 +25,7 @@ type Engine struct {
 	targets  *targets
 	payloads *payloads
 	gates    *gates
+	waits    *waits
 	breakers *breakers
 	refusals *refusals
 	prober   *prober

@@ -53,7 +53,7 @@ func (a *attempter) refused(it *inflight, r *route, ans *answer, k subject, work
 	c := r.tenant.byID[r.credential.ID]
 	_, e.held = r.tenant.holds[holdKey{scope: HoldCredential, subject: c.ID, qualifier: k.origin}]
 	n := Refusal{Credential: c.ID, Version: k.version, Origin: k.origin, Tenant: it.Tenant, Target: it.Target, User: it.UserID,
-		Worked: worked, At: ans.at, Again: it.looked > 0 || it.target.Device == devices.Suspect}
+		Worked: worked, At: ans.at, Detail: ans.Detail, Again: it.looked > 0 || it.target.Device == devices.Suspect}
 	if it.Renewed == channels.RenewToken && !it.since.IsZero() {
 		n.At = it.since // it was refused first with the token of before
 	}

@@ -37,6 +37,7 @@ type Finish struct {
 	Credential ids.ID // that was used, with its version
 	Version    int
 	Hold       Hold                 // for Transition.Hold: which
+	Waited     Waited               // without an attempt: what it waits for; zero: as it was
 	Prove      bool                 // first success of this version
 	Learned    channels.Environment // "" unless the attempt proved one
 	LearnedKey string               // web push: the VAPID key that the subscription is bound to; "" unless it was learned

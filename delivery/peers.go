@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// Nodes of one database act on what any of them has seen: a provider that asks
-// for a pause is left alone by all, verdicts about a credential count wherever
-// they came in, and limits are those of all nodes together. They tell each other
-// through the database; where a node is alone, none of this runs.
+// Nodes of one database act on what any of them has seen: verdicts about a
+// credential count wherever they came in, and limits are those of all nodes
+// together. They tell each other through the database; where a node is alone, none
+// of this runs. That a provider is to be left alone they read in its row: see waits.
 
 // PeerStore carries between the nodes what they have to know of each other.
 type PeerStore interface {
@@ -22,21 +22,19 @@ type PeerStore interface {
 
 // NodeState is what a node tells the others.
 type NodeState struct {
-	Gates     []SharedGate // that are new, or stay closed for longer
-	Verdicts  []Verdicts   // that have changed
+	Verdicts  []Verdicts // that have changed
 	Refusals  []Refusal
 	Successes []Success
 	Uses      []Use
-	// KnownSince: gates that were exchanged before are known already; zero: none are.
+	// KnownSince: refusals that were exchanged before are known already; zero: none are.
 	KnownSince time.Time
 }
 
 // OtherNodes is what a node learns from the others.
 type OtherNodes struct {
-	Serving   int          // living nodes that take requests, this one included
-	Gates     []SharedGate // that are closed, whoever closed them
-	Verdicts  []Verdicts   // one for each version: the sums over the others
-	Refusals  []Refusal    // of whichever node, told since KnownSince
+	Serving   int        // living nodes that take requests, this one included
+	Verdicts  []Verdicts // one for each version: the sums over the others
+	Refusals  []Refusal  // of whichever node, told since KnownSince
 	Successes []Success
 	Uses      []Use // one for each kind and subject: the sums over the others
 }
@@ -50,15 +48,14 @@ const (
 	exchangePause = 100 * time.Millisecond
 	// exchangeWithin bounds one, so that trouble is noticed.
 	exchangeWithin = 5 * time.Second
-	// gateOverlap is how long after its time a gate may become readable.
-	gateOverlap = 10 * time.Second
+	// exchangeOverlap is how long after its time a row may become readable.
+	exchangeOverlap = 10 * time.Second
 )
 
 // peers exchanges with the other nodes what all have to know.
 type peers struct {
 	*env
 	store    PeerStore
-	gates    *gates
 	breakers *breakers
 	refusals *refusals
 	budgets  []*Budget // that hold over all nodes
@@ -74,7 +71,7 @@ func (p *peers) run() {
 		err := p.exchange(known)
 		switch {
 		case err == nil:
-			known, failing = began.Add(-gateOverlap), false
+			known, failing = began.Add(-exchangeOverlap), false
 		case p.running.Err() == nil && !failing:
 			p.log.Warn("nothing can be exchanged with the other nodes; this one goes by what it knows", "error", err)
 			failing = true
@@ -94,7 +91,7 @@ func (p *peers) exchange(known time.Time) error {
 	if err != nil {
 		return err
 	}
-	p.markSent(mine, now)
+	p.markSent(mine)
 	p.merge(others)
 	for _, n := range p.refusals.ripe(now) {
 		p.doubts.heard(n)
@@ -104,7 +101,7 @@ func (p *peers) exchange(known time.Time) error {
 
 // pending is what this node has to tell.
 func (p *peers) pending(known, now time.Time) NodeState {
-	mine := NodeState{Gates: p.gates.pending(now), Verdicts: p.breakers.pending(now), KnownSince: known}
+	mine := NodeState{Verdicts: p.breakers.pending(now), KnownSince: known}
 	mine.Refusals, mine.Successes = p.refusals.pending(now)
 	for _, b := range p.budgets {
 		mine.Uses = append(mine.Uses, b.pending(now)...)
@@ -113,10 +110,7 @@ func (p *peers) pending(known, now time.Time) NodeState {
 }
 
 // markSent notes what the others can read now, and tells them where it is urgent.
-func (p *peers) markSent(mine NodeState, now time.Time) {
-	if p.gates.markSent(mine.Gates, now) {
-		p.hints.exchangeNow()
-	}
+func (p *peers) markSent(mine NodeState) {
 	p.breakers.markSent(mine.Verdicts)
 	p.refusals.markSent(mine.Refusals, mine.Successes)
 	if len(mine.Refusals) > 0 {
@@ -127,7 +121,6 @@ func (p *peers) markSent(mine NodeState, now time.Time) {
 // merge takes up what the others have told.
 func (p *peers) merge(others OtherNodes) {
 	now := p.now()
-	p.gates.merge(others.Gates, now)
 	for k, since := range p.breakers.merge(others.Verdicts) {
 		p.doubts.breakerOpened(k, since, now)
 	}

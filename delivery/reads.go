@@ -41,6 +41,7 @@ type View struct {
 	Takeovers    int
 	SupersededBy ids.ID // the newer notification for which it was dropped; 0: none
 	Unknown      bool   // a node died with it: the provider may have it twice
+	Waited       Waited
 	CreatedAt    time.Time
 	UpdatedAt    time.Time
 	Last         Attempt   // the newest; Number 0: none yet
@@ -102,6 +103,7 @@ type DeliveryReader interface {
 	// DeadLetters lists deliveries in state dead, the latest death first.
 	DeadLetters(ctx context.Context, tenant ids.ID, q Query) ([]View, error)
 	Holds(ctx context.Context, tenant ids.ID) ([]Hold, error) // at most 1,000
+	Waits(ctx context.Context, tenant ids.ID) ([]Wait, error) // at most 1,000
 }
 
 // ErasureReader reads the receipts of erasures.

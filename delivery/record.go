@@ -10,14 +10,18 @@ import (
 // record writes what an attempt means, and lets those know whom it concerns: the
 // gates of its provider, the metrics, the log, and the doubts about its credential.
 func (a *attempter) record(it *inflight, r *route, ans *answer, n noted, t Transition) {
-	if !t.WaitUntil.IsZero() {
-		a.closeGate(it, r, t.WaitScope, t.WaitUntil, ans.at)
+	switch {
+	case ans.Outcome == channels.Accepted:
+		p := passageOf(it, r.credential)
+		a.gates.success(p, ans.asked, ans.at, r.look)
+		a.waits.succeeded(p, r.tenant.waits, ans.asked, ans.at, r.look)
+	case !t.WaitUntil.IsZero():
+		a.closeGate(it, r, ans, t.WaitScope, t.WaitUntil)
+	case ans.Outcome == channels.Retry && ans.Renew == channels.RenewNothing:
+		a.failed(it, r, ans)
 	}
 	if !t.WiderUntil.IsZero() && a.gates.throttled(gateOf(t.WiderScope, it, r.version().credential), it.UserID, ans.at) {
-		a.closeGate(it, r, t.WiderScope, t.WiderUntil, ans.at)
-	}
-	if ans.Outcome == channels.Accepted {
-		a.gates.success(gatesOf(it, r.credential), ans.asked, ans.at)
+		a.closeGate(it, r, ans, t.WiderScope, t.WiderUntil)
 	}
 	a.metrics.attempt(it.Channel, ans.Result, ans.at.Sub(ans.asked))
 	a.logAttempt(it, ans, &t)
@@ -60,12 +64,46 @@ func outcomeOf(it *inflight, r *route, ans *answer, n noted, t Transition) Finis
 }
 
 // closeGate makes a scope wait, on all nodes unless it is a single device.
-func (a *attempter) closeGate(it *inflight, r *route, s channels.Scope, until, now time.Time) {
-	k := gateOf(s, it, r.version().credential)
-	a.gates.close(k, until, now)
-	if isShared(it.Channel, s) && a.gates.markShared(k, now) {
-		a.hints.exchange.raise()
+func (a *attempter) closeGate(it *inflight, r *route, ans *answer, s channels.Scope, until time.Time) {
+	v := r.version()
+	k := gateOf(s, it, v.credential)
+	a.gates.close(k, until, ans.at, waitOf(it, k, ans), r.tenant.waits[k])
+	if isShared(it.Channel, s) {
+		a.waits.closed(k, v.version, urlOf(it), ans.at)
 	}
+}
+
+// failed notes a failure that is a matter of the provider's, or of the network's, and
+// for which nothing else has to wait.
+func (a *attempter) failed(it *inflight, r *route, ans *answer) {
+	v := r.version()
+	k := flowKey{id: it.Target}
+	if it.Channel != channels.Webhook {
+		k = flowKey{id: v.credential, origin: subjectOf(it, v).origin}
+	}
+	if w, tell := a.gates.failed(k, it.UserID, it.Channel == channels.Webhook, waitOf(it, k, ans), ans.at); tell {
+		a.waits.failed(NoteWait{Wait: w, Version: v.version, URL: urlOf(it)})
+	}
+}
+
+// waitOf is what an answer says of a scope.
+func waitOf(it *inflight, k flowKey, ans *answer) Wait {
+	w := Wait{Tenant: it.Tenant, Subject: k.id, Origin: k.origin, Channel: it.Channel, Cause: WaitFailing, Detail: ans.Detail, Since: ans.at, NotedAt: ans.at}
+	switch {
+	case ans.Outcome == channels.Throttled:
+		w.Cause = WaitThrottled
+	case ans.Unreached:
+		w.Cause = WaitUnreachable
+	}
+	return w
+}
+
+// urlOf is the address of an endpoint that something was sent to.
+func urlOf(it *inflight) string {
+	if it.Channel != channels.Webhook {
+		return ""
+	}
+	return it.target.Target.Address
 }
 
 // logAttempt writes one wide line per attempt: failures always, successes only

@@ -46,8 +46,9 @@ type Refusal struct {
 	Origin       string // of a push service; "": the provider has one
 	Tenant       ids.ID
 	Target, User ids.ID
-	Worked       bool // something was sent to it before
-	Again        bool // it was refused before, and has had no success since; other nodes are not told
+	Worked       bool   // something was sent to it before
+	Again        bool   // it was refused before, and has had no success since; other nodes are not told
+	Detail       string // what the provider said
 	At           time.Time
 }
 
@@ -85,6 +86,7 @@ type refused struct {
 	newest  time.Time // the newest refusal of any node
 	targets map[ids.ID]refusedTarget
 	enough  time.Time // since when there is enough evidence; zero: there is not
+	said    string    // with the newest refusal that counts
 	asked   time.Time // when the provider was asked last; zero: never
 	asking  bool
 	word    word // what it said
@@ -183,6 +185,9 @@ func (x *refused) note(n Refusal, told bool) {
 		}
 	}
 	x.targets[n.Target] = refusedTarget{user: n.User, worked: n.Worked, at: n.At, told: told}
+	if n.Detail != "" {
+		x.said = n.Detail
+	}
 	if x.enough.IsZero() && x.isEnough(time.Time{}, n.At) {
 		x.enough = n.At
 	}
@@ -234,6 +239,7 @@ type judged struct {
 	enough bool
 	word   word
 	worked bool // something has succeeded lately
+	said   string
 }
 
 // judge looks at the refusals since a time: whoever has put, paused or resumed the
@@ -245,7 +251,7 @@ func (r *refusals) judge(k subject, since, now time.Time) judged {
 	if x == nil {
 		return judged{}
 	}
-	j := judged{enough: !x.asking && r.settled(x, now) && x.isEnough(since, now), worked: !x.success.IsZero() && now.Sub(x.success) < evidenceLasts}
+	j := judged{enough: !x.asking && r.settled(x, now) && x.isEnough(since, now), worked: !x.success.IsZero() && now.Sub(x.success) < evidenceLasts, said: x.said}
 	if x.asked.After(since) {
 		j.word = x.word
 	}
@@ -298,7 +304,7 @@ func (r *refusals) pending(now time.Time) (list []Refusal, successes []Success) 
 		for id, t := range x.targets {
 			if !t.told {
 				list = append(list, Refusal{Credential: k.credential, Version: k.version, Origin: k.origin, Tenant: x.tenant,
-					Target: id, User: t.user, Worked: t.worked, At: t.at})
+					Target: id, User: t.user, Worked: t.worked, At: t.at, Detail: x.said})
 			}
 		}
 		if x.mine.After(x.told) && x.newest.After(x.told) && now.Sub(x.newest) < evidenceLasts {

@@ -77,6 +77,25 @@ type Attempt struct {
 	Ambiguous  bool
 }
 
+// Waited is what a delivery has waited for, or waits for: see Wait. Zero: nothing that
+// is known.
+type Waited struct {
+	Cause   WaitCause
+	Subject ids.ID
+	Origin  string
+	Device  bool // it is its own device that had to wait
+	Detail  string
+	Since   time.Time // when the trouble began
+	Until   time.Time // as was known
+	At      time.Time // when it was put off
+}
+
+// waitedFor is what a gate has a delivery wait for.
+func waitedFor(g standing, now time.Time) Waited {
+	return Waited{Cause: g.why.Cause, Subject: g.why.Subject, Origin: g.why.Origin, Device: !g.shared, Detail: g.why.Detail,
+		Since: g.why.Since, Until: g.opens, At: now}
+}
+
 // originOf cuts a URL after its host: https://push.example.com.
 func originOf(raw string) string {
 	scheme := strings.Index(raw, "://")

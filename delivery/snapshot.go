@@ -16,10 +16,11 @@ type snapshot struct {
 	credentials []tenants.Credential
 	byID        map[ids.ID]*tenants.Credential
 	holds       map[holdKey]Hold // that stand
+	waits       map[flowKey]Wait
 	readAt      time.Time
 }
 
-func newSnapshot(t tenants.Tenant, credentials []tenants.Credential, holds []Hold, readAt time.Time) *snapshot {
+func newSnapshot(t tenants.Tenant, credentials []tenants.Credential, holds []Hold, waits []Wait, readAt time.Time) *snapshot {
 	s := &snapshot{settings: t.Settings, deleting: t.Deleting(), credentials: credentials,
 		byID: make(map[ids.ID]*tenants.Credential, len(credentials)), holds: make(map[holdKey]Hold, len(holds)), readAt: readAt}
 	for i := range credentials {
@@ -29,6 +30,12 @@ func newSnapshot(t tenants.Tenant, credentials []tenants.Credential, holds []Hol
 		if h.Ending == Open {
 			s.holds[h.key()] = h
 		}
+	}
+	if len(waits) > 0 {
+		s.waits = make(map[flowKey]Wait, len(waits))
+	}
+	for _, w := range waits {
+		s.waits[w.key()] = w
 	}
 	return s
 }

@@ -13,6 +13,7 @@ type Store interface {
 	BeginStore
 	FinishStore
 	DoubtStore
+	WaitStore
 
 	// Loops.
 	ClaimStore
@@ -30,6 +31,7 @@ type Store interface {
 	// Commands.
 	CommandStore
 	EndpointDeletionStore
+	BringForwardStore
 	JobStore
 	ReplayStore
 	DeviceRestoreStore

@@ -24,6 +24,8 @@ type SnapshotStore interface {
 	Credentials(ctx context.Context, tenant ids.ID) ([]tenants.Credential, error)
 	// StandingHolds lists the holds of a tenant that do not end yet.
 	StandingHolds(ctx context.Context, tenant ids.ID) ([]Hold, error)
+	// AllWaits lists the scopes of a tenant that are in trouble.
+	AllWaits(ctx context.Context, tenant ids.ID) ([]Wait, error)
 }
 
 // tenantCache keeps a snapshot of each tenant that has work.
@@ -121,7 +123,11 @@ func (c *tenantCache) read(ctx context.Context, tenant ids.ID, x *cachedTenant) 
 	if err != nil {
 		return nil, err
 	}
-	s := newSnapshot(t, credentials, holds, readAt)
+	waits, err := c.store.AllWaits(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	s := newSnapshot(t, credentials, holds, waits, readAt)
 	c.mu.Lock()
 	x.newest = s
 	c.mu.Unlock()

@@ -40,6 +40,7 @@ func newEngine(o *Options) *Engine {
 		claim: newSignal(), holds: newSignal(), exchange: newSignal()}
 	e.pause = &pauseSwitch{env: v, store: o.Store, hints: e.hints, poll: o.Poll}
 	e.doubts = &doubts{env: v, store: o.Store, tenants: e.tenants, breakers: e.breakers, refusals: e.refusals, hints: e.hints}
+	e.waits = &waits{env: v, store: o.Store, gates: e.gates, hints: e.hints}
 	e.prober = &prober{env: v, store: o.Store, tenants: e.tenants, senders: e.senders, refusals: e.refusals, doubts: e.doubts, hints: e.hints,
 		every: o.ProbeEvery, within: o.SendTimeout}
 	return e
@@ -50,7 +51,7 @@ func (e *Engine) wireSending(o *Options) {
 	e.finisher = &finisher{env: e.env, store: o.Store, inflight: e.inflight, backlog: e.backlog, targets: e.targets,
 		doubts: e.doubts, hints: e.hints, metrics: e.metrics}
 	a := &attempter{env: e.env, store: o.Store, pause: e.pause, targets: e.targets, tenants: e.tenants, payloads: e.payloads,
-		senders: e.senders, gates: e.gates, breakers: e.breakers, refusals: e.refusals, prober: e.prober, doubts: e.doubts, finisher: e.finisher, hints: e.hints,
+		senders: e.senders, gates: e.gates, waits: e.waits, breakers: e.breakers, refusals: e.refusals, prober: e.prober, doubts: e.doubts, finisher: e.finisher, hints: e.hints,
 		metrics: e.metrics, sendTimeout: o.SendTimeout}
 	e.dispatch = newDispatcher(o.Workers, o.LaneSize, o.Now, a.attempt)
 	a.dispatch = e.dispatch
@@ -69,7 +70,7 @@ func (e *Engine) wireCommands(o *Options) {
 	e.replayer = &replayer{env: e.env, store: o.Store, orders: orders, contents: o.Store, tenants: e.tenants, backlog: e.backlog, hints: e.hints}
 	e.restorer = &deviceRestorer{env: e.env, store: o.Store, orders: orders}
 	e.eraser = &eraser{store: o.Store, inflight: e.inflight, payloads: e.payloads, targets: e.targets, hints: e.hints}
-	e.peers = &peers{env: e.env, store: o.Store, gates: e.gates, breakers: e.breakers, refusals: e.refusals, budgets: []*Budget{urgents},
+	e.peers = &peers{env: e.env, store: o.Store, breakers: e.breakers, refusals: e.refusals, budgets: []*Budget{urgents},
 		doubts: e.doubts, hints: e.hints}
 	if o.Jobs != nil {
 		o.Jobs.Handle(jobs.ReplayDeadLetters, e.replayer.step)
@@ -78,6 +79,7 @@ func (e *Engine) wireCommands(o *Options) {
 		o.Jobs.Handle(jobs.DeleteApp, o.Store.DeleteAppStep)
 		o.Jobs.Handle(jobs.RestoreDevices, o.Store.RestoreDevicesStep)
 		o.Jobs.Handle(jobs.RetireDevices, o.Store.RestoreDevicesStep)
+		o.Jobs.Handle(jobs.BringForward, (&bringer{o.Store, e.hints}).step)
 		o.Jobs.Handle(jobs.DropForDeletedEndpoints, o.Store.DropForDeletedEndpointsStep)
 	}
 }

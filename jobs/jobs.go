@@ -39,6 +39,9 @@ const (
 	// DropForDeletedEndpoints drops what a tenant has waiting for endpoints that were
 	// deleted.
 	DropForDeletedEndpoints Kind = 7
+	// BringForward makes due, step by step, what a tenant has waiting for a credential,
+	// a push service or an endpoint that works again.
+	BringForward Kind = 9
 )
 
 // kinds has a row for each kind: its name, and whether it may be canceled, which
@@ -55,6 +58,7 @@ var kinds = [...]struct {
 	DeleteApp:         {"app_deletion", false},
 
 	DropForDeletedEndpoints: {"endpoint_deletion", false},
+	BringForward:            {"bring_forward", true},
 }
 
 func (k Kind) String() string {

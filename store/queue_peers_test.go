@@ -78,25 +78,24 @@ func TestWhatNobodyReadsIsForgotten(t *testing.T) {
 	_, err := b.Exchange(t.Context(), delivery.NodeState{}) // looks for what there is to forget
 	require.NoError(t, err)
 	_, err = a.Exchange(t.Context(), delivery.NodeState{
-		Gates:    []delivery.SharedGate{{Subject: 1, Until: now.Add(time.Second)}, {Subject: 2, Until: now.Add(time.Hour)}},
 		Verdicts: []delivery.Verdicts{{Credential: 1, Version: 1, Seen: 1, Newest: now.Add(-time.Hour)}, {Credential: 2, Version: 1, Seen: 1, Newest: now}},
 		Uses:     []delivery.Use{{Kind: 1, Subject: 1, PerSecond: 1}},
 	})
 	require.NoError(t, err)
-	count := func() (n [3]int) {
-		require.NoError(t, db.QueryRowContext(t.Context(), `SELECT (SELECT count(*) FROM shared_gates), (SELECT count(*) FROM shared_verdicts),
- (SELECT count(*) FROM shared_uses)`).Scan(&n[0], &n[1], &n[2]))
+	count := func() (n [2]int) {
+		require.NoError(t, db.QueryRowContext(t.Context(), `SELECT (SELECT count(*) FROM shared_verdicts),
+ (SELECT count(*) FROM shared_uses)`).Scan(&n[0], &n[1]))
 		return n
 	}
-	exchange := func(after time.Duration) [3]int {
+	exchange := func(after time.Duration) [2]int {
 		o.clock.Advance(after)
 		_, err := b.Exchange(t.Context(), delivery.NodeState{})
 		require.NoError(t, err)
 		return count()
 	}
-	require.Equal(t, [3]int{2, 2, 1}, exchange(59*time.Second), "it was looked for less than a minute ago")
-	require.Equal(t, [3]int{1, 1, 0}, exchange(3*time.Second))
+	require.Equal(t, [2]int{2, 1}, exchange(59*time.Second), "it was looked for less than a minute ago")
+	require.Equal(t, [2]int{1, 0}, exchange(3*time.Second))
 	leave()
-	require.Equal(t, [3]int{1, 1, 0}, exchange(time.Second))
-	require.Equal(t, [3]int{1, 0, 0}, exchange(time.Minute), "its node has left")
+	require.Equal(t, [2]int{1, 0}, exchange(time.Second))
+	require.Equal(t, [2]int{0, 0}, exchange(time.Minute), "its node has left")
 }

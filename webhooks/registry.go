@@ -105,7 +105,8 @@ func (r *Registry) List(ctx context.Context, tenant, after ids.ID, limit int) ([
 
 // Update changes what the patch names. All faults are reported at once.
 func (r *Registry) Update(ctx context.Context, tenant, id ids.ID, p Patch, actor string) (Endpoint, error) {
-	return r.change(ctx, tenant, id, actor, func(e *Endpoint) error {
+	return r.change(ctx, tenant, id, actor, func(e *Endpoint) (release bool, err error) {
+		release = p.URL != nil && *p.URL != e.URL // what the one before asked for is not this one's
 		set(&e.URL, p.URL)
 		set(&e.Description, p.Description)
 		set(&e.User, p.User)
@@ -114,7 +115,7 @@ func (r *Registry) Update(ctx context.Context, tenant, id ids.ID, p Patch, actor
 		}
 		var faults problem.Fields
 		r.check(&faults, *e)
-		return faults.Err()
+		return release, faults.Err()
 	})
 }
 
@@ -123,17 +124,18 @@ func (r *Registry) Pause(ctx context.Context, tenant, id ids.ID, reason, actor s
 	if err := text.Check(reason, 0, MaxReason); err != nil {
 		return Endpoint{}, problem.AtField("reason", "%s", err)
 	}
-	return r.change(ctx, tenant, id, actor, func(e *Endpoint) error {
+	return r.change(ctx, tenant, id, actor, func(e *Endpoint) (bool, error) {
 		e.Status, e.StatusReason = Paused, reason
-		return nil
+		return false, nil
 	})
 }
 
-// Resume makes a paused or disabled endpoint active. It may be repeated.
+// Resume makes a paused or disabled endpoint active, and releases one that waits
+// because its receiver said so. It may be repeated.
 func (r *Registry) Resume(ctx context.Context, tenant, id ids.ID, actor string) (Endpoint, error) {
-	return r.change(ctx, tenant, id, actor, func(e *Endpoint) error {
+	return r.change(ctx, tenant, id, actor, func(e *Endpoint) (bool, error) {
 		e.Status, e.StatusReason = Active, ""
-		return nil
+		return true, nil
 	})
 }
 
@@ -150,21 +152,22 @@ func (r *Registry) Delete(ctx context.Context, tenant, id ids.ID, actor string) 
 // between.
 const changeTries = 5
 
-func (r *Registry) change(ctx context.Context, tenant, id ids.ID, actor string, edit func(*Endpoint) error) (Endpoint, error) {
+func (r *Registry) change(ctx context.Context, tenant, id ids.ID, actor string, edit func(*Endpoint) (release bool, err error)) (Endpoint, error) {
 	for try := 1; ; try++ {
 		e, err := r.o.Store.Endpoint(ctx, tenant, id)
 		if err != nil {
 			return Endpoint{}, err
 		}
 		was := e.UpdatedAt
-		if err := edit(&e); err != nil {
+		release, err := edit(&e)
+		if err != nil {
 			return Endpoint{}, err
 		}
 		// Times are stored to the millisecond, and each change has its own.
 		if e.UpdatedAt = r.o.Now().UTC().Truncate(time.Millisecond); !e.UpdatedAt.After(was) {
 			e.UpdatedAt = was.Add(time.Millisecond)
 		}
-		err = r.o.Store.UpdateEndpoint(ctx, e, was, actor)
+		err = r.o.Store.UpdateEndpoint(ctx, e, was, Edit{Actor: actor, Release: release})
 		if err == nil {
 			return e, nil
 		}

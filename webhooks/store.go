@@ -16,9 +16,16 @@ type Store interface {
 	// reason, if UpdatedAt still is was; otherwise it is Conflict, since the
 	// engine may have disabled the endpoint meanwhile. Pausing makes a hold in
 	// the same transaction, activating ends it.
-	UpdateEndpoint(ctx context.Context, e Endpoint, was time.Time, actor string) error
+	UpdateEndpoint(ctx context.Context, e Endpoint, was time.Time, by Edit) error
 	Endpoint(ctx context.Context, tenant, id ids.ID) (Endpoint, error)
 	Endpoints(ctx context.Context, tenant ids.ID, after ids.ID, limit int) ([]Endpoint, error) // oldest first
 	// DeleteEndpoint: its unfinished deliveries are dropped as gone.
 	DeleteEndpoint(ctx context.Context, tenant, id ids.ID, actor string) error
+}
+
+// Edit is who changes an endpoint, and whether it is released: what it was told to wait
+// for, such as by Retry-After, counts no more, and what waits is due.
+type Edit struct {
+	Actor   string
+	Release bool
 }

@@ -178,7 +178,7 @@ func countErased(t *db.Tx, e delivery.Erasure) error {
 
 // stripDelivery takes the user out of a delivery. One that was not final, or is a
 // dead letter, is dropped: there is nobody to send it to.
-const stripDelivery = `UPDATE deliveries SET user_id=NULL, order_key=NULL, att_detail='', att_provider_id='',
+const stripDelivery = `UPDATE deliveries SET user_id=NULL, order_key=NULL, att_detail='', att_provider_id='', waited='',
  claim=CASE WHEN state<4 THEN ? ELSE claim END, hold_id=0, due_at=CASE WHEN state<4 THEN 0 ELSE due_at END,
  updated_at=CASE WHEN state<4 OR state=6 THEN ? ELSE updated_at END,
  reason=CASE WHEN state<4 OR state=6 THEN ? ELSE reason END, state=CASE WHEN state<4 OR state=6 THEN ? ELSE state END

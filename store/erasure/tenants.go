@@ -24,6 +24,7 @@ var tenantTables = [...]struct{ name, key string }{
 	{"skips", "tenant_id,notification_id,n"},
 	{"notifications", "tenant_id,id"},
 	{"holds", "id"},
+	{"waits", "tenant_id,subject_id,origin"},
 	{"devices", "id"},
 	{"device_events", "id"},
 	{"endpoints", "id"},

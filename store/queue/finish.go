@@ -17,6 +17,9 @@ const finishAttempt = `UPDATE deliveries SET state=?, reason=?, due_at=?, expire
 
 const finishOnly = `UPDATE deliveries SET state=?, reason=?, due_at=?, expires_at=?, hold_id=?, spent=?, renewed=?, updated_at=?` + fence
 
+// finishWaiting writes as well what a delivery waits for that was put off.
+const finishWaiting = `UPDATE deliveries SET state=?, reason=?, due_at=?, expires_at=?, hold_id=?, spent=?, renewed=?, updated_at=?, waited=?` + fence
+
 // finishes writes what became of leased deliveries.
 type finishes struct {
 	db   *db.DB
@@ -78,6 +81,8 @@ func finish(t *db.Tx, f *delivery.Finish) (res delivery.FinishResult, err error)
 		args = append(args, a.Number, f.Credential, db.Millis(a.At), a.Duration.Milliseconds(), a.Outcome, a.Status,
 			a.Ambiguous, a.Code, a.Detail, a.ProviderID)
 		changed, err = t.Affect(finishAttempt, append(args, key[:]...)...)
+	} else if f.Waited != (delivery.Waited{}) {
+		changed, err = t.Affect(finishWaiting, append(append(args, formatWaited(f.Waited)), key[:]...)...)
 	} else {
 		changed, err = t.Affect(finishOnly, append(args, key[:]...)...)
 	}

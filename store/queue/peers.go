@@ -56,12 +56,10 @@ func (s *peers) Exchange(ctx context.Context, mine delivery.NodeState) (delivery
 // Each statement writes the rows of its VALUES, in the order of their keys, so
 // that nodes which write the same rows do not wait for each other in a circle.
 const (
-	tellGates = `INSERT INTO shared_gates (subject,origin,until,wait,noted_at) VALUES %s
- ON CONFLICT (subject,origin) DO UPDATE SET until=excluded.until, wait=excluded.wait, noted_at=excluded.noted_at WHERE shared_gates.until<excluded.until`
 	tellVerdicts = `INSERT INTO shared_verdicts (credential_id,version,life,seen,gone,since,newest) VALUES %s
  ON CONFLICT (credential_id,version,life) DO UPDATE SET seen=excluded.seen, gone=excluded.gone, since=excluded.since, newest=excluded.newest`
-	tellRefusals = `INSERT INTO shared_refusals (credential_id,version,origin,target_id,tenant,user_id,worked,at,noted_at) VALUES %s
- ON CONFLICT (credential_id,version,origin,target_id) DO UPDATE SET at=excluded.at, worked=excluded.worked, noted_at=excluded.noted_at WHERE shared_refusals.at<excluded.at`
+	tellRefusals = `INSERT INTO shared_refusals (credential_id,version,origin,target_id,tenant,user_id,worked,detail,at,noted_at) VALUES %s
+ ON CONFLICT (credential_id,version,origin,target_id) DO UPDATE SET at=excluded.at, worked=excluded.worked, detail=excluded.detail, noted_at=excluded.noted_at WHERE shared_refusals.at<excluded.at`
 	tellSuccesses = `INSERT INTO shared_successes (credential_id,version,origin,began,noted_at) VALUES %s
  ON CONFLICT (credential_id,version,origin) DO UPDATE SET began=excluded.began, noted_at=excluded.noted_at WHERE shared_successes.began<excluded.began`
 	tellUses = `INSERT INTO shared_uses (kind,subject,life,per_second,noted_at) VALUES %s
@@ -69,9 +67,6 @@ const (
 )
 
 func (s *peers) tell(ctx context.Context, life int64, mine delivery.NodeState) error {
-	slices.SortFunc(mine.Gates, func(a, b delivery.SharedGate) int {
-		return cmp.Or(cmp.Compare(a.Subject, b.Subject), strings.Compare(a.Origin, b.Origin))
-	})
 	slices.SortFunc(mine.Refusals, func(a, b delivery.Refusal) int {
 		return cmp.Or(cmp.Compare(a.Credential, b.Credential), cmp.Compare(a.Version, b.Version), strings.Compare(a.Origin, b.Origin), cmp.Compare(a.Target, b.Target))
 	})
@@ -79,15 +74,12 @@ func (s *peers) tell(ctx context.Context, life int64, mine delivery.NodeState) e
 		return cmp.Or(cmp.Compare(a.Credential, b.Credential), cmp.Compare(a.Version, b.Version), strings.Compare(a.Origin, b.Origin))
 	})
 	now := s.db.Now()
-	var gates, verdicts, uses, refusals, successes [][]any
+	var verdicts, uses, refusals, successes [][]any
 	for _, r := range mine.Refusals {
-		refusals = append(refusals, []any{r.Credential, r.Version, r.Origin, r.Target, r.Tenant, r.User, db.Bit(r.Worked), db.Millis(r.At), db.Millis(now)})
+		refusals = append(refusals, []any{r.Credential, r.Version, r.Origin, r.Target, r.Tenant, r.User, db.Bit(r.Worked), db.Storable(r.Detail), db.Millis(r.At), db.Millis(now)})
 	}
 	for _, x := range mine.Successes {
 		successes = append(successes, []any{x.Credential, x.Version, x.Origin, db.Millis(x.At), db.Millis(now)})
-	}
-	for _, g := range mine.Gates {
-		gates = append(gates, []any{g.Subject, g.Origin, db.Millis(g.Until), g.Wait.Milliseconds(), db.Millis(now)})
 	}
 	for _, v := range mine.Verdicts {
 		verdicts = append(verdicts, []any{v.Credential, v.Version, life, v.Seen, v.Gone, db.Millis(v.Since), db.Millis(v.Newest)})
@@ -98,7 +90,7 @@ func (s *peers) tell(ctx context.Context, life int64, mine delivery.NodeState) e
 	for _, w := range []struct {
 		into string
 		rows [][]any
-	}{{tellGates, gates}, {tellVerdicts, verdicts}, {tellRefusals, refusals}, {tellSuccesses, successes}, {tellUses, uses}} {
+	}{{tellVerdicts, verdicts}, {tellRefusals, refusals}, {tellSuccesses, successes}, {tellUses, uses}} {
 		for rows := range slices.Chunk(w.rows, tellLimit) {
 			if err := s.db.Do(ctx, len(rows), func(t *db.Tx) error { return insert(t, w.into, rows) }); err != nil {
 				return err
@@ -131,10 +123,9 @@ func insert(t *db.Tx, into string, rows [][]any) error {
 // Nodes that are alive: see db.Node.
 const (
 	countServing = "SELECT count(*) FROM nodes WHERE token<>0 AND beat_at>=? AND role IN ('all','api')"
-	askGates     = "SELECT subject,origin,until,wait FROM shared_gates WHERE noted_at>=? AND until>?"
 	askVerdicts  = `SELECT v.credential_id,v.version,CAST(SUM(v.seen) AS BIGINT),CAST(SUM(v.gone) AS BIGINT),MIN(v.since),MAX(v.newest)
  FROM shared_verdicts v JOIN nodes n ON n.token=v.life WHERE v.life<>? AND n.beat_at>=? AND v.newest>=? GROUP BY v.credential_id,v.version`
-	askRefusals  = `SELECT credential_id,version,origin,tenant,target_id,user_id,worked,at FROM shared_refusals WHERE noted_at>=? AND at>=?`
+	askRefusals  = `SELECT credential_id,version,origin,tenant,target_id,user_id,worked,detail,at FROM shared_refusals WHERE noted_at>=? AND at>=?`
 	askSuccesses = `SELECT credential_id,version,origin,began FROM shared_successes WHERE noted_at>=? AND began>=?`
 	askUses      = `SELECT u.kind,u.subject,SUM(u.per_second)
  FROM shared_uses u JOIN nodes n ON n.token=u.life WHERE u.life<>? AND n.beat_at>=? AND u.noted_at>=? GROUP BY u.kind,u.subject`
@@ -144,15 +135,6 @@ func (s *peers) ask(ctx context.Context, life int64, known time.Time) (o deliver
 	now := s.db.Now()
 	alive := db.Millis(now.Add(-db.DeadAfter))
 	if err := s.db.QueryRow(ctx, countServing, alive).Scan(&o.Serving); err != nil {
-		return o, err
-	}
-	o.Gates, err = read(ctx, s.db, func(r *sql.Rows) (g delivery.SharedGate, err error) {
-		var until, wait int64
-		err = r.Scan(&g.Subject, &g.Origin, &until, &wait)
-		g.Until, g.Wait = db.FromMillis(until), time.Duration(wait)*time.Millisecond
-		return g, err
-	}, askGates, db.Millis(known), db.Millis(now))
-	if err != nil {
 		return o, err
 	}
 	o.Verdicts, err = read(ctx, s.db, func(r *sql.Rows) (v delivery.Verdicts, err error) {
@@ -167,7 +149,7 @@ func (s *peers) ask(ctx context.Context, life int64, known time.Time) (o deliver
 	lately := db.Millis(now.Add(-verdictsLast))
 	o.Refusals, err = read(ctx, s.db, func(r *sql.Rows) (x delivery.Refusal, err error) {
 		var at int64
-		err = r.Scan(&x.Credential, &x.Version, &x.Origin, &x.Tenant, &x.Target, &x.User, &x.Worked, &at)
+		err = r.Scan(&x.Credential, &x.Version, &x.Origin, &x.Tenant, &x.Target, &x.User, &x.Worked, &x.Detail, &at)
 		x.At = db.FromMillis(at)
 		return x, err
 	}, askRefusals, db.Millis(known), lately)
@@ -208,8 +190,6 @@ func (s *peers) forget(ctx context.Context) error {
 		query string
 		args  []any
 	}{
-		{`DELETE FROM shared_gates WHERE (subject,origin) IN (SELECT subject,origin FROM shared_gates WHERE until<? LIMIT ?)`,
-			[]any{db.Millis(now.Add(-forgetEvery))}},
 		{`DELETE FROM shared_verdicts WHERE (credential_id,version,life) IN (SELECT v.credential_id,v.version,v.life FROM shared_verdicts v
  WHERE v.newest<? OR NOT EXISTS (SELECT 1 FROM nodes n WHERE n.token=v.life) LIMIT ?)`, []any{db.Millis(now.Add(-verdictsLast))}},
 		{`DELETE FROM shared_refusals WHERE (credential_id,version,origin,target_id) IN (SELECT credential_id,version,origin,target_id FROM shared_refusals

@@ -135,7 +135,7 @@ func (s *reads) UserNotifications(ctx context.Context, tenant ids.ID, user strin
 }
 
 const viewColumns = rowColumns + `,coalesce(u.external_id,''),coalesce(x.app,''),
- d.att_at,d.att_ms,d.att_outcome,d.att_status,d.att_ambiguous,d.att_code,d.att_detail,d.att_provider_id,coalesce(d.superseded_by,0)`
+ d.att_at,d.att_ms,d.att_outcome,d.att_status,d.att_ambiguous,d.att_code,d.att_detail,d.att_provider_id,coalesce(d.superseded_by,0),d.waited`
 
 func (s *reads) views(ctx context.Context) *gorm.DB {
 	return s.db.Gorm(ctx).Table("deliveries d").Select(viewColumns).
@@ -145,13 +145,14 @@ func (s *reads) views(ctx context.Context) *gorm.DB {
 
 func scanView(r *sql.Rows) (delivery.View, error) {
 	var (
-		v     delivery.View
-		at    int64
-		ms    int64
-		a     = &v.Last
-		owner string
+		v      delivery.View
+		at     int64
+		ms     int64
+		a      = &v.Last
+		owner  string
+		waited string
 	)
-	d, err := scanRow(r, &owner, &v.App, &at, &ms, &a.Outcome, &a.Status, &a.Ambiguous, &a.Code, &a.Detail, &a.ProviderID, &v.SupersededBy)
+	d, err := scanRow(r, &owner, &v.App, &at, &ms, &a.Outcome, &a.Status, &a.Ambiguous, &a.Code, &a.Detail, &a.ProviderID, &v.SupersededBy, &waited)
 	if err != nil {
 		return v, err
 	}
@@ -159,6 +160,7 @@ func scanView(r *sql.Rows) (delivery.View, error) {
 	v.Notification, v.Target, v.Channel, v.User = d.Notification, d.Target, d.Channel, owner
 	v.State, v.Reason, v.ExpiresAt, v.HoldID = d.State, d.Reason, d.ExpiresAt.UTC(), d.HoldID
 	v.Round, v.Spent, v.Takeovers, v.Unknown = d.Round, d.Spent, d.Takeovers, d.Unknown
+	v.Waited = parseWaited(waited)
 	v.CreatedAt, v.UpdatedAt = d.Notification.Time(), d.UpdatedAt.UTC()
 	if v.State == delivery.Pending {
 		v.DueAt = d.DueAt.UTC()

@@ -197,7 +197,13 @@ func (s *retention) Purge(ctx context.Context, r delivery.Retention, now time.Ti
 		return total, err
 	}
 	n, err = s.purgeHolds(ctx, now, limit)
-	return total, add("holds", n, err)
+	if err := add("holds", n, err); err != nil {
+		return total, err
+	}
+	n, err = s.db.DoCounted(ctx, limit, func(t *db.Tx) (int64, error) {
+		return t.Affect(purgeWaits, db.Millis(now.Add(-waitsKept)), db.Millis(now.Add(-waitsKept)), limit)
+	})
+	return total, add("waits", n, err)
 }
 
 // oldest is asked for each tenant, so that those who have nothing to remove cost

@@ -79,7 +79,7 @@ func (s *credentialRegister) deleteCredentialsOf(t *db.Tx, tenant ids.ID, app st
 		return err
 	}
 	for _, id := range list {
-		if err := removeCredential(t, id); err != nil {
+		if err := removeCredential(t, tenant, id); err != nil {
 			return err
 		}
 		for scope, ending := range map[delivery.HoldScope]delivery.Ending{

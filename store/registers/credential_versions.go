@@ -117,7 +117,7 @@ func (s *credentialRegister) goBack(t *db.Tx, tenant, id ids.ID, to int, v tenan
 	if err := trim(t, id); err != nil {
 		return err
 	}
-	return s.endReplaced(t, tenant, id, app, channel)
+	return s.endReplaced(t, tenant, id, app, channel, actor)
 }
 
 // NoteVerification implements tenants.CredentialStore.

@@ -110,7 +110,7 @@ func (s *credentialRegister) PutCredential(ctx context.Context, c tenants.Creden
 				return err
 			}
 		}
-		if err := s.endReplaced(t, c.Tenant, id, c.App, c.Channel); err != nil {
+		if err := s.endReplaced(t, c.Tenant, id, c.App, c.Channel, ch.Actor); err != nil {
 			return err
 		}
 		if err := s.tryPairs(t, c); err != nil {
@@ -136,7 +136,10 @@ func (s *credentialRegister) credentialID(ctx context.Context, tenant ids.ID, ap
 
 // endReplaced ends what the version before, or its absence, caused: the new one gives
 // its own verdicts. What a person has paused stays so.
-func (s *credentialRegister) endReplaced(t *db.Tx, tenant, id ids.ID, app string, k channels.Kind) error {
+func (s *credentialRegister) endReplaced(t *db.Tx, tenant, id ids.ID, app string, k channels.Kind, actor string) error {
+	if err := releaseWaiting(t, tenant, k, id, actor); err != nil {
+		return err
+	}
 	return s.end(t, delivery.Hold{Tenant: tenant, Scope: delivery.HoldCredential, Subject: id, Reason: delivery.CredentialDenied}, app, k)
 }
 
@@ -217,7 +220,7 @@ func (s *credentialRegister) DeleteCredential(ctx context.Context, tenant, id id
 		if there == 0 {
 			return problem.New(problem.NotFound, "There is no such credential.")
 		}
-		if err := removeCredential(t, id); err != nil {
+		if err := removeCredential(t, tenant, id); err != nil {
 			return err
 		}
 		if err := s.endHolds(t, tenant, id, "", 0); err != nil {
@@ -228,8 +231,11 @@ func (s *credentialRegister) DeleteCredential(ctx context.Context, tenant, id id
 }
 
 // removeCredential removes a credential with its versions.
-func removeCredential(t *db.Tx, id ids.ID) error {
+func removeCredential(t *db.Tx, tenant, id ids.ID) error {
 	if err := t.Exec("DELETE FROM credentials WHERE id=?", id); err != nil {
+		return err
+	}
+	if err := t.Exec(forgetWaits, tenant, id); err != nil {
 		return err
 	}
 	return t.Exec("DELETE FROM credential_versions WHERE credential_id=?", id)
@@ -259,6 +265,9 @@ func (s *credentialRegister) ResumeCredential(ctx context.Context, tenant, id id
 			return err
 		}
 		if err := forgetRefusal(t, id); err != nil {
+			return err
+		}
+		if err := releaseAll(t, tenant, 0, id, c.Actor); err != nil {
 			return err
 		}
 		if err := s.endHolds(t, tenant, id, "", 0); err != nil {
@@ -305,6 +314,9 @@ func (s *credentialRegister) RecoverCredential(ctx context.Context, tenant, id i
 			return err
 		}
 		if err := s.holds.End(t, delivery.Hold{Tenant: tenant, Scope: delivery.HoldCredential, Subject: id, Reason: delivery.CredentialDenied}, delivery.Resume); err != nil {
+			return err
+		}
+		if err := releaseWaiting(t, tenant, 0, id, "engine"); err != nil {
 			return err
 		}
 		return t.Audit(tenant, "engine", "credential.resume", id.Format(ids.Credential))

@@ -101,7 +101,7 @@ func userOrNone(t *db.Tx, tenant ids.ID, external string) (ids.ID, error) {
 }
 
 // UpdateEndpoint implements webhooks.Store.
-func (s *endpointRegister) UpdateEndpoint(ctx context.Context, e webhooks.Endpoint, was time.Time, actor string) error {
+func (s *endpointRegister) UpdateEndpoint(ctx context.Context, e webhooks.Endpoint, was time.Time, by webhooks.Edit) error {
 	types, err := json.Marshal(e.EventTypes)
 	if err != nil {
 		return err
@@ -134,7 +134,12 @@ func (s *endpointRegister) UpdateEndpoint(ctx context.Context, e webhooks.Endpoi
 		if err != nil {
 			return err
 		}
-		return t.Audit(e.Tenant, actor, "endpoint.update", e.ID.Format(ids.Endpoint))
+		if by.Release {
+			if err := releaseAll(t, e.Tenant, channels.Webhook, e.ID, by.Actor); err != nil {
+				return err
+			}
+		}
+		return t.Audit(e.Tenant, by.Actor, "endpoint.update", e.ID.Format(ids.Endpoint))
 	})
 }
 
@@ -198,6 +203,9 @@ func (s *endpointRegister) DeleteEndpoint(ctx context.Context, tenant, id ids.ID
 			return problem.New(problem.NotFound, "There is no such endpoint.")
 		}
 		if err := s.holds.End(t, delivery.Hold{Tenant: tenant, Scope: delivery.HoldEndpoint, Subject: id}, delivery.Resume); err != nil {
+			return err
+		}
+		if err := t.Exec(forgetWaits, tenant, id); err != nil {
 			return err
 		}
 		if err := dropForDeleted(t, tenant, id, actor); err != nil {

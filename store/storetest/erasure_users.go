@@ -69,6 +69,7 @@ var noUserData = map[string]string{
 	"audit":               "subjects are ids, never a user's",
 	"nodes":               "servers",
 	"shared_gates":        "credentials and origins that wait",
+	"waits":               "credentials, origins and endpoints, and what providers said",
 	"shared_refusals":     "internal numbers of who was refused, for ten minutes",
 	"shared_successes":    "when something has succeeded",
 	"shared_verdicts":     "counts of a credential version",
@@ -234,7 +235,7 @@ func (k *kit) seedPerson() (p person) {
 	})
 	was := e.UpdatedAt
 	e.Status, e.StatusReason, e.UpdatedAt = webhooks.Paused, marker+" asked for it", k.Clock.Now().Add(time.Millisecond)
-	k.ok(k.Store.UpdateEndpoint(k.ctx, e, was, "test"))
+	k.ok(k.Store.UpdateEndpoint(k.ctx, e, was, webhooks.Edit{Actor: "test"}))
 
 	// One delivery in every state; the dead and the sent one have older attempts.
 	k.send(requestTo(marker), p.phone) // to be retried, then dead

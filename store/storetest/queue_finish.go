@@ -273,7 +273,7 @@ func changedSince(k *kit) {
 	k.Clock.Advance(time.Second)
 	was := e.UpdatedAt
 	e.URL, e.UpdatedAt = "https://hooks.example.com/new", k.Clock.Now()
-	k.ok(k.Store.UpdateEndpoint(k.ctx, e, was, "test"))
+	k.ok(k.Store.UpdateEndpoint(k.ctx, e, was, webhooks.Edit{Actor: "test"}))
 	k.goneEndpoint(e, started)
 	got, err := k.Store.Endpoint(k.ctx, k.tenant, e.ID)
 	k.ok(err)

@@ -244,7 +244,7 @@ func (k *kit) setStatus(e webhooks.Endpoint, s webhooks.Status) webhooks.Endpoin
 	was := e.UpdatedAt
 	k.Clock.Advance(time.Millisecond)
 	e.Status, e.UpdatedAt = s, k.Clock.Now()
-	k.ok(k.Store.UpdateEndpoint(k.ctx, e, was, "test"))
+	k.ok(k.Store.UpdateEndpoint(k.ctx, e, was, webhooks.Edit{Actor: "test"}))
 	return e
 }
 

@@ -2,7 +2,6 @@ package storetest
 
 import (
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -13,7 +12,6 @@ import (
 
 func sharedTests() map[string]func(*kit) {
 	return map[string]func(*kit){
-		"Exchange/Gates":                exchangesGates,
 		"Exchange/Verdicts":             exchangesVerdicts,
 		"Exchange/Refusals":             exchangesRefusals,
 		"Exchange/Uses":                 exchangesUses,
@@ -40,39 +38,12 @@ func (n node) tells(s delivery.NodeState) delivery.OtherNodes {
 	n.Helper()
 	o, err := n.Store.Exchange(n.ctx, s)
 	n.ok(err)
-	for i := range o.Gates {
-		o.Gates[i].Until = o.Gates[i].Until.UTC()
-	}
-	slices.SortFunc(o.Gates, func(a, b delivery.SharedGate) int { return int(a.Subject - b.Subject) })
 	return o
 }
 
 func (n node) hears() delivery.OtherNodes {
 	n.Helper()
 	return n.tells(delivery.NodeState{})
-}
-
-func exchangesGates(k *kit) {
-	now := k.Clock.Now()
-	a, b := k.node(delivery.RoleAll), k.node(delivery.RoleAll)
-	first := delivery.SharedGate{Subject: 1, Origin: "https://push.example", Until: now.Add(3 * time.Second), Wait: 2 * time.Second}
-	other := delivery.SharedGate{Subject: 2, Until: now.Add(time.Minute), Wait: time.Minute}
-	a.tells(delivery.NodeState{Gates: []delivery.SharedGate{other, first}})
-	require.Equal(k, []delivery.SharedGate{first, other}, b.hears().Gates)
-
-	sooner, later := first, other
-	sooner.Until, sooner.Wait = now.Add(time.Second), time.Second
-	later.Until, later.Wait = now.Add(2*time.Minute), 2*time.Minute
-	b.tells(delivery.NodeState{Gates: []delivery.SharedGate{sooner, later}})
-	require.Equal(k, []delivery.SharedGate{first, later}, a.hears().Gates, "the later one counts")
-
-	k.Clock.Advance(3 * time.Second)
-	require.Equal(k, []delivery.SharedGate{later}, a.hears().Gates, "one is open")
-	news := delivery.SharedGate{Subject: 3, Until: now.Add(time.Minute), Wait: time.Minute}
-	b.tells(delivery.NodeState{Gates: []delivery.SharedGate{news}})
-	require.Equal(k, []delivery.SharedGate{news}, a.tells(delivery.NodeState{KnownSince: k.Clock.Now()}).Gates, "the other is known")
-	b.leave()
-	require.Equal(k, []delivery.SharedGate{later, news}, a.hears().Gates, "the providers have not changed their mind")
 }
 
 func exchangesVerdicts(k *kit) {
@@ -99,7 +70,7 @@ func exchangesVerdicts(k *kit) {
 func exchangesRefusals(k *kit) {
 	now := k.Clock.Now().UTC()
 	a, b := k.node(delivery.RoleAll), k.node(delivery.RoleAll)
-	first := delivery.Refusal{Credential: 1, Version: 2, Origin: "https://push.example", Tenant: 3, Target: 4, User: 5, Worked: true, At: now}
+	first := delivery.Refusal{Credential: 1, Version: 2, Origin: "https://push.example", Tenant: 3, Target: 4, User: 5, Worked: true, At: now, Detail: "no"}
 	other := delivery.Refusal{Credential: 1, Version: 2, Tenant: 3, Target: 5, User: 5, At: now}
 	taken := delivery.Success{Credential: 1, Version: 2, At: now}
 	a.tells(delivery.NodeState{Refusals: []delivery.Refusal{first, other}, Successes: []delivery.Success{taken}})
@@ -162,11 +133,10 @@ func exchangesWithTheLiving(k *kit) {
 
 func exchangesNothingBeforeItJoins(k *kit) {
 	a := k.node(delivery.RoleAll)
-	gate := delivery.SharedGate{Subject: 1, Until: k.Clock.Now().Add(time.Minute)}
-	o, err := k.Store.Exchange(k.ctx, delivery.NodeState{Gates: []delivery.SharedGate{gate}})
+	o, err := k.Store.Exchange(k.ctx, delivery.NodeState{Uses: []delivery.Use{{Kind: delivery.RequestBudget, Subject: 1, PerSecond: 1}}})
 	k.ok(err)
 	require.Equal(k, delivery.OtherNodes{Serving: 1}, o)
-	require.Empty(k, a.hears().Gates)
+	require.Empty(k, a.hears().Uses)
 }
 
 // exchangesMany is about rows that are written by several statements.
@@ -177,13 +147,11 @@ func exchangesMany(k *kit) {
 	var s delivery.NodeState
 	for i := range n {
 		id := ids.ID(i + 1)
-		s.Gates = append(s.Gates, delivery.SharedGate{Subject: 7, Origin: "https://" + strconv.Itoa(i), Until: now.Add(time.Minute), Wait: time.Minute})
 		s.Verdicts = append(s.Verdicts, delivery.Verdicts{Credential: id, Version: 1, Seen: i, Gone: 1, Since: now, Newest: now})
 		s.Uses = append(s.Uses, delivery.Use{Kind: delivery.RequestBudget, Subject: id, PerSecond: float64(i)})
 	}
 	a.tells(s)
 	o := b.hears()
-	require.ElementsMatch(k, s.Gates, o.Gates)
 	require.ElementsMatch(k, s.Verdicts, o.Verdicts)
 	require.ElementsMatch(k, s.Uses, o.Uses)
 }

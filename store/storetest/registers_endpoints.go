@@ -36,7 +36,7 @@ func endpointIsReadBack(k *kit) {
 	was := e.UpdatedAt
 	k.Clock.Advance(time.Second)
 	e.URL, e.User, e.Description, e.EventTypes, e.UpdatedAt = "https://b.example", "", "", []string{}, k.Clock.Now()
-	k.ok(k.Store.UpdateEndpoint(k.ctx, e, was, "test"))
+	k.ok(k.Store.UpdateEndpoint(k.ctx, e, was, webhooks.Edit{Actor: "test"}))
 	got, err = k.Store.Endpoint(k.ctx, k.tenant, e.ID)
 	k.ok(err)
 	require.Equal(k, e, got)
@@ -64,14 +64,14 @@ func endpointChangedMeanwhile(k *kit) {
 	k.goneEndpoint(read, k.Clock.Now()) // the engine disables it, in the same millisecond
 	patched := read
 	patched.Description, patched.UpdatedAt = "mine", read.UpdatedAt.Add(time.Millisecond)
-	k.code(problem.Conflict, k.Store.UpdateEndpoint(k.ctx, patched, read.UpdatedAt, "test"))
+	k.code(problem.Conflict, k.Store.UpdateEndpoint(k.ctx, patched, read.UpdatedAt, webhooks.Edit{Actor: "test"}))
 	got, err := k.Store.Endpoint(k.ctx, k.tenant, read.ID)
 	k.ok(err)
 	require.Equal(k, webhooks.Disabled, got.Status)
 	require.Empty(k, got.Description)
 	require.Equal(k, delivery.Open, k.holds()[0].Ending)
 	patched.ID = 4711
-	k.code(problem.NotFound, k.Store.UpdateEndpoint(k.ctx, patched, read.UpdatedAt, "test"))
+	k.code(problem.NotFound, k.Store.UpdateEndpoint(k.ctx, patched, read.UpdatedAt, webhooks.Edit{Actor: "test"}))
 }
 
 func endpointSecrets(k *kit) {

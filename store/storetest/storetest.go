@@ -92,7 +92,7 @@ func Run(t *testing.T, open func(t *testing.T) Opened) {
 	for _, group := range []map[string]func(*kit){
 		acceptTests(), newestTests(), claimTests(), finishTests(), holdTests(), commandTests(), purgeTests(), readTests(),
 		deviceTests(), deviceHistoryTests(), deviceRestoreTests(), endpointTests(), tenantTests(), credentialTests(), credentialVersionTests(), tenancyTests(), modelTests(), jobTests(), replayTests(),
-		erasureTests(), deletionTests(), appDeletionTests(), affectedTests(), upkeepTests(), pauseTests(), sharedTests(),
+		erasureTests(), deletionTests(), appDeletionTests(), affectedTests(), upkeepTests(), pauseTests(), sharedTests(), waitTests(), bringForwardTests(),
 	} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {

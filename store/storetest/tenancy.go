@@ -10,6 +10,7 @@ import (
 	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/tenants"
+	"github.com/carillonhq/carillon/webhooks"
 )
 
 func tenancyTests() map[string]func(*kit) {
@@ -49,7 +50,7 @@ func anothersIDIsNotFound(k *kit) {
 			return s.DeleteAddress(ctx, other, devices.AddressKey{App: d.App, Channel: d.Channel, Address: "a"}, "", "key_test")
 		},
 		"Endpoint":         func() error { _, err := s.Endpoint(ctx, other, e.ID); return err },
-		"UpdateEndpoint":   func() error { return s.UpdateEndpoint(ctx, stolen, e.UpdatedAt, "test") },
+		"UpdateEndpoint":   func() error { return s.UpdateEndpoint(ctx, stolen, e.UpdatedAt, webhooks.Edit{Actor: "test"}) },
 		"DeleteEndpoint":   func() error { return s.DeleteEndpoint(ctx, other, e.ID, "test") },
 		"RevokeKey":        func() error { return s.RevokeKey(ctx, other, key.ID, now, who) },
 		"DeleteUserKey":    func() error { return s.DeleteUserKey(ctx, other, userKey.ID, who) },

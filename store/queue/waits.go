@@ -1,0 +1,131 @@
+package queue
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/devices"
+	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/store/db"
+	"github.com/carillonhq/carillon/store/registers"
+)
+
+// waitRows are the scopes that are in trouble.
+type waitRows struct{ db *db.DB }
+
+const (
+	// mostWaits is how many are read of a tenant.
+	mostWaits = 10_000
+	// waitsKept is for how long trouble is remembered that nothing was heard of since:
+	// longer than any schedule waits.
+	waitsKept = 7 * 24 * time.Hour
+)
+
+const waitColumns = `w.id,w.tenant_id,w.subject_id,w.origin,w.channel,w.cause,w.detail,w.since,w.until,w.noted_at,w.success_at`
+
+const (
+	listWaits = `SELECT ` + waitColumns + ` FROM waits w WHERE w.tenant_id=? ORDER BY w.subject_id,w.origin LIMIT ?`
+	putWait   = `INSERT INTO waits (tenant_id,subject_id,origin,id,channel,cause,detail,since,until,noted_at,success_at) VALUES (?,?,?,?,?,?,?,?,?,?,?)
+ ON CONFLICT (tenant_id,subject_id,origin) DO UPDATE SET cause=excluded.cause, detail=excluded.detail,
+ until=CASE WHEN excluded.until>waits.until THEN excluded.until ELSE waits.until END,
+ noted_at=CASE WHEN excluded.noted_at>waits.noted_at THEN excluded.noted_at ELSE waits.noted_at END,
+ success_at=CASE WHEN excluded.success_at>waits.success_at THEN excluded.success_at ELSE waits.success_at END`
+	endWait = `DELETE FROM waits WHERE tenant_id=? AND subject_id=? AND origin=? AND noted_at<=? AND (until<=? OR ?=1)`
+	// purgeWaits removes what nothing was heard of for long.
+	purgeWaits = `DELETE FROM waits WHERE (tenant_id,subject_id,origin) IN (SELECT tenant_id,subject_id,origin FROM waits WHERE noted_at<? AND until<? LIMIT ?)`
+)
+
+// PutWait implements delivery.WaitStore. What ends waits has the lock of the tenant.
+func (s *waitRows) PutWait(ctx context.Context, w delivery.NoteWait) (began, current bool, err error) {
+	err = s.db.Do(context.WithoutCancel(ctx), 1, func(t *db.Tx) error {
+		began, current = false, false
+		if err := t.LockTenant(w.Tenant, true); err != nil {
+			return err
+		}
+		query, args := "SELECT count(*) FROM credentials WHERE id=? AND tenant_id=? AND version=?", []any{w.Subject, w.Tenant, w.Version}
+		if w.Channel == channels.Webhook {
+			query, args = "SELECT count(*) FROM endpoints WHERE id=? AND tenant_id=? AND url=?", []any{w.Subject, w.Tenant, w.URL}
+		}
+		there, err := t.Count(query, args...)
+		if err != nil || there == 0 {
+			return err
+		}
+		id := t.NextID()
+		if err := t.Exec(putWait, w.Tenant, w.Subject, w.Origin, id, w.Channel, w.Cause, db.Storable(w.Detail), db.Millis(w.Since), db.Millis(w.Until),
+			db.Millis(w.NotedAt), db.Millis(w.LastSuccess)); err != nil {
+			return fmt.Errorf("write down that a scope waits: %w", err)
+		}
+		current = true
+		n, err := t.Count("SELECT count(*) FROM waits WHERE tenant_id=? AND subject_id=? AND origin=? AND id=?", w.Tenant, w.Subject, w.Origin, id)
+		began = n == 1
+		return err
+	})
+	return began, current, err
+}
+
+// EndWait implements delivery.WaitStore.
+func (s *waitRows) EndWait(ctx context.Context, w delivery.Wait, began time.Time, look bool) (ended bool, err error) {
+	err = s.db.Do(context.WithoutCancel(ctx), 1, func(t *db.Tx) error {
+		n, err := t.Affect(endWait, w.Tenant, w.Subject, w.Origin, db.Millis(began), db.Millis(t.Now()), db.Bit(look))
+		if ended = n == 1; err != nil || !ended {
+			return err
+		}
+		return registers.BringForward(t, w.Tenant, registers.BringOf(w), devices.EngineActor)
+	})
+	return ended, err
+}
+
+func scanWait(r *sql.Rows) (w delivery.Wait, err error) {
+	var since, until, noted, success int64
+	err = r.Scan(&w.ID, &w.Tenant, &w.Subject, &w.Origin, &w.Channel, &w.Cause, &w.Detail, &since, &until, &noted, &success)
+	w.Since, w.Until, w.NotedAt, w.LastSuccess = db.FromMillis(since), db.FromMillis(until), db.FromMillis(noted), db.FromMillis(success)
+	return w, err
+}
+
+// AllWaits implements delivery.SnapshotStore.
+func (s *waitRows) AllWaits(ctx context.Context, tenant ids.ID) ([]delivery.Wait, error) {
+	rows, err := s.db.Reads().QueryContext(ctx, listWaits, tenant, mostWaits)
+	if err != nil {
+		return nil, fmt.Errorf("read what waits: %w", err)
+	}
+	return db.Collect(rows, scanWait)
+}
+
+// Waits implements delivery.DeliveryReader.
+func (s *waitRows) Waits(ctx context.Context, tenant ids.ID) ([]delivery.Wait, error) {
+	return s.AllWaits(ctx, tenant)
+}
+
+// waited is how a delivery.Waited is stored.
+type waited struct {
+	Cause   delivery.WaitCause `json:"c,omitempty"`
+	Subject ids.ID             `json:"s,omitempty"`
+	Origin  string             `json:"o,omitempty"`
+	Device  bool               `json:"own,omitempty"`
+	Detail  string             `json:"d,omitempty"`
+	Since   int64              `json:"f,omitempty"`
+	Until   int64              `json:"u,omitempty"`
+	At      int64              `json:"a,omitempty"`
+}
+
+func formatWaited(w delivery.Waited) string {
+	b, _ := json.Marshal(waited{w.Cause, w.Subject, w.Origin, w.Device, w.Detail, db.Millis(w.Since), db.Millis(w.Until), db.Millis(w.At)}) // numbers and texts
+	return db.Storable(string(b))
+}
+
+func parseWaited(s string) (w delivery.Waited) {
+	if s == "" {
+		return w
+	}
+	var x waited
+	if json.Unmarshal([]byte(s), &x) != nil {
+		return w // only people read it
+	}
+	return delivery.Waited{Cause: x.Cause, Subject: x.Subject, Origin: x.Origin, Device: x.Device, Detail: x.Detail,
+		Since: db.FromMillis(x.Since), Until: db.FromMillis(x.Until), At: db.FromMillis(x.At)}
+}
