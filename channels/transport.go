@@ -67,7 +67,21 @@ func FromTransport(ctx context.Context, err error, wrote bool) Result {
 	default:
 		r.Code, r.Detail = "transport.failed", "The request failed before an answer came."
 	}
+	r.Unreached = r.Outcome == Retry && !r.Ambiguous && noConnection(err, r.Code)
 	return r
+}
+
+// noConnection tells whether no connection came about: no address, nobody who takes
+// the call, or no agreement on TLS.
+func noConnection(err error, code string) bool {
+	var op *net.OpError
+	switch {
+	case code == "transport.dns", code == "transport.dns_not_found", code == "transport.refused", code == "transport.plain_http":
+		return true
+	case strings.HasPrefix(code, "transport.tls"):
+		return true
+	}
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // tlsSentences has what there is to say of each fault of TLS, by its code.

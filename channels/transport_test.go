@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -218,6 +219,7 @@ func TestTransportErrors(t *testing.T) {
 			r, status := x.call(t)
 			require.Equal(t, x.code, r.Code)
 			require.Equal(t, x.ambiguous, r.Ambiguous)
+			require.Equal(t, slices.Contains(unreached, x.code), r.Unreached)
 			require.Equal(t, x.status, status)
 			want := channels.Retry
 			if name == "stopping" {
@@ -230,6 +232,10 @@ func TestTransportErrors(t *testing.T) {
 		})
 	}
 }
+
+// unreached are the codes of requests that nobody has seen anything of.
+var unreached = []string{"transport.refused", "transport.dns", "transport.dns_not_found", "transport.plain_http", "transport.tls", "transport.tls_unknown_authority",
+	"transport.tls_expired", "transport.tls_wrong_name", "transport.tls_protocol", "transport.tls_refused"}
 
 func TestErrorsWithoutAServer(t *testing.T) {
 	t.Parallel()

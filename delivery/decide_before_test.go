@@ -16,7 +16,7 @@ func TestWaitForGate(t *testing.T) {
 	t.Parallel()
 	d := Progress{Channel: channels.FCM, Spent: 1, ExpiresAt: in(time.Hour), Renewed: channels.RenewToken}
 	wait := func(d Progress, opens time.Duration, jitter float64) Transition {
-		return waitForGate(d, in(opens), at, jitter)
+		return waitForGate(d, standing{opens: in(opens)}, at, jitter)
 	}
 	pending := func(due time.Duration) Transition {
 		return Transition{State: Pending, DueAt: in(due), Spent: 1, Renew: channels.RenewToken}
@@ -27,6 +27,18 @@ func TestWaitForGate(t *testing.T) {
 	require.Equal(t, Transition{State: Dropped, Reason: Expired, Spent: 1}, wait(d, time.Hour, 1))
 	d.Channel = channels.Webhook
 	require.Equal(t, Transition{State: Dead, Reason: Expired, Spent: 1}, wait(d, 2*time.Hour, 0))
+	d.ExpiresAt = in(48 * time.Hour)
+	require.Equal(t, pending(24*time.Hour+gateSpread), wait(d, 24*time.Hour, 1), "a long gate is not twice as long for some")
+
+	shared := func(opens time.Duration, jitter float64) Transition {
+		return waitForGate(d, standing{opens: in(opens), shared: true}, at, jitter)
+	}
+	require.Equal(t, pending(time.Minute), shared(time.Minute, 0))
+	require.Equal(t, pending(gateLooked), shared(24*time.Hour, 0), "it may open early")
+	require.Equal(t, pending(gateLooked+gateSpread), shared(24*time.Hour, 1))
+	d.ExpiresAt = in(time.Minute)
+	require.Equal(t, pending(time.Minute), shared(24*time.Hour, 0), "until the deadline")
+	require.Equal(t, pending(59*time.Second), shared(59*time.Second, 1))
 }
 
 func TestCrowdOut(t *testing.T) {
@@ -101,7 +113,7 @@ func TestObstacle(t *testing.T) {
 		"a doubt":               {target: device, holds: []Hold{{ID: 1, Scope: HoldDoubt, Subject: 7, Version: 1, Reason: InDoubt}}},
 	} {
 		r := &Row{Target: 9, Channel: x.target.Channel, UserID: 5, Epoch: 2, Spent: spent}
-		s := newSnapshot(tenants.Tenant{}, []tenants.Credential{cred, push}, x.holds, at)
+		s := newSnapshot(tenants.Tenant{}, []tenants.Credential{cred, push}, x.holds, nil, at)
 		s.deleting = x.deleting
 		got, hold, ok := obstacle(r, &x.target, s, s.credential(&x.target, lastAttempt{}), at)
 		require.Equal(t, x.reason != NoReason, ok, name)

@@ -33,6 +33,9 @@ func Next(d Progress, r channels.Result, p Policy, a Assessment, now time.Time, 
 		return again
 
 	case channels.Retry:
+		if r.Unreached && r.Renew == channels.RenewNothing && r.MaxTries == 0 && d.Channel != channels.Webhook {
+			return unreached(d, r, p, now, jitter)
+		}
 		return retry(d, r, p, now, jitter)
 
 	case channels.Throttled:
@@ -42,15 +45,16 @@ func Next(d Progress, r channels.Result, p Policy, a Assessment, now time.Time, 
 		}
 		until := latest(now.Add(max(p.floor(floor), throttleLeast)), r.NotBefore)
 		due := until
-		if isShared(d.Channel, r.Scope) && due.After(now.Add(lookEvery)) {
-			due = now.Add(lookEvery) // it looks whether the provider means it
+		shared := isShared(d.Channel, r.Scope)
+		if most := now.Add(lookEvery); shared && d.Channel != channels.Webhook && due.After(most) {
+			due = most // it looks whether the provider means it
 		}
 		// Jitter only ever adds: the provider named the earliest moment.
 		due = due.Add(min(time.Duration(float64(due.Sub(now))*p.Jitter*jitter), gateSpread))
-		if isShared(d.Channel, r.Scope) && due.After(d.ExpiresAt) {
-			due = d.ExpiresAt.Add(-1) // the gate may open before
-		}
 		t := waitOrExpire(d, due, d.Spent)
+		if shared && due.After(d.ExpiresAt) {
+			t = Transition{State: Pending, DueAt: d.ExpiresAt, Spent: d.Spent} // the gate may open before
+		}
 		t.WaitScope, t.WaitUntil = r.Scope, until
 		if r.Wider > r.Scope {
 			wait := max(p.floor(throttleFloor), throttleLeast)
@@ -106,6 +110,24 @@ func lookAgain(d Progress, alone bool, now time.Time, jitter float64) Transition
 	wait := min(max(2*d.Looked, lookLeast), most)
 	due := now.Add(wait + time.Duration(jitter*float64(wait)/10))
 	return Transition{State: Held, Reason: InDoubt, Spent: d.Spent, DueAt: due, Device: DeviceRefused, Hold: HoldRefusal}
+}
+
+// unreached keeps a push that no provider has seen anything of: it costs no attempt,
+// and its time to live runs. Its device waits for longer and longer, and once that
+// happened to several users all that goes the same way. A receiver of webhooks is
+// somebody's server, which may be gone for good: that spends its schedule.
+func unreached(d Progress, r channels.Result, p Policy, now time.Time, jitter float64) Transition {
+	wait := max(p.floor(throttleFloor), throttleLeast)
+	until := latest(now.Add(wait), r.NotBefore)
+	t := waitOrExpire(d, until.Add(time.Duration(float64(until.Sub(now))*p.Jitter*jitter)), d.Spent)
+	t.WaitScope, t.WaitUntil = r.Scope, until
+	if r.Scope == channels.ScopeTarget {
+		t.WiderScope, t.WiderUntil = channels.ScopeCredential, now.Add(wait)
+		if d.Channel == channels.WebPush {
+			t.WiderScope = channels.ScopeOrigin
+		}
+	}
+	return t
 }
 
 func retry(d Progress, r channels.Result, p Policy, now time.Time, jitter float64) Transition {

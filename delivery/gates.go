@@ -18,9 +18,10 @@ const (
 	longGate = 2 * time.Second
 	// gateMoves by less, and it is not told again.
 	gateMoves = 500 * time.Millisecond
-	// lookEvery is how often one delivery is let through a gate that stays closed for
-	// longer: what a provider asked for may be a mistake, or over by now.
-	lookEvery = 5 * time.Minute
+	// lookEvery is how often one delivery is let through the gate of a push provider that
+	// stays closed for longer: what it asked for may be a mistake, or over by now. What the
+	// receiver of a webhook asks for is kept to the letter.
+	lookEvery = 10 * time.Minute
 	// gateKept is how long it is kept what is only looked at when something happens.
 	gateKept = 24 * time.Hour
 )
@@ -114,7 +115,7 @@ func (g *gates) stand(p passage, rows map[flowKey]Wait, readAt, now time.Time) s
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var s standing
-	look := true
+	look := p.own
 	for i, k := range p.keys {
 		until, why := g.closedUntil(k, rows, readAt)
 		if k.id == 0 || !until.After(now) {
@@ -161,6 +162,9 @@ func (g *gates) close(k flowKey, until, now time.Time, why, row Wait) {
 	defer g.mu.Unlock()
 	if g.closed == nil {
 		g.closed = map[flowKey]gate{}
+	}
+	if why.NotedAt.IsZero() {
+		why.NotedAt = now
 	}
 	old, again := g.closed[k]
 	if row.Until.After(old.until) { // another node had the same trouble last

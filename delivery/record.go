@@ -17,7 +17,8 @@ func (a *attempter) record(it *inflight, r *route, ans *answer, n noted, t Trans
 		a.waits.succeeded(p, r.tenant.waits, ans.asked, ans.at, r.look)
 	case !t.WaitUntil.IsZero():
 		a.closeGate(it, r, ans, t.WaitScope, t.WaitUntil)
-	case ans.Outcome == channels.Retry && ans.Renew == channels.RenewNothing:
+	}
+	if ans.Outcome == channels.Retry && ans.Renew == channels.RenewNothing {
 		a.failed(it, r, ans)
 	}
 	if !t.WiderUntil.IsZero() && a.gates.throttled(gateOf(t.WiderScope, it, r.version().credential), it.UserID, ans.at) {
@@ -73,15 +74,15 @@ func (a *attempter) closeGate(it *inflight, r *route, ans *answer, s channels.Sc
 	}
 }
 
-// failed notes a failure that is a matter of the provider's, or of the network's, and
-// for which nothing else has to wait.
+// failed notes a failure that is a matter of the provider's, or of the network's. A host
+// that cannot be reached is the same for every device.
 func (a *attempter) failed(it *inflight, r *route, ans *answer) {
 	v := r.version()
 	k := flowKey{id: it.Target}
 	if it.Channel != channels.Webhook {
 		k = flowKey{id: v.credential, origin: subjectOf(it, v).origin}
 	}
-	if w, tell := a.gates.failed(k, it.UserID, it.Channel == channels.Webhook, waitOf(it, k, ans), ans.at); tell {
+	if w, tell := a.gates.failed(k, it.UserID, it.Channel == channels.Webhook || ans.Unreached, waitOf(it, k, ans), ans.at); tell {
 		a.waits.failed(NoteWait{Wait: w, Version: v.version, URL: urlOf(it)})
 	}
 }

@@ -24,14 +24,15 @@ type spell struct {
 	users         map[ids.ID]struct{} // at most as many as are enough
 }
 
-// failed notes a failure of a scope. told: it fails for long enough, and for enough
-// users, to be told, and was not told just now. An endpoint speaks for itself; of a
-// push provider it takes several users, since one device may be what fails.
-func (g *gates) failed(k flowKey, user ids.ID, endpoint bool, why Wait, now time.Time) (w Wait, tell bool) {
+// failed notes a failure of a scope. tell: it fails for long enough, and for enough
+// users, to be told, and was not told just now. An endpoint speaks for itself (alone);
+// of a push provider that answers it takes several users, since one device may be what
+// fails.
+func (g *gates) failed(k flowKey, user ids.ID, alone bool, why Wait, now time.Time) (w Wait, tell bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	lasts, enough := evidenceLasts, evidenceUsers
-	if endpoint {
+	if alone {
 		lasts, enough = endpointSpell, 1
 	}
 	s := g.spells[k]

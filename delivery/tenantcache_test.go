@@ -21,6 +21,7 @@ type books struct {
 	wait  chan struct{}
 	err   error
 	holds []Hold
+	waits []Wait
 }
 
 func (b *books) Tenant(_ context.Context, id ids.ID) (tenants.Tenant, error) {
@@ -40,12 +41,14 @@ func (b *books) Credentials(context.Context, ids.ID) ([]tenants.Credential, erro
 
 func (b *books) StandingHolds(context.Context, ids.ID) ([]Hold, error) { return b.holds, nil }
 
+func (b *books) AllWaits(context.Context, ids.ID) ([]Wait, error) { return b.waits, nil }
+
 var _ SnapshotStore = (*books)(nil)
 
 func TestATenantIsReadOnceAtATime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := &books{holds: []Hold{{Scope: HoldCredential, Subject: 3}, {Scope: HoldEndpoint, Subject: 4, Ending: Resume}}}
+		b := &books{holds: []Hold{{Scope: HoldCredential, Subject: 3}, {Scope: HoldEndpoint, Subject: 4, Ending: Resume}}, waits: []Wait{{Subject: 3, Origin: "https://a.example"}}}
 		d := newTenantCache(b, time.Now)
 		ctx := context.Background()
 		require.NoError(t, d.refresh(ctx, 1), "nobody has asked yet")
@@ -56,6 +59,7 @@ func TestATenantIsReadOnceAtATime(t *testing.T) {
 		require.Equal(t, 2, first.byID[3].Version)
 		require.Contains(t, first.holds, holdKey{scope: HoldCredential, subject: 3})
 		require.Len(t, first.holds, 1, "a hold that ends stops nothing")
+		require.Contains(t, first.waits, flowKey{id: 3, origin: "https://a.example"})
 		require.Equal(t, map[ids.ID]int{3: 2}, d.versions())
 		again, err := d.get(ctx, 1)
 		require.NoError(t, err)

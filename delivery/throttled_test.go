@@ -155,29 +155,63 @@ func TestAProviderThatIsTooSlowForAllIsLeftAlone(t *testing.T) {
 	eachProvider(t, func(t *testing.T, kind channels.Kind) {
 		k := newSlowKit(t, kind)
 		k.limits(24*time.Hour, "")
-		for i := range 8 {
-			k.add(fmt.Sprint("user-", i))
+		users := 0
+		next := func() string {
+			users++
+			user := fmt.Sprint("user-", users)
+			k.add(user)
+			return user
 		}
-		for i := range 3 {
-			require.Len(t, k.to(fmt.Sprint("user-", i)).Attempts, 1)
+		var last delivery.View
+		told := k.to(next())
+		require.Equal(t, 24*time.Hour, k.opens("user-1"), "who was told so waits as long as it was told")
+		for _, wait := range []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second} {
+			require.Len(t, told.Attempts, 1)
+			for range 2 {
+				require.Len(t, k.to(next()).Attempts, 1)
+			}
+			last = k.to(next())
+			require.Empty(t, last.Attempts)
+			require.Equal(t, wait, last.DueAt.Sub(k.clock.now()))
+			if wait < 80*time.Second {
+				k.clock.advance(wait)
+				told = k.until(last.Notification, last.Target, "to be asked", func(v delivery.View) bool { return len(v.Attempts) == 1 })
+			}
 		}
-		require.Equal(t, 24*time.Hour, k.opens("user-0"), "who was told so waits as long as it was told")
-		for i, wait := range []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second} {
-			waits := k.to(fmt.Sprint("user-", 3+i))
-			require.Empty(t, waits.Attempts)
-			require.Equal(t, wait, waits.DueAt.Sub(k.clock.now()))
-			k.clock.advance(wait)
-			k.until(waits.Notification, waits.Target, "to be asked", func(v delivery.View) bool { return len(v.Attempts) == 1 })
-		}
-		require.Equal(t, 80*time.Second, k.opens("user-6"))
-
 		k.limits(0, "nobody")
 		k.clock.advance(80 * time.Second)
+		k.until(last.Notification, last.Target, "to be sent", func(v delivery.View) bool { return v.State == delivery.Sent })
+		require.Equal(t, delivery.Sent, k.to(next()).State)
+		k.limits(time.Second, "user")
+		require.Len(t, k.to(next()).Attempts, 1)
+		require.Len(t, k.to(next()).Attempts, 1)
 		k.add("new")
-		require.Equal(t, delivery.Sent, k.to("new").State)
-		k.limits(time.Second, "user-7")
-		require.Len(t, k.to("user-7").Attempts, 1)
-		require.Equal(t, delivery.Sent, k.to("new").State, "it is over: one is no evidence again")
+		require.Equal(t, delivery.Sent, k.to("new").State, "it is over: two are no evidence again")
+		k.sound()
+	})
+}
+
+// TestUsersWhoAreLimitedOneByOneDelayNobodyTwice: when a gate opens, one more who is
+// limited does not close it again.
+func TestUsersWhoAreLimitedOneByOneDelayNobodyTwice(t *testing.T) {
+	t.Parallel()
+	eachProvider(t, func(t *testing.T, kind channels.Kind) {
+		k := newSlowKit(t, kind)
+		k.limits(24*time.Hour, "limited")
+		for i := range 3 {
+			user := fmt.Sprint("limited-", i)
+			k.add(user)
+			require.Len(t, k.to(user).Attempts, 1)
+		}
+		k.add("fine")
+		require.Equal(t, 10*time.Second, k.opens("fine"))
+		k.clock.advance(10 * time.Second)
+		for i := range 2 {
+			user := fmt.Sprint("limited-too-", i)
+			k.add(user)
+			require.Len(t, k.to(user).Attempts, 1)
+		}
+		require.Equal(t, delivery.Sent, k.to("fine").State)
 		k.sound()
 	})
 }

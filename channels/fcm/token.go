@@ -171,5 +171,6 @@ func noToken(r channels.Result) *channels.Result {
 	if r.Outcome != channels.Interrupted {
 		r.Scope = channels.ScopeCredential
 	}
+	r.Unreached = r.Outcome == channels.Retry
 	return &r
 }

@@ -95,7 +95,7 @@ func TestClassifyTransport(t *testing.T) {
 		"refused by the guard": {context.Background(), &net.OpError{Op: "dial", Err: egress.ErrRefused}, false,
 			channels.Result{Outcome: channels.Rejected, Code: "webhook.refused_address"}},
 		"no such name": {context.Background(), &net.DNSError{IsNotFound: true}, false,
-			channels.Result{Outcome: channels.Retry, Code: "transport.dns_not_found"}},
+			channels.Result{Outcome: channels.Retry, Code: "transport.dns_not_found", Unreached: true}},
 		"no answer": {context.Background(), context.DeadlineExceeded, true,
 			channels.Result{Outcome: channels.Retry, Code: "transport.timeout", Ambiguous: true}},
 		"anything": {context.Background(), errors.New("secret"), false,

@@ -223,7 +223,7 @@ func TestClassifyTransport(t *testing.T) {
 	}{
 		"refused by the guard": {context.Background(), egress.ErrRefused, false, reject("refused_address")},
 		"no such name": {context.Background(), &net.DNSError{IsNotFound: true}, false,
-			channels.Result{Outcome: channels.Retry, Code: "transport.dns_not_found", MaxTries: 3}},
+			channels.Result{Outcome: channels.Retry, Code: "transport.dns_not_found", MaxTries: 3, Unreached: true}},
 		"no answer": {context.Background(), context.DeadlineExceeded, true,
 			channels.Result{Outcome: channels.Retry, Code: "transport.timeout", Ambiguous: true}},
 		"we stop": {stopping, context.Canceled, true,
