@@ -51,6 +51,7 @@ type Credential struct {
 	ExpiresAt     time.Time       `json:"expires_at,omitzero" doc:"Absent: does not expire"`
 	ProvenAt      time.Time       `json:"proven_at,omitzero" doc:"The first success of this version; absent: none yet"`
 	Verification  Verification    `json:"verification"`
+	Troubles      []Trouble       `json:"troubles,omitempty" doc:"What keeps some of its deliveries from being sent though it is active; when it is read, or listed"`
 	Subscriptions *Subscriptions  `json:"subscriptions,omitempty" doc:"Of a VAPID pair that is read by its id: the browsers that are bound to it"`
 }
 
@@ -221,7 +222,15 @@ func (s *Server) verifyCredential(ctx context.Context, c *call, p *credentialPat
 
 func (s *Server) listCredentials(ctx context.Context, c *call, _ *none) (List[Credential], error) {
 	rows, err := s.tenants.Credentials(ctx, c.tenant)
-	return singlePage(rows, showCredential), err
+	if err != nil {
+		return List[Credential]{}, err
+	}
+	out := singlePage(rows, showCredential)
+	troubles, err := s.troubles(ctx, c.tenant)
+	for i := range out.Data {
+		out.Data[i].Troubles = troubles[out.Data[i].ID]
+	}
+	return out, err
 }
 
 func (s *Server) getCredential(ctx context.Context, c *call, p *credentialPath) (Credential, error) {
@@ -230,11 +239,16 @@ func (s *Server) getCredential(ctx context.Context, c *call, p *credentialPath) 
 		return Credential{}, err
 	}
 	got, err := s.tenants.Credential(ctx, c.tenant, id)
+	if err != nil {
+		return Credential{}, err
+	}
+	out := showCredential(got)
+	troubles, err := s.troubles(ctx, c.tenant)
+	out.Troubles = troubles[out.ID]
 	if err != nil || got.Channel != channels.WebPush {
-		return showCredential(got), err
+		return out, err
 	}
 	b, err := s.tenants.CountBound(ctx, c.tenant, got.App, got.Qualifier)
-	out := showCredential(got)
 	out.Subscriptions = &Subscriptions{Bound: b.Pair, Unknown: b.Unknown, App: b.App, Percent: b.Percent(), LowerBound: b.LowerBound}
 	return out, err
 }

@@ -26,6 +26,7 @@ type Delivery struct {
 	DueAt        time.Time `json:"due_at,omitzero" doc:"Of the next attempt, while pending"`
 	ExpiresAt    time.Time `json:"expires_at,omitzero"`
 	Hold         string    `json:"hold,omitempty" doc:"What holds it; see /v1/holds"`
+	Wait         *Wait     `json:"wait,omitempty" doc:"What it waits for while it is pending; once it has ended, what it has waited for last"`
 	Round        int       `json:"round" doc:"Grows with every replay"`
 	Spent        int       `json:"spent" doc:"Attempts of this round that count"`
 	Takeovers    int       `json:"takeovers" doc:"How many nodes died that were sending it, or may have been"`
@@ -33,6 +34,16 @@ type Delivery struct {
 	CreatedAt    time.Time `json:"created_at"`
 	UpdatedAt    time.Time `json:"updated_at"`
 	Last         *Attempt  `json:"last,omitempty" doc:"The newest attempt; absent: none yet"`
+}
+
+// Wait is what a delivery waits for.
+type Wait struct {
+	Reason      string    `json:"reason" enum:"throttled,unreachable,failing,retry" doc:"retry: the next step of its own schedule"`
+	Subject     string    `json:"subject,omitempty" doc:"The credential or endpoint that all wait for; absent: the device alone"`
+	PushService string    `json:"push_service,omitempty"`
+	Detail      string    `json:"detail,omitempty" doc:"What the provider said"`
+	Since       time.Time `json:"since"`
+	Until       time.Time `json:"until,omitzero" doc:"As was known when it was put off; it may end before"`
 }
 
 // DeliveryDetail is a delivery with all its attempts.
@@ -216,6 +227,31 @@ func showDelivery(v delivery.View) Delivery {
 	if v.Last.Number != 0 {
 		last := showAttempt(v.Last)
 		out.Last = &last
+	}
+	out.Wait = showWaited(v)
+	return out
+}
+
+// showWaited says what a delivery waits for: what put it off last, its newest attempt or
+// what all of a scope waits for.
+func showWaited(v delivery.View) *Wait {
+	w, last := v.Waited, v.Last
+	if v.State == delivery.Pending && last.Number != 0 && last.At.After(w.At) {
+		out := &Wait{Reason: channels.Retry.String(), Detail: last.Detail, Since: timestamp(last.At), Until: timestamp(v.DueAt)}
+		if last.Outcome == channels.Throttled {
+			out.Reason = channels.Throttled.String()
+		}
+		return out
+	}
+	if w == (delivery.Waited{}) {
+		return nil
+	}
+	out := &Wait{Reason: w.Cause.String(), PushService: w.Origin, Detail: w.Detail, Since: timestamp(w.Since), Until: timestamp(w.Until)}
+	if !w.Device {
+		out.Subject = w.Subject.Format(ids.Credential)
+		if v.Channel == channels.Webhook {
+			out.Subject = w.Subject.Format(ids.Endpoint)
+		}
 	}
 	return out
 }

@@ -281,6 +281,7 @@ type fakeReads struct {
 	rows     []delivery.View
 	window   delivery.Cursor
 	holds    []delivery.Hold
+	waits    []delivery.Wait
 	failWith error
 	content  json.RawMessage
 	affected delivery.Affected
@@ -338,6 +339,15 @@ func (l *fakeReads) DeadLetters(_ context.Context, _ ids.ID, q delivery.Query) (
 func (l *fakeReads) Holds(context.Context, ids.ID) ([]delivery.Hold, error) {
 	l.w.note("holds")
 	return l.holds, nil
+}
+
+func (l *fakeReads) StandingHolds(context.Context, ids.ID) ([]delivery.Hold, error) {
+	return l.holds, nil
+}
+
+func (l *fakeReads) Waits(context.Context, ids.ID) ([]delivery.Wait, error) {
+	l.w.note("waits")
+	return l.waits, nil
 }
 
 func (l *fakeReads) Affected(_ context.Context, tenant ids.ID, by delivery.AffectedBy) (delivery.Affected, error) {

@@ -47,7 +47,7 @@ type JobFilter struct {
 // make one.
 func cancelScope(k jobs.Kind) tenants.Scope {
 	switch k {
-	case jobs.ReplayDeadLetters:
+	case jobs.ReplayDeadLetters, jobs.BringForward:
 		return tenants.Send
 	case jobs.RestoreDevices, jobs.RetireDevices:
 		return tenants.Devices

@@ -194,6 +194,55 @@ func TestHoldsNameTheCallThatReleasesThem(t *testing.T) {
 	require.Equal(t, "resume", got.Data[4].Ending)
 }
 
+// TestWhatWaitsIsListedWithWhatIsHeld: people look for both in one place.
+func TestWhatWaitsIsListedWithWhatIsHeld(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.reads.holds = []delivery.Hold{{ID: theHold, Scope: delivery.HoldCredential, Subject: theCredential, Qualifier: "https://a.example", Reason: delivery.CredentialDenied, Detail: "no", Since: epoch}}
+	w.tenants.credentials = []tenants.Credential{aCredential()}
+	w.reads.waits = []delivery.Wait{
+		{ID: theHold, Subject: theCredential, Origin: "https://b.example", Channel: channels.WebPush, Cause: delivery.WaitThrottled, Detail: "too fast", Since: epoch,
+			Until: epoch.Add(time.Hour), LastSuccess: epoch.Add(-time.Hour)},
+		{ID: theHold, Subject: theEndpoint, Channel: channels.Webhook, Cause: delivery.WaitFailing, Since: epoch},
+	}
+	got := jsonIn[List[Hold]](t, w.do(t, get("/v1/holds", keyAdmin)), 200).Data
+	crd, whe := theCredential.Format(ids.Credential), theEndpoint.Format(ids.Endpoint)
+	require.Len(t, got, 3)
+	require.Equal(t, []Hold{
+		{ID: theHold.Format(ids.Hold), Scope: "credential", Subject: crd, Channel: "webpush", Qualifier: "https://b.example", Reason: "throttled", Detail: "too fast", Since: epoch,
+			Until: epoch.Add(time.Hour), Success: epoch.Add(-time.Hour), Release: "POST /v1/credentials/" + crd + "/resume"},
+		{ID: theHold.Format(ids.Hold), Scope: "endpoint", Subject: whe, Channel: "webhook", Reason: "failing", Since: epoch, Release: "POST /v1/endpoints/" + whe + "/resume"},
+	}, got[1:])
+
+	want := []Trouble{{Reason: "credential_denied", PushService: "https://a.example", Detail: "no", Since: epoch},
+		{Reason: "throttled", PushService: "https://b.example", Detail: "too fast", Since: epoch, Until: epoch.Add(time.Hour)}}
+	require.Equal(t, want, jsonIn[Credential](t, w.do(t, get("/v1/credentials/"+crd, keyAdmin)), 200).Troubles)
+	require.Equal(t, want, jsonIn[List[Credential]](t, w.do(t, get("/v1/credentials", keyAdmin)), 200).Data[0].Troubles)
+}
+
+func TestADeliverySaysWhatItWaitsFor(t *testing.T) {
+	t.Parallel()
+	waited := delivery.Waited{Cause: delivery.WaitThrottled, Subject: theCredential, Origin: "https://a.example", Detail: "too fast", Since: epoch, Until: epoch.Add(time.Hour), At: epoch.Add(time.Minute)}
+	last := delivery.Attempt{Number: 1, At: epoch, Outcome: channels.Retry, Detail: "503"}
+	behind := &Wait{Reason: "throttled", Subject: theCredential.Format(ids.Credential), PushService: "https://a.example", Detail: "too fast", Since: epoch, Until: epoch.Add(time.Hour)}
+	for name, x := range map[string]struct {
+		v    delivery.View
+		want *Wait
+	}{
+		"nothing":          {delivery.View{State: delivery.Pending}, nil},
+		"all wait":         {delivery.View{State: delivery.Pending, Waited: waited, Last: last}, behind},
+		"it has expired":   {delivery.View{State: delivery.Dropped, Waited: waited}, behind},
+		"its own schedule": {delivery.View{State: delivery.Pending, Last: last, DueAt: epoch.Add(time.Minute)}, &Wait{Reason: "retry", Detail: "503", Since: epoch, Until: epoch.Add(time.Minute)}},
+		"it was told so": {delivery.View{State: delivery.Pending, Last: delivery.Attempt{Number: 1, At: epoch, Outcome: channels.Throttled}, DueAt: epoch.Add(time.Minute)},
+			&Wait{Reason: "throttled", Since: epoch, Until: epoch.Add(time.Minute)}},
+		"its device":  {delivery.View{State: delivery.Pending, Waited: delivery.Waited{Cause: delivery.WaitThrottled, Device: true, Since: epoch, At: epoch}}, &Wait{Reason: "throttled", Since: epoch}},
+		"it was sent": {delivery.View{State: delivery.Sent, Last: last}, nil},
+	} {
+		x.v.Channel = channels.WebPush
+		require.Equal(t, x.want, showDelivery(x.v).Wait, name)
+	}
+}
+
 func TestDeliveriesAreShown(t *testing.T) {
 	t.Parallel()
 	w := setup(t)

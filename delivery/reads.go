@@ -103,6 +103,7 @@ type DeliveryReader interface {
 	// DeadLetters lists deliveries in state dead, the latest death first.
 	DeadLetters(ctx context.Context, tenant ids.ID, q Query) ([]View, error)
 	Holds(ctx context.Context, tenant ids.ID) ([]Hold, error) // at most 1,000
+	StandingHolds(ctx context.Context, tenant ids.ID) ([]Hold, error)
 	Waits(ctx context.Context, tenant ids.ID) ([]Wait, error) // at most 1,000
 }
 

@@ -119,6 +119,7 @@ func TestEachFaultIsFound(t *testing.T) {
 		"notification_unserved": {delivery.Sent, "DELETE FROM deliveries" + of},
 		"marker_unserved":       {delivery.Sent, "UPDATE fanouts SET due_at=due_at-3660001 WHERE notification_id<>?"},
 		"content_missing":       {delivery.Pending, "DELETE FROM payloads" + of},
+		"wait_without_subject":  {delivery.Pending, "INSERT INTO waits (tenant_id,subject_id,origin,id,channel,cause,detail,since,until,noted_at,success_at) SELECT tenant_id,1,'',1,1,1,'',0,0,0,0 FROM deliveries" + of},
 	}
 	for _, i := range doctor.Invariants() {
 		t.Run(i.Name, func(t *testing.T) {

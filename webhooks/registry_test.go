@@ -18,8 +18,9 @@ var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // memory is a Store of a map.
 type memory struct {
-	rows   map[ids.ID]webhooks.Endpoint
-	actors []string
+	released bool // by the last update
+	rows     map[ids.ID]webhooks.Endpoint
+	actors   []string
 	// between runs before an update, as if somebody else were quicker.
 	between func()
 }
@@ -31,14 +32,14 @@ func (s *memory) CreateEndpoint(_ context.Context, e webhooks.Endpoint, actor st
 	return nil
 }
 
-func (s *memory) UpdateEndpoint(_ context.Context, e webhooks.Endpoint, was time.Time, actor string) error {
+func (s *memory) UpdateEndpoint(_ context.Context, e webhooks.Endpoint, was time.Time, by webhooks.Edit) error {
 	if s.between != nil {
 		s.between()
 	}
 	if !s.rows[e.ID].UpdatedAt.Equal(was) {
 		return problem.New(problem.Conflict, "It was changed.")
 	}
-	s.rows[e.ID], s.actors = e, append(s.actors, actor)
+	s.rows[e.ID], s.actors, s.released = e, append(s.actors, by.Actor), by.Release
 	return nil
 }
 
@@ -142,6 +143,15 @@ func TestAPatchChangesWhatItNames(t *testing.T) {
 	require.Equal(t, problem.NotFound, problem.CodeOf(err))
 	require.Equal(t, want, s.rows[e.ID])
 	require.Equal(t, []string{"key_1", "key_2"}, s.actors)
+
+	require.False(t, s.released)
+	same, other := want.URL, "https://b.example"
+	_, err = r.Update(t.Context(), 7, e.ID, webhooks.Patch{URL: &same}, "key_2")
+	require.NoError(t, err)
+	require.False(t, s.released, "it is the URL that it was")
+	_, err = r.Update(t.Context(), 7, e.ID, webhooks.Patch{URL: &other}, "key_2")
+	require.NoError(t, err)
+	require.True(t, s.released, "what the one before asked for is not this one's")
 }
 
 func TestPauseAndResume(t *testing.T) {
@@ -159,6 +169,7 @@ func TestPauseAndResume(t *testing.T) {
 	active, err := r.Resume(t.Context(), 7, e.ID, "key_1")
 	require.NoError(t, err)
 	require.Equal(t, webhooks.Active, active.Status)
+	require.True(t, s.released)
 	require.Empty(t, active.StatusReason)
 	require.Equal(t, active, s.rows[e.ID])
 

@@ -187,9 +187,11 @@ type (
 		ID      string    `json:"id"`
 		Scope   string    `json:"scope"`
 		Subject string    `json:"subject"`
+		At      string    `json:"qualifier"`
 		Reason  string    `json:"reason"`
 		Detail  string    `json:"detail"`
 		Since   time.Time `json:"since"`
+		Until   time.Time `json:"until"`
 		Held    int       `json:"held"`
 		More    bool      `json:"lower_bound"`
 		Ending  string    `json:"ending"`

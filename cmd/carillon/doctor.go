@@ -119,7 +119,7 @@ func checksFor(d *doctor.Diagnosis) []check {
 	}
 	if d.Schema.Have >= d.Schema.Want && d.Schema.Have > 0 {
 		list = append(list, check{"servers", checkServers}, check{"invariants", checkInvariants}, check{"sending", checkSending}, check{"queue", checkQueue},
-			check{"holds", checkHolds}, check{"dead_letters", checkDead}, check{"devices", checkDoubt}, check{"credentials", checkCredentials}, check{"vapid_pairs", checkPairs}, check{"backup", checkBackup})
+			check{"holds", checkHolds}, check{"waits", checkWaits}, check{"dead_letters", checkDead}, check{"devices", checkDoubt}, check{"credentials", checkCredentials}, check{"vapid_pairs", checkPairs}, check{"backup", checkBackup})
 	}
 	return list
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/doctor"
@@ -195,6 +196,25 @@ func checkHolds(d *doctor.Diagnosis, _ time.Time) (out []finding) {
 		}
 		out = append(out, finding{warning, "holds", fmt.Sprintf("%d deliveries are held: %s.", d.Depths.Held[r], r),
 			why, "`carillon holds` says what each waits for, and the call that releases it."})
+	}
+	return out
+}
+
+// checkWaits tells of what goes on by itself, unless its trouble lasts. A receiver of
+// webhooks is somebody else's server.
+func checkWaits(d *doctor.Diagnosis, _ time.Time) (out []finding) {
+	const why, do = "What is sent there comes late, and pushes among it expire.", "`carillon holds` says since when, until when, and what the provider said; the call beside it makes it try now."
+	for _, k := range channels.Kinds() {
+		for _, cause := range delivery.WaitCauses() {
+			n := d.Depths.Waits[doctor.WaitKey{Channel: k, Cause: cause}]
+			switch {
+			case n == 0:
+			case k == channels.Webhook:
+				out = append(out, finding{note, "waits", fmt.Sprintf("Webhook endpoints in trouble: %d (%s).", n, cause), why, do})
+			default:
+				out = append(out, finding{warning, "waits", fmt.Sprintf("Credentials of %s in trouble: %d (%s).", k, n, cause), why, do})
+			}
+		}
 	}
 	return out
 }

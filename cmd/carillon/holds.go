@@ -11,7 +11,7 @@ import (
 func newHoldsCommand(c *cli) *cobra.Command {
 	var f clientFlags
 	cmd := &cobra.Command{
-		Use: "holds", Short: "List what holds deliveries, and the call that releases each", Args: noArgs,
+		Use: "holds", Short: "List what holds deliveries, or lets them wait, and the call that releases each", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			x, err := f.client(c)
 			if err != nil {
@@ -27,9 +27,13 @@ func newHoldsCommand(c *cli) *cobra.Command {
 				if h.More {
 					held += "+"
 				}
-				rows[i] = []string{h.ID, h.Scope, h.Subject, h.Reason, held, h.Since.Format(time.RFC3339), cmp.Or(h.Release, h.Ending), h.Detail}
+				until := ""
+				if !h.Until.IsZero() {
+					until = h.Until.Format(time.RFC3339)
+				}
+				rows[i] = []string{h.ID, h.Scope, h.Subject, h.At, h.Reason, held, h.Since.Format(time.RFC3339), until, cmp.Or(h.Release, h.Ending), h.Detail}
 			}
-			return c.printTable([]string{"HOLD", "SCOPE", "SUBJECT", "REASON", "HELD", "SINCE", "RELEASED BY", "DETAIL"}, rows)
+			return c.printTable([]string{"HOLD", "SCOPE", "SUBJECT", "AT", "REASON", "HELD", "SINCE", "UNTIL", "RELEASED BY", "DETAIL"}, rows)
 		},
 	}
 	f.add(cmd)

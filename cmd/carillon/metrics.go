@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/problem"
@@ -55,7 +56,8 @@ var (
 	descHeld      = desc("carillon_held_deliveries", "Held deliveries by reason.", "reason")
 	descDead      = desc("carillon_dead_deliveries", "Dead letters by reason.", "reason")
 	descDevices   = desc("carillon_devices_not_active", "Retired and suspect devices.", "status")
-	descUp        = desc("carillon_credential_up", "1: the credential is used; 0: it is paused or refused.", "tenant", "app", "channel", "credential")
+	descWaits     = desc("carillon_waits", "Credentials, push services and endpoints in trouble: throttled, unreachable or failing.", "channel", "cause")
+	descUp        = desc("carillon_credential_up", "1: the credential is used; 0: it is paused, or refused, be it by one push service of several.", "tenant", "app", "channel", "credential")
 	descVerified  = desc("carillon_credential_verified", "1: its provider took the credential when it was asked last, or something was sent with it; 0: it was refused since, or could not be asked and has sent nothing yet.", "tenant", "app", "channel", "credential")
 	descExpiry    = desc("carillon_credential_expiry_seconds", "When the credential expires, in Unix seconds.", "tenant", "app", "channel", "credential")
 	descBeat      = desc("carillon_loop_heartbeat_seconds", "When a loop of the engine last came round, in Unix seconds.", "loop")
@@ -79,7 +81,7 @@ func newStateCollector(s *store.Store, e *delivery.Engine, log *slog.Logger) *st
 
 // Describe implements prometheus.Collector.
 func (c *stateCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descQueue, descOldest, descHeld, descDead, descDevices, descUp, descVerified, descExpiry, descBeat, descWaiting, descPaused, descJobs, descAge, descViolation} {
+	for _, d := range []*prometheus.Desc{descQueue, descOldest, descHeld, descDead, descDevices, descWaits, descUp, descVerified, descExpiry, descBeat, descWaiting, descPaused, descJobs, descAge, descViolation} {
 		out <- d
 	}
 }
@@ -179,6 +181,11 @@ func (c *stateCollector) depths(ctx context.Context, k *kept) error {
 	for reason, n := range d.Dead {
 		k.keep(descDead, float64(n), reason.String())
 	}
+	for _, channel := range channels.Kinds() {
+		for _, cause := range delivery.WaitCauses() {
+			k.keep(descWaits, float64(d.Waits[doctor.WaitKey{Channel: channel, Cause: cause}]), channel.String(), cause.String())
+		}
+	}
 	k.keep(descDevices, float64(d.Retired), "retired")
 	k.keep(descDevices, float64(d.Suspect), "suspect")
 	return nil
@@ -191,7 +198,7 @@ func (c *stateCollector) credentials(ctx context.Context, k *kept) error {
 	}
 	for _, x := range list {
 		up := 0.0
-		if x.Status == tenants.CredentialActive {
+		if x.Status == tenants.CredentialActive && x.HeldAt == 0 {
 			up = 1
 		}
 		labels := []string{x.TenantName, x.App, x.Channel.String(), x.Label()}

@@ -110,6 +110,7 @@ func TestMetrics(t *testing.T) {
 		`carillon_queue_deliveries{lane="urgent",state="pending"} 0`,
 		`carillon_queue_oldest_due_seconds 0`,
 		`carillon_devices_not_active{status="retired"} 0`,
+		`carillon_waits{cause="throttled",channel="fcm"} 0`,
 		`carillon_credential_up{app="default",channel="fcm",`,
 		`carillon_loop_heartbeat_seconds{loop="claim"}`,
 		`carillon_loop_heartbeat_seconds{loop="write"}`,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store/db"
@@ -67,6 +68,9 @@ func Invariants() []Invariant {
  WHERE (f.due_at<?2 OR n.send_at<?2) AND NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id=f.tenant_id AND t.deleted_at<>0)`},
 		{Name: "content_missing", Means: "unfinished, but its content is gone",
 			query: "SELECT count(*)" + from + "NOT EXISTS (SELECT 1 FROM payloads p WHERE p.notification_id=d.notification_id)"},
+		{Name: "wait_without_subject", Means: "said to wait, but the credential or endpoint does not exist",
+			query: `SELECT count(*) FROM waits w WHERE NOT EXISTS (SELECT 1 FROM credentials c WHERE c.id=w.subject_id)
+ AND NOT EXISTS (SELECT 1 FROM endpoints e WHERE e.id=w.subject_id) AND NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id=w.tenant_id AND t.deleted_at<>0)`},
 	}
 }
 
@@ -110,6 +114,14 @@ type Depths struct {
 	Held      map[delivery.Reason]int
 	Retired   int
 	Suspect   int
+	// Waits counts the scopes that are in trouble.
+	Waits map[WaitKey]int
+}
+
+// WaitKey is a kind of trouble.
+type WaitKey struct {
+	Channel channels.Kind
+	Cause   delivery.WaitCause
 }
 
 // DepthKey is a place in the queue.
@@ -164,5 +176,22 @@ func (s *Doctor) Depths(ctx context.Context) (Depths, error) {
 	}
 	err = s.db.Lists().QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE status=3), count(*) FILTER (WHERE status=2) FROM devices INDEXED BY devices_doubt WHERE status>1`).
 		Scan(&d.Retired, &d.Suspect)
+	if err != nil {
+		return d, err
+	}
+	d.Waits = map[WaitKey]int{}
+	waits, err := s.db.Lists().QueryContext(ctx, `SELECT channel,cause,count(*) FROM waits GROUP BY channel,cause`)
+	if err != nil {
+		return d, err
+	}
+	_, err = db.Collect(waits, func(r *sql.Rows) (none struct{}, err error) {
+		var (
+			k WaitKey
+			n int
+		)
+		err = r.Scan(&k.Channel, &k.Cause, &n)
+		d.Waits[k] = n
+		return none, err
+	})
 	return d, err
 }

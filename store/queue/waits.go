@@ -89,16 +89,20 @@ func scanWait(r *sql.Rows) (w delivery.Wait, err error) {
 
 // AllWaits implements delivery.SnapshotStore.
 func (s *waitRows) AllWaits(ctx context.Context, tenant ids.ID) ([]delivery.Wait, error) {
-	rows, err := s.db.Reads().QueryContext(ctx, listWaits, tenant, mostWaits)
-	if err != nil {
-		return nil, fmt.Errorf("read what waits: %w", err)
-	}
-	return db.Collect(rows, scanWait)
+	return s.upTo(ctx, tenant, mostWaits)
 }
 
 // Waits implements delivery.DeliveryReader.
 func (s *waitRows) Waits(ctx context.Context, tenant ids.ID) ([]delivery.Wait, error) {
-	return s.AllWaits(ctx, tenant)
+	return s.upTo(ctx, tenant, mostHolds)
+}
+
+func (s *waitRows) upTo(ctx context.Context, tenant ids.ID, most int) ([]delivery.Wait, error) {
+	rows, err := s.db.Reads().QueryContext(ctx, listWaits, tenant, most)
+	if err != nil {
+		return nil, fmt.Errorf("read what waits: %w", err)
+	}
+	return db.Collect(rows, scanWait)
 }
 
 // waited is how a delivery.Waited is stored.

@@ -328,6 +328,7 @@ func (s *credentialRegister) RecoverCredential(ctx context.Context, tenant, id i
 type NamedCredential struct {
 	tenants.Credential
 	TenantName string
+	HeldAt     int // push services that refuse it
 }
 
 // Label is the credential's id as people see it.
@@ -338,8 +339,10 @@ func (s *credentialRegister) AllCredentials(ctx context.Context) ([]NamedCredent
 	var list []struct {
 		Credential credentialModel `gorm:"embedded"` // gorm passes over unexported names
 		TenantName string
+		HeldAt     int
 	}
-	q := withVersion(s.db.Gorm(ctx)).Select(credentialColumns + ",t.name AS tenant_name").Joins("JOIN tenants t ON t.id=c.tenant_id")
+	q := withVersion(s.db.Gorm(ctx)).Select(credentialColumns + `,t.name AS tenant_name,
+ (SELECT count(*) FROM holds h WHERE h.tenant_id=c.tenant_id AND h.scope=1 AND h.subject_id=c.id AND h.qualifier<>'' AND h.ending=0) AS held_at`).Joins("JOIN tenants t ON t.id=c.tenant_id")
 	if err := q.Order("c.id").Limit(10_000).Find(&list).Error; err != nil {
 		return nil, err
 	}
@@ -349,7 +352,7 @@ func (s *credentialRegister) AllCredentials(ctx context.Context) ([]NamedCredent
 		if err != nil {
 			return nil, err
 		}
-		out[i] = NamedCredential{Credential: c, TenantName: m.TenantName}
+		out[i] = NamedCredential{Credential: c, TenantName: m.TenantName, HeldAt: m.HeldAt}
 	}
 	return out, nil
 }
