@@ -101,7 +101,10 @@ func (s *Server) deliveryRoutes() []route {
 		{method: http.MethodGet, path: "/v1/deliveries/{id}", access: read, id: "getDelivery", tag: tag,
 			summary: "Read a delivery with its attempts", handler: withoutBody(s.getDelivery)},
 		{method: http.MethodPost, path: "/v1/deliveries/{id}/replay", access: needs(tenants.Send), id: "replayDelivery", tag: tag, status: http.StatusAccepted,
-			summary: "Send a dead letter again", about: "A new round with new attempts and a new deadline; ids stay. 409 when it is not dead.", handler: withoutBody(s.replayDelivery)},
+			summary: "Send a dead letter, or a webhook that has ended, again", about: "A new round with new attempts and a new deadline; ids stay, so that a receiver knows the webhook-id again. Of webhooks that may also be what was sent or dropped, as long as its content is kept. 409 for anything else.", handler: withoutBody(s.replayDelivery)},
+		{method: http.MethodPost, path: "/v1/deliveries/{id}/send", access: needs(tenants.Send), id: "sendDelivery", tag: tag, status: http.StatusAccepted,
+			summary: "Send a pending delivery now", about: "Whatever it waits for: its schedule, or what a provider or receiver has asked for. If it fails, it goes on where it was. 409 when it is held, being sent, past its time to live, or has ended.",
+			handler: withoutBody(s.sendDelivery)},
 		{method: http.MethodGet, path: "/v1/dead-letters", access: read, id: "listDeadLetters", tag: tag,
 			summary: "List dead letters, the latest first", about: "since and until are when they died.", handler: withoutBody(s.listDeadLetters)},
 		s.replayAllRoute(tag),
@@ -194,6 +197,17 @@ func (s *Server) deliveryDetail(ctx context.Context, c *call, notification, targ
 		out.Attempts[i] = showAttempt(a)
 	}
 	return out, nil
+}
+
+func (s *Server) sendDelivery(ctx context.Context, c *call, p *deliveryPath) (DeliveryDetail, error) {
+	notification, target, err := ids.ParseDelivery(p.ID)
+	if err != nil {
+		return DeliveryDetail{}, problem.New(problem.NotFound, "There is no delivery with this id.")
+	}
+	if err := s.engine.SendNow(ctx, c.tenant, notification, target, c.actor); err != nil {
+		return DeliveryDetail{}, err
+	}
+	return s.deliveryDetail(ctx, c, notification, target)
 }
 
 func (s *Server) replayDelivery(ctx context.Context, c *call, p *deliveryPath) (DeliveryDetail, error) {

@@ -214,6 +214,14 @@ func (e *fakeEngine) Replay(_ context.Context, tenant, n, target ids.ID, _ strin
 	return nil
 }
 
+func (e *fakeEngine) SendNow(_ context.Context, tenant, n, target ids.ID, _ string) error {
+	e.w.note("send now")
+	if tenant != tenantA || n != theNotification || target != theTarget {
+		return absent()
+	}
+	return nil
+}
+
 func (e *fakeEngine) ReplayAll(_ context.Context, o delivery.ReplayOrder) (delivery.Answer, error) {
 	e.w.note("replay all")
 	e.order = o

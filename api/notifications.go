@@ -20,6 +20,8 @@ type Engine interface {
 	Cancel(ctx context.Context, tenant, notification ids.ID) (int, error)
 	// Replay makes a dead delivery pending again. Conflict when it is not dead.
 	Replay(ctx context.Context, tenant, notification, target ids.ID, actor string) error
+	// SendNow sends a pending delivery, whatever it waits for. Conflict when it is not pending.
+	SendNow(ctx context.Context, tenant, notification, target ids.ID, actor string) error
 	// ReplayAll makes a job that does so for all dead letters that a filter selects.
 	ReplayAll(ctx context.Context, o delivery.ReplayOrder) (delivery.Answer, error)
 	// CountDead counts them. exact is false where counting took too long.

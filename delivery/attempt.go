@@ -54,7 +54,7 @@ type route struct {
 	tenant     *snapshot
 	credential *tenants.Credential // nil for a webhook
 	sender     *sender
-	look       bool // it was let through a closed gate
+	look       bool // it was let through, though a gate may be closed
 }
 
 // version is the one that the sender was opened with; zero for a webhook.

@@ -36,8 +36,12 @@ func (a *attempter) ready(it *inflight) (r route, ready bool) {
 	if t, hold, ok := obstacle(&it.Row, &it.target, r.tenant, r.credential, now); ok {
 		return instead(t, hold)
 	}
-	gate := a.gates.stand(passageOf(it, r.credential), r.tenant.waits, r.tenant.readAt, now)
-	if r.look = gate.look; !gate.opens.IsZero() {
+	var gate standing
+	if r.look = it.asked; !it.asked {
+		gate = a.gates.stand(passageOf(it, r.credential), r.tenant.waits, r.tenant.readAt, now)
+		r.look = gate.look
+	}
+	if !gate.opens.IsZero() {
 		a.finisher.finish(it, Finish{Transition: waitForGate(it.progress(), gate, now, a.jitter()), Waited: waitedFor(gate, now)})
 		return route{}, false
 	}

@@ -116,7 +116,7 @@ func (c *claimer) enqueue(l Lane, claimed []Claimed, lease time.Time) {
 		row := &claimed[i]
 		c.backlog.claimed(row.Tenant)
 		it := newInflight(row.Row, row.AtMostOnce, row.Now, lease)
-		it.since = row.UpdatedAt
+		it.since, it.asked = row.UpdatedAt, row.Asked
 		if row.Was == Held && row.Reason == InDoubt {
 			it.looked = c.now().Sub(row.UpdatedAt)
 		}

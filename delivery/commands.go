@@ -14,9 +14,11 @@ type CommandStore interface {
 	// Cancel drops what is pending or held of a notification, and takes it off the
 	// schedule.
 	Cancel(ctx context.Context, tenant, notification ids.ID, now time.Time) (int, error)
-	// Replay moves a dead delivery to pending with a new round and deadline. A
-	// notification that was canceled is not any more.
+	// Replay moves a dead letter, or a webhook that was sent or dropped, to pending with
+	// a new round and deadline. A notification that was canceled is not any more.
 	Replay(ctx context.Context, tenant, notification, target ids.ID, now time.Time, ttl func(Request, channels.Kind) time.Duration, actor string) error
+	// SendNow makes a pending delivery due, whatever it waits for.
+	SendNow(ctx context.Context, tenant, notification, target ids.ID, now time.Time, actor string) error
 }
 
 // commands are what people ask for of one notification or delivery.
@@ -51,6 +53,14 @@ func (c *commands) replay(ctx context.Context, tenant, notification, target ids.
 	if err == nil {
 		failpoint.Hit("replay.committed")
 		c.backlog.add(tenant, Unfinished{Due: 1, Stored: 1})
+		c.hints.due()
+	}
+	return err
+}
+
+func (c *commands) sendNow(ctx context.Context, tenant, notification, target ids.ID, actor string) error {
+	err := c.store.SendNow(ctx, tenant, notification, target, c.now(), actor)
+	if err == nil {
 		c.hints.due()
 	}
 	return err

@@ -25,8 +25,8 @@ func EraseDelivery() Transition { return Transition{State: Dropped, Reason: Eras
 // at its target would.
 func EndpointDeleted() Transition { return Transition{State: Dropped, Reason: Gone} }
 
-// Revival begins a new round of a dead letter that is replayed: nothing of it is
-// spent.
+// Revival begins a new round of what is sent again, a dead letter or a webhook: nothing
+// of it is spent.
 func Revival(now time.Time) Transition { return Transition{State: Pending, DueAt: now} }
 
 // Release says where the deliveries of a hold that ends go, and how many of the

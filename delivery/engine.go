@@ -133,9 +133,16 @@ func (e *Engine) Cancel(ctx context.Context, tenant, notification ids.ID) (int, 
 	return e.commands.cancel(ctx, tenant, notification)
 }
 
-// Replay sends a dead letter again, as a new round with a new deadline.
+// Replay sends a dead letter, or a webhook that has ended, again, as a new round with a
+// new deadline.
 func (e *Engine) Replay(ctx context.Context, tenant, notification, target ids.ID, actor string) error {
 	return e.commands.replay(ctx, tenant, notification, target, actor)
+}
+
+// SendNow sends a pending delivery now, whatever it waits for. It spends no more than
+// the attempt that it makes.
+func (e *Engine) SendNow(ctx context.Context, tenant, notification, target ids.ID, actor string) error {
+	return e.commands.sendNow(ctx, tenant, notification, target, actor)
 }
 
 // ReplayAll makes the job that replays what has died until now. What dies later,

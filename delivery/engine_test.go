@@ -85,8 +85,18 @@ func TestExhaustedBecomesADeadLetterThatCanBeReplayed(t *testing.T) {
 	sends := hook.attempts()
 	require.Equal(t, sends[0].Delivery, sends[4].Delivery, "a replay keeps the ids")
 
+	require.NoError(t, k.engine.Replay(k.ctx, k.tenant, r.Notification, r.Deliveries[0].Target, "test"), "its receiver may have lost it")
+	v = k.until(r.Notification, r.Deliveries[0].Target, "to be sent again", func(v delivery.View) bool { return v.Round == 3 && v.State == delivery.Sent })
+	require.Equal(t, 1, v.Spent)
+	sends = hook.attempts()
+	require.Equal(t, sends[0].Delivery, sends[5].Delivery)
+
+	k.credential(channels.FCM, "")
+	k.device("alice", "a", channels.FCM, nil)
+	r = k.post(toUser("alice"))
+	k.ends(r, 0, delivery.Sent, delivery.NoReason)
 	err = k.engine.Replay(k.ctx, k.tenant, r.Notification, r.Deliveries[0].Target, "test")
-	require.Equal(t, problem.Conflict, problem.CodeOf(err))
+	require.Equal(t, problem.Conflict, problem.CodeOf(err), "a person would see it twice")
 	k.sound()
 }
 

@@ -23,6 +23,7 @@ type inflight struct {
 	last       lastAttempt      // as the row came in hand
 	began      atomic.Int64     // unix ms: its send began; 0: none is under way
 	reported   bool             // that its send does not end; guarded by inflightSet.mu
+	asked      bool             // a person asked for it to be sent now
 	looked     time.Duration    // how long it has waited in doubt, since it was refused
 	since      time.Time        // when its row was written before it was claimed; zero: it was not
 }

@@ -61,6 +61,7 @@ type Claimed struct {
 	AtMostOnce bool
 	Begun      bool // Begin was written by the node that had it before
 	Canceled   bool // its notification, while the row was in somebody's hands
+	Asked      bool // a person asked for it to be sent now, whatever it waits for
 	Now        TargetNow
 }
 

@@ -22,9 +22,10 @@ const (
 	// paused, missing or suspected. The end of the hold moves it out, or its
 	// deadline (due_at). A crash changes nothing.
 	Held State = 3
-	// Sent: the provider accepted it; a webhook's receiver answered 2xx. Final.
+	// Sent: the provider accepted it; a webhook's receiver answered 2xx. Final, unless a
+	// person sends a webhook again.
 	Sent State = 4
-	// Dropped cannot matter any more, for the reason beside it. Final.
+	// Dropped cannot matter any more, for the reason beside it. Final in the same manner.
 	Dropped State = 5
 	// Dead is a dead letter: it failed for the reason beside it. Replay moves it
 	// out; nothing else does.

@@ -181,6 +181,37 @@ func TestAWaitBelongsToItsURL(t *testing.T) {
 	}
 }
 
+// TestSendNow passes what all wait for; its success ends that.
+func TestSendNow(t *testing.T) {
+	t.Parallel()
+	k, clock, _ := waitKit(t)
+	k.endpoint(nil)
+	throttled := channels.Result{Outcome: channels.Throttled, Code: "webhook.throttled", NotBefore: clock.now().Add(24 * time.Hour)}
+	k.channels[channels.Webhook].answer(always(throttled))
+	k.pending(k.toEndpoint())
+	k.troubles(1)
+	list := []delivery.Receipt{k.toEndpoint(), k.toEndpoint()}
+	for _, r := range list {
+		require.Empty(t, k.pending(r).Attempts)
+	}
+	clock.advance(time.Second)
+	now := list[0].Deliveries[0].Target
+	require.NoError(t, k.engine.SendNow(k.ctx, k.tenant, list[0].Notification, now, "test"))
+	v := k.until(list[0].Notification, now, "to be sent and to wait again", func(v delivery.View) bool { return len(v.Attempts) == 1 && v.State == delivery.Pending })
+	require.Zero(t, v.Spent)
+	require.True(t, v.DueAt.After(clock.now().Add(time.Hour)))
+	k.troubles(1)
+
+	k.channels[channels.Webhook].answer(always(accepted()))
+	clock.advance(time.Second)
+	require.NoError(t, k.engine.SendNow(k.ctx, k.tenant, list[0].Notification, now, "test"))
+	for _, r := range list {
+		k.ends(r, 0, delivery.Sent, delivery.NoReason)
+	}
+	k.troubles(0)
+	k.sound()
+}
+
 // TestTheFirstSuccessBringsForward what failed before.
 func TestTheFirstSuccessBringsForward(t *testing.T) {
 	t.Parallel()

@@ -39,7 +39,7 @@ func TestCodes(t *testing.T) {
 	_, ok := jobs.ParseKind("")
 	require.False(t, ok)
 	require.Equal(t, "kind(99)", jobs.Kind(99).String())
-	require.False(t, jobs.Kind(9).Cancelable())
+	require.False(t, jobs.Kind(99).Cancelable())
 }
 
 // memory is a store of jobs that is good enough for one runner.

@@ -150,7 +150,7 @@ type claimed struct{ delivery.Claimed }
 func scanClaimed(r *sql.Rows) (c claimed, err error) {
 	var flags, own int
 	c.Row, err = scanRow(r, &flags, &own)
-	c.Was, c.Begun = c.State, own&flagBegun != 0
+	c.Was, c.Begun, c.Asked = c.State, own&flagBegun != 0, own&flagAsked != 0
 	c.AtMostOnce, c.Canceled = flags&flagAtMostOnce != 0, flags&flagCanceled != 0
 	return c, err
 }

@@ -22,6 +22,7 @@ type Queue struct {
 	*heldRows
 	*waitRows
 	*broughtForward
+	*sentNow
 	*jobOrders
 	*replays
 	*retention
@@ -41,7 +42,7 @@ func New(d *db.DB, r *registers.Registers) *Queue {
 	h := &hints{db: d}
 	q := &Queue{
 		accepts: a, targets: t, claims: newClaims(d, t, h), finishes: &finishes{db: d, bulk: b}, scheduled: &scheduled{db: d, accepts: a},
-		cancels: &cancels{d}, deletedEndpoints: &deletedEndpoints{d, r}, heldRows: &heldRows{d}, waitRows: &waitRows{d}, broughtForward: &broughtForward{d, r}, reads: &reads{db: d, targets: t}, peers: &peers{db: d}, hints: h,
+		cancels: &cancels{d}, deletedEndpoints: &deletedEndpoints{d, r}, heldRows: &heldRows{d}, waitRows: &waitRows{d}, broughtForward: &broughtForward{d, r}, sentNow: &sentNow{d}, reads: &reads{db: d, targets: t}, peers: &peers{db: d}, hints: h,
 		retention: &retention{db: d, walks: map[ids.ID]walk{}}, affected: &affected{d, r}, worked: &worked{d}, newest: &newest{d}, jobOrders: &jobOrders{d},
 	}
 	q.replays = &replays{db: d, registers: r, targets: t, reads: q.reads}

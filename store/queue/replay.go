@@ -30,21 +30,27 @@ type replays struct {
 // content to send: on a database with many writers both may have changed since
 // they were looked at. A newer notification with its collapse key is no reason to
 // send an older one over it.
-const replayDead = `UPDATE deliveries SET state=?, reason=?, due_at=?, expires_at=?, round=round+1, spent=?, takeovers=0, renewed=0, updated_at=?
- WHERE tenant_id=? AND notification_id=? AND target_id=? AND state=6
- AND EXISTS (SELECT 1 FROM payloads p WHERE p.notification_id=? AND p.tenant_id=?)` + andNewest
+const (
+	replayDead = replayThat + ` AND state=6` + andNewest
+	// resendHook does the same with a webhook that was sent or dropped, but for what was
+	// erased (27): its receiver may have lost it, or said 410 too early.
+	resendHook = replayThat + ` AND (state=6 OR channel=4 AND state IN (4,5) AND reason<>27)` + andNewest
 
-// andNewest: nothing took the place of a delivery.
-const andNewest = ` AND NOT EXISTS (SELECT 1 FROM newest w WHERE w.tenant_id=deliveries.tenant_id AND w.target_id=deliveries.target_id
+	replayThat = `UPDATE deliveries SET state=?, reason=?, due_at=?, expires_at=?, round=round+1, spent=?, takeovers=0, renewed=0, updated_at=?
+ WHERE tenant_id=? AND notification_id=? AND target_id=? AND EXISTS (SELECT 1 FROM payloads p WHERE p.notification_id=? AND p.tenant_id=?)`
+
+	// andNewest: nothing took the place of a delivery.
+	andNewest = ` AND NOT EXISTS (SELECT 1 FROM newest w WHERE w.tenant_id=deliveries.tenant_id AND w.target_id=deliveries.target_id
  AND w.order_key=deliveries.order_key AND w.notification_id<>deliveries.notification_id)`
 
-// newerThanDead finds the notification that took the place of a dead letter.
-const newerThanDead = `SELECT w.notification_id FROM deliveries d JOIN newest w ON w.tenant_id=d.tenant_id AND w.target_id=d.target_id
+	// newerThanDead finds the notification that took the place of a dead letter.
+	newerThanDead = `SELECT w.notification_id FROM deliveries d JOIN newest w ON w.tenant_id=d.tenant_id AND w.target_id=d.target_id
  AND w.order_key=d.order_key AND w.notification_id<>d.notification_id WHERE d.tenant_id=? AND d.notification_id=? AND d.target_id=? AND d.state=6`
+)
 
-func replay(t *db.Tx, tenant, notification, target ids.ID, now, expires time.Time) (bool, error) {
+func replay(t *db.Tx, query string, tenant, notification, target ids.ID, now, expires time.Time) (bool, error) {
 	to := delivery.Revival(now)
-	n, err := t.Affect(replayDead, to.State, to.Reason, db.Millis(to.DueAt), db.Millis(expires), to.Spent, db.Millis(now), tenant, notification, target, notification, tenant)
+	n, err := t.Affect(query, to.State, to.Reason, db.Millis(to.DueAt), db.Millis(expires), to.Spent, db.Millis(now), tenant, notification, target, notification, tenant)
 	return n == 1, err
 }
 
@@ -81,23 +87,28 @@ func (s *replays) Replay(ctx context.Context, tenant, notification, target ids.I
 	}
 	return s.db.Change(ctx, func(t *db.Tx) error {
 		var (
-			state delivery.State
-			kind  channels.Kind
+			state  delivery.State
+			reason delivery.Reason
+			kind   channels.Kind
 		)
 		key := []any{tenant, notification, target}
-		found, err := t.One("SELECT state,channel FROM deliveries WHERE tenant_id=? AND notification_id=? AND target_id=?", key, &state, &kind)
+		found, err := t.One("SELECT state,reason,channel FROM deliveries WHERE tenant_id=? AND notification_id=? AND target_id=?", key, &state, &reason, &kind)
 		switch {
 		case err != nil:
 			return err
 		case !found:
 			return problem.New(problem.NotFound, "There is no such delivery.")
-		case state != delivery.Dead:
-			return problem.New(problem.Conflict, "Only a dead letter can be replayed; this delivery is %s.", state)
+		case reason == delivery.Erased:
+			return problem.New(problem.Conflict, "This delivery was erased, so it cannot be sent again.")
+		case state.Unfinished():
+			return problem.New(problem.Conflict, "Only what has ended can be sent again; this delivery is %s.", state)
+		case state != delivery.Dead && kind != channels.Webhook:
+			return problem.New(problem.Conflict, "Only a dead letter, or a webhook that was sent or dropped, can be sent again; this delivery is %s.", state)
 		}
 		if err := keepContents(t, tenant, notification); err != nil {
 			return err
 		}
-		done, err := replay(t, tenant, notification, target, now, now.Add(ttl(req, kind)))
+		done, err := replay(t, resendHook, tenant, notification, target, now, now.Add(ttl(req, kind)))
 		switch {
 		case err != nil:
 			return err
@@ -218,7 +229,7 @@ func (s *replays) ReplayDead(ctx context.Context, j jobs.Job, letters []delivery
 		revived := map[ids.ID]bool{}
 		for i := range letters {
 			d := &letters[i]
-			done, err := replay(t, j.Tenant, d.Notification, d.Target, now, d.ExpiresAt)
+			done, err := replay(t, replayDead, j.Tenant, d.Notification, d.Target, now, d.ExpiresAt)
 			if err != nil {
 				return jobs.Progress{}, err
 			}

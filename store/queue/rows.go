@@ -19,6 +19,7 @@ const (
 const (
 	flagUnknown = 1 // a node died with it, so it may have been sent
 	flagBegun   = 2 // its attempt has begun; written only where that matters: see delivery.Claimed.MayHaveBegun
+	flagAsked   = 4 // a person asked for it to be sent now; the next claim takes it off
 )
 
 const rowColumns = `d.tenant_id,d.notification_id,d.target_id,d.channel,d.lane,d.state,d.reason,coalesce(d.user_id,0),d.device_epoch,

@@ -7,6 +7,7 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 )
 
@@ -18,6 +19,8 @@ func commandTests() map[string]func(*kit) {
 		"Replay/IsANewRound":             replays,
 		"Replay/RefusesWhatIsNotDead":    replayRefuses,
 		"Replay/OfACanceledNotification": replayRevives,
+		"Replay/OfAWebhookThatEnded":     replayResendsWebhooks,
+		"SendNow/WhatIsPending":          sendsNow,
 		"Marker/IsUnfoldedOnce":          resolvesOnce,
 		"Marker/DueInOrder":              scheduledInOrder,
 	}
@@ -105,6 +108,67 @@ func replays(k *kit) {
 	require.Equal(k, 1, again.Attempts, "attempts are counted over all rounds")
 	k.sends(again)
 	require.Len(k, k.is(c.Row, delivery.Sent, delivery.NoReason).Attempts, 2)
+}
+
+// replayResendsWebhooks: a receiver may have lost what it took, or said 410 too early.
+func replayResendsWebhooks(k *kit) {
+	again := func(r delivery.Row) error {
+		return k.Store.Replay(k.ctx, k.tenant, r.Notification, r.Target, k.Clock.Now(), func(delivery.Request, channels.Kind) time.Duration { return time.Hour }, "test")
+	}
+	k.accepted(4, onWebhook)
+	list := k.claim()
+	k.code(problem.Conflict, again(list[0].Row))
+	k.sends(list[0])
+	for i, why := range []delivery.Reason{delivery.Gone, delivery.Canceled, delivery.Erased} {
+		k.finish(delivery.Finish{Row: list[i+1].Row, Transition: delivery.Transition{State: delivery.Dropped, Reason: why}})
+	}
+	for i, c := range list {
+		if i == 3 {
+			k.code(problem.Conflict, again(c.Row))
+			continue
+		}
+		k.ok(again(c.Row))
+		v := k.is(c.Row, delivery.Pending, delivery.NoReason)
+		require.Equal(k, 2, v.Round)
+		require.Equal(k, k.Clock.Now().Add(time.Hour), v.ExpiresAt)
+		k.code(problem.Conflict, again(c.Row))
+	}
+	require.Len(k, k.claim(), 3)
+}
+
+// sendsNow makes due what waits, and says why it does not.
+func sendsNow(k *kit) {
+	a := k.accepted(1)
+	row := a.Rows[0]
+	now := func() error {
+		return k.Store.SendNow(k.ctx, k.tenant, row.Notification, row.Target, k.Clock.Now(), "test")
+	}
+	c := k.claim()[0]
+	require.False(k, c.Asked)
+	k.code(problem.Conflict, now())
+	put := func(t delivery.Transition, h delivery.Hold) {
+		k.finish(delivery.Finish{Row: c.Row, Transition: t, Hold: h, ExpiresAt: k.Clock.Now().Add(24 * time.Hour)})
+	}
+	put(delivery.Transition{State: delivery.Pending, DueAt: k.Clock.Now().Add(time.Hour), Spent: 1}, delivery.Hold{})
+	require.Empty(k, k.claim())
+	k.ok(now())
+	c = k.claim()[0]
+	require.True(k, c.Asked)
+	require.Equal(k, 1, c.Spent)
+	put(delivery.Transition{State: delivery.Pending, DueAt: k.Clock.Now()}, delivery.Hold{})
+	c = k.claim()[0]
+	require.False(k, c.Asked, "once")
+	put(delivery.Transition{State: delivery.Held, Reason: delivery.CredentialMissing, Hold: delivery.HoldMissing}, delivery.Hold{App: "default", Channel: channels.FCM})
+	require.ErrorContains(k, now(), k.holds()[0].ID.Format(ids.Hold))
+	k.put(channels.FCM, "")
+	k.ended(10)
+	k.Clock.Advance(24 * time.Hour)
+	require.ErrorContains(k, now(), "expires")
+	c = k.claim()[0]
+	k.dies(c)
+	require.ErrorContains(k, now(), "replay")
+	row.Target++
+	k.code(problem.NotFound, now())
 }
 
 func replayRefuses(k *kit) {
