@@ -14,7 +14,7 @@ import (
 	"github.com/carillonhq/carillon/tenants"
 )
 
-// ReplayRequest asks for the replay of many dead letters.
+// ReplayRequest asks for the replay of many dead letters, or of an endpoint's webhooks.
 type ReplayRequest struct {
 	Filter    ReplayFilter `json:"filter" doc:"Which; at least one member. A letter is selected when all members fit"`
 	PerSecond *int         `json:"per_second,omitempty" minimum:"1" maximum:"1000" default:"100" doc:"Letters in a second at most"`
@@ -23,6 +23,7 @@ type ReplayRequest struct {
 
 // ReplayFilter selects dead letters.
 type ReplayFilter struct {
+	State        string    `json:"state,omitempty" enum:"sent,dropped" doc:"Webhooks of an endpoint that were sent, or dropped, instead of dead letters; needs endpoint and since"`
 	Reason       string    `json:"reason,omitempty" enum:"rejected,exhausted,expired,ambiguous,crashed,mapping"`
 	Channel      string    `json:"channel,omitempty" enum:"fcm,apns,webpush,webhook"`
 	App          string    `json:"app,omitempty" maxLength:"63" doc:"Of the device; letters to endpoints have none"`
@@ -30,7 +31,7 @@ type ReplayFilter struct {
 	Endpoint     string    `json:"endpoint,omitempty" example:"whe_0d1kq3w8r000c"`
 	Notification string    `json:"notification,omitempty" example:"ntf_0d1kq3w8r000c"`
 	Type         string    `json:"type,omitempty" maxLength:"255" doc:"Of the notification, such as order.shipped"`
-	Since        time.Time `json:"since,omitzero" doc:"Died then or later; RFC 3339"`
+	Since        time.Time `json:"since,omitzero" doc:"Died then or later; with state: accepted then or later; RFC 3339"`
 	Until        time.Time `json:"until,omitzero" doc:"Died before; RFC 3339. What dies after the call is never replayed"`
 }
 
@@ -43,7 +44,7 @@ type ReplayPreview struct {
 
 func (s *Server) replayAllRoute(tag string) route {
 	return route{method: http.MethodPost, path: "/v1/dead-letters/replay", access: needs(tenants.Send), id: "replayDeadLetters", tag: tag, status: http.StatusAccepted, idempotent: true,
-		summary: "Send many dead letters again", handler: previewed[ReplayRequest, Job](s.replayDeadLetters), preview: reflect.TypeFor[ReplayPreview](),
+		summary: "Send many dead letters, or an endpoint's webhooks, again", handler: previewed[ReplayRequest, Job](s.replayDeadLetters), preview: reflect.TypeFor[ReplayPreview](),
 		about: "Each as POST /v1/deliveries/{id}/replay does, by a job in the background: see /v1/jobs. Letters whose content is erased, or that are " +
 			"not dead any more when their turn comes, are skipped. With dry_run nothing is done: the answer is 200 and a ReplayPreview.",
 		example: `{"filter":{"reason":"exhausted","channel":"webhook","since":"2026-01-31T12:00:00Z"},"per_second":50}`}
@@ -64,6 +65,9 @@ func (b *ReplayRequest) order() (delivery.ReplayOrder, error) {
 	)
 	if o.Filter.Reason, known = delivery.ParseReason(f.Reason); !known && f.Reason != "" {
 		faults.Add("filter.reason", "is not a reason of a dead letter; use rejected, exhausted, expired, ambiguous, crashed, mapping or stale")
+	}
+	if o.Filter.State, known = delivery.ParseState(f.State); !known && f.State != "" {
+		faults.Add("filter.state", "must be sent or dropped; leave it out for dead letters")
 	}
 	if o.Filter.Channel, known = channels.ParseKind(f.Channel); !known && f.Channel != "" {
 		faults.Add("filter.channel", "must be fcm, apns, webpush or webhook")

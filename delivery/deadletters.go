@@ -10,8 +10,10 @@ import (
 	"github.com/carillonhq/carillon/problem"
 )
 
-// DeadFilter selects dead letters. Zero members select everything.
+// DeadFilter selects dead letters, or webhooks that were sent or dropped. Zero members
+// select everything.
 type DeadFilter struct {
+	State        State // Sent and Dropped: webhooks of an endpoint; otherwise dead letters
 	Reason       Reason
 	Channel      channels.Kind
 	App          string
@@ -19,11 +21,12 @@ type DeadFilter struct {
 	Endpoint     ids.ID
 	Notification ids.ID
 	Type         string    // of the notification, in full
-	Since, Until time.Time // when they died: Since and later, before Until
+	Since, Until time.Time // when they died, or if State is set were accepted: Since and later, before Until
 }
 
 // filterJSON is a DeadFilter in the spec of a job, as people read it.
 type filterJSON struct {
+	State        string    `json:"state,omitempty"`
 	Reason       string    `json:"reason,omitempty"`
 	Channel      string    `json:"channel,omitempty"`
 	App          string    `json:"app,omitempty"`
@@ -38,6 +41,9 @@ type filterJSON struct {
 // MarshalJSON writes names and ids as people know them.
 func (f DeadFilter) MarshalJSON() ([]byte, error) {
 	out := filterJSON{Reason: f.Reason.String(), App: f.App, User: f.User, Type: f.Type, Since: f.Since, Until: f.Until}
+	if f.State != 0 {
+		out.State = f.State.String()
+	}
 	if f.Channel != 0 {
 		out.Channel = f.Channel.String()
 	}
@@ -61,6 +67,9 @@ func (f *DeadFilter) UnmarshalJSON(b []byte) error {
 	var known, fine bool
 	if out.Reason, known = ParseReason(in.Reason); !known && in.Reason != "" {
 		return fmt.Errorf("unknown reason %q", in.Reason)
+	}
+	if out.State, fine = ParseState(in.State); !fine && in.State != "" {
+		return fmt.Errorf("unknown state %q", in.State)
 	}
 	if out.Channel, fine = channels.ParseKind(in.Channel); !fine && in.Channel != "" {
 		return fmt.Errorf("unknown channel %q", in.Channel)
@@ -87,13 +96,36 @@ func (f DeadFilter) check(faults *problem.Fields) {
 	if f == (DeadFilter{}) {
 		faults.Add("filter", "must have at least one member; to select all that died until now, give until")
 	}
-	if f.Reason != NoReason && !f.Reason.ofDead() {
+	if f.State != 0 {
+		f.checkEnded(faults)
+	} else if f.Reason != NoReason && !f.Reason.ofDead() {
 		faults.Add("filter.reason", "is not a reason of a dead letter; use rejected, exhausted, expired, ambiguous, crashed, mapping or stale")
 	}
 	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until) {
 		faults.Add("filter.until", "must be after since")
 	}
 }
+
+// checkEnded finds what is wrong with a filter of webhooks that have ended: one that
+// selects more than was meant has somebody's receiver do everything twice.
+func (f DeadFilter) checkEnded(faults *problem.Fields) {
+	if f.State != Sent && f.State != Dropped {
+		faults.Add("filter.state", "must be sent or dropped; leave it out for dead letters")
+		return
+	}
+	if f.Endpoint == 0 {
+		faults.Add("filter.endpoint", "is missing; name the endpoint whose webhooks are sent again")
+	}
+	if f.Since.IsZero() {
+		faults.Add("filter.since", "is missing; say from when on the notifications were accepted")
+	}
+	if f.Reason != NoReason {
+		faults.Add("filter.reason", "is only for dead letters; leave it out with state")
+	}
+}
+
+// Ended tells whether it selects webhooks that have ended, and not dead letters.
+func (f DeadFilter) Ended() bool { return f.State != 0 }
 
 // ofDead tells whether dead letters have this reason.
 func (r Reason) ofDead() bool { return r >= Rejected || r == Expired }
@@ -102,6 +134,7 @@ func (r Reason) ofDead() bool { return r >= Rejected || r == Expired }
 type DeadLetter struct {
 	Notification, Target ids.ID
 	Channel              channels.Kind
+	State                State // Dead, or what the filter asks for
 	DiedAt               time.Time
 }
 
@@ -135,7 +168,7 @@ type Replayed struct {
 // ReplayCounts is what became of the letters of a step.
 type ReplayCounts struct {
 	Replayed int
-	NotDead  int // replayed by somebody else meanwhile, or purged
+	NotDead  int // sent again by somebody else meanwhile, or purged
 	Erased   int // their content is gone
 	Newer    int // a newer notification with their collapse key took their place
 }

@@ -142,10 +142,13 @@ func TestAReplayIsRefusedAtOnce(t *testing.T) {
 	k := newKit(t, nil)
 	now := time.Now()
 	for field, o := range map[string]delivery.ReplayOrder{
-		"filter":        {PerSecond: 1},
-		"filter.reason": {PerSecond: 1, Filter: delivery.DeadFilter{Reason: delivery.Gone}},
-		"filter.until":  {PerSecond: 1, Filter: delivery.DeadFilter{Since: now, Until: now}},
-		"per_second":    {PerSecond: 1001, Filter: rejected()},
+		"filter":          {PerSecond: 1},
+		"filter.reason":   {PerSecond: 1, Filter: delivery.DeadFilter{Reason: delivery.Gone}},
+		"filter.endpoint": {PerSecond: 1, Filter: delivery.DeadFilter{State: delivery.Sent, Since: now}},
+		"filter.since":    {PerSecond: 1, Filter: delivery.DeadFilter{State: delivery.Dropped, Endpoint: 1}},
+		"filter.state":    {PerSecond: 1, Filter: delivery.DeadFilter{State: delivery.Pending, Endpoint: 1, Since: now}},
+		"filter.until":    {PerSecond: 1, Filter: delivery.DeadFilter{Since: now, Until: now}},
+		"per_second":      {PerSecond: 1001, Filter: rejected()},
 	} {
 		_, err := k.engine.ReplayAll(k.ctx, o)
 		p := &problem.Error{}

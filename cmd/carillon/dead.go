@@ -101,7 +101,7 @@ func newReplayCommand(c *cli, f *clientFlags) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	for _, t := range []struct{ name, help string }{
-		{"reason", "only with this reason: rejected, exhausted, expired, ambiguous, crashed, mapping, stale"},
+		{"state", "webhooks that were sent, or dropped, instead of dead letters; needs --endpoint and --since"}, {"reason", "only with this reason: rejected, exhausted, expired, ambiguous, crashed, mapping, stale"},
 		{"channel", "only of this channel: fcm, apns, webpush, webhook"}, {"app", "only to devices of this app"}, {"user", "only for this user"},
 		{"endpoint", "only to this endpoint (whe_...)"}, {"notification", "only of this notification (ntf_...)"},
 		{"type", "only of notifications of this type, such as order.shipped"},

@@ -32,6 +32,10 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		queries[fmt.Sprint("affected ", i)] = q
 	}
 	queries["count holds"], queries["list holds"] = countHolds, listHolds
+	queries["list waits"], queries["put wait"], queries["end wait"], queries["new trouble"], queries["purge waits"] = listWaits, putWait, endWait, newTrouble, purgeWaits
+	queries["bring forward"], queries["send now"], queries["replay"], queries["resend"] = bringForward, sendNow, replayDead, resendHook
+	queries["window of an endpoint"], queries["window of a credential"] = windowOfEndpoint, windowOfCredential
+	queries["walk ended"] = fmt.Sprintf(walkEnded, "1=1", "")
 	for _, p := range purges {
 		queries["purge "+p.what] = p.query
 	}
@@ -60,9 +64,9 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 	}
 }
 
-// TestTheWalkForDeletedEndpointsFollowsItsIndex on PostgreSQL, too: a step costs
+// TestTheWalksFollowTheirIndexes on PostgreSQL, too: a step costs
 // what its window holds, wherever in a long queue it is.
-func TestTheWalkForDeletedEndpointsFollowsItsIndex(t *testing.T) {
+func TestTheWalksFollowTheirIndexes(t *testing.T) {
 	t.Parallel()
 	d := openDB(t, pgtest.Empty(t))
 	require.NoError(t, d.Do(t.Context(), 1, func(x *db.Tx) error {
@@ -73,19 +77,29 @@ func TestTheWalkForDeletedEndpointsFollowsItsIndex(t *testing.T) {
 		}
 		return x.Exec("ANALYZE deliveries")
 	}))
-	rows, err := d.Lists().Query("EXPLAIN "+selectForDeleted, 1, 1, 15000, 15000, 15000, 7, deletionWindow)
-	require.NoError(t, err)
-	plan := ""
-	for rows.Next() {
-		var line string
-		require.NoError(t, rows.Scan(&line))
-		plan += line + "\n"
+	explain := func(query string, args ...any) (plan string) {
+		rows, err := d.Lists().Query("EXPLAIN "+query, args...)
+		require.NoError(t, err)
+		for rows.Next() {
+			var line string
+			require.NoError(t, rows.Scan(&line))
+			plan += line + "\n"
+		}
+		require.NoError(t, rows.Err())
+		require.NoError(t, rows.Close())
+		require.NotContains(t, plan, "Seq Scan on deliveries")
+		return plan
 	}
-	require.NoError(t, rows.Err())
-	require.NoError(t, rows.Close())
-	require.Contains(t, plan, "Index Scan using deliveries_due")
-	require.Contains(t, plan, "Presorted Key: d.due_at")
-	require.NotContains(t, plan, "Seq Scan on deliveries")
+	window := []any{1, 1, 15000, 15000, 15000, 7, deletionWindow}
+	for name, plan := range map[string]string{
+		"for deleted endpoints": explain(selectForDeleted, window...),
+		"of an endpoint":        explain(windowOfEndpoint, append([]any{1, 0, 7}, window...)...),
+		"of a credential":       explain(windowOfCredential, append([]any{1, 0, 3, "default", "key", "key", "key", "https://a/", 10, "https://a/"}, window...)...),
+	} {
+		require.Contains(t, plan, "Index Scan using deliveries_due", name)
+		require.Regexp(t, `Presorted Key: (d\.)?due_at`, plan, name)
+	}
+	require.Contains(t, explain(fmt.Sprintf(walkEnded, "1=1", ""), 4, 27, 1, 1, 100, 20000, 100, 7, 100), "Index Scan using deliveries_pkey")
 }
 
 // TestUnfinishedIsCountedAlongAnIndex: what has ended costs a count nothing, and

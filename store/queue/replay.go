@@ -34,7 +34,8 @@ const (
 	replayDead = replayThat + ` AND state=6` + andNewest
 	// resendHook does the same with a webhook that was sent or dropped, but for what was
 	// erased (27): its receiver may have lost it, or said 410 too early.
-	resendHook = replayThat + ` AND (state=6 OR channel=4 AND state IN (4,5) AND reason<>27)` + andNewest
+	resendHook  = replayThat + ` AND (state=6 OR channel=4 AND state IN (4,5) AND reason<>27)` + andNewest
+	resendEnded = replayThat + ` AND channel=4 AND state=? AND reason<>27`
 
 	replayThat = `UPDATE deliveries SET state=?, reason=?, due_at=?, expires_at=?, round=round+1, spent=?, takeovers=0, renewed=0, updated_at=?
  WHERE tenant_id=? AND notification_id=? AND target_id=? AND EXISTS (SELECT 1 FROM payloads p WHERE p.notification_id=? AND p.tenant_id=?)`
@@ -48,9 +49,9 @@ const (
  AND w.order_key=d.order_key AND w.notification_id<>d.notification_id WHERE d.tenant_id=? AND d.notification_id=? AND d.target_id=? AND d.state=6`
 )
 
-func replay(t *db.Tx, query string, tenant, notification, target ids.ID, now, expires time.Time) (bool, error) {
+func replay(t *db.Tx, query string, tenant, notification, target ids.ID, now, expires time.Time, more ...any) (bool, error) {
 	to := delivery.Revival(now)
-	n, err := t.Affect(query, to.State, to.Reason, db.Millis(to.DueAt), db.Millis(expires), to.Spent, db.Millis(now), tenant, notification, target, notification, tenant)
+	n, err := t.Affect(query, append([]any{to.State, to.Reason, db.Millis(to.DueAt), db.Millis(expires), to.Spent, db.Millis(now), tenant, notification, target, notification, tenant}, more...)...)
 	return n == 1, err
 }
 
@@ -137,6 +138,9 @@ func errSuperseded(newer ids.ID) error {
 // WalkDead implements delivery.ReplayStore. The window is cut before the filter
 // is asked, so that its cost is known however little the filter wants.
 func (s *replays) WalkDead(ctx context.Context, tenant ids.ID, w delivery.DeadWalk) (delivery.DeadPage, error) {
+	if w.Filter.Ended() {
+		return s.walkEnded(ctx, tenant, w)
+	}
 	from, to := w.After.At, w.Before
 	if w.Filter.Since.After(from) {
 		from = w.Filter.Since
@@ -146,9 +150,29 @@ func (s *replays) WalkDead(ctx context.Context, tenant ids.ID, w delivery.DeadWa
 	}
 	joins, wanted, args := deadCondition(w.Filter)
 	args = append(args, tenant, db.Millis(from), db.Millis(to), db.Millis(w.After.At), w.After.Notification, w.After.Target, w.Look)
-	query := `SELECT d.updated_at,d.notification_id,d.target_id,d.channel,CASE WHEN ` + wanted + ` THEN 1 ELSE 0 END
+	query := `SELECT d.updated_at,d.notification_id,d.target_id,d.channel,d.state,CASE WHEN ` + wanted + ` THEN 1 ELSE 0 END
  FROM deliveries d INDEXED BY deliveries_dead` + joins + ` WHERE d.tenant_id=? AND d.state=6 AND d.updated_at>=? AND d.updated_at<?
  AND (d.updated_at,d.notification_id,d.target_id)>(?,?,?) ORDER BY d.updated_at,d.notification_id,d.target_id LIMIT ?`
+	return s.walked(ctx, w, query, args)
+}
+
+// walkEnded walks webhooks that were sent or dropped, in the order in which they were
+// accepted: no index knows when they ended.
+func (s *replays) walkEnded(ctx context.Context, tenant ids.ID, w delivery.DeadWalk) (delivery.DeadPage, error) {
+	joins, wanted, args := deadCondition(w.Filter)
+	from, to := max(ids.Before(w.Filter.Since), w.After.Notification), ids.Before(w.Before)
+	if u := w.Filter.Until; !u.IsZero() {
+		to = min(to, ids.Before(u))
+	}
+	args = append(args, w.Filter.State, delivery.Erased, db.Millis(w.Before), tenant, from, to, w.After.Notification, w.After.Target, w.Look)
+	return s.walked(ctx, w, fmt.Sprintf(walkEnded, wanted, joins), args)
+}
+
+const walkEnded = `SELECT d.updated_at,d.notification_id,d.target_id,d.channel,d.state,CASE WHEN %s AND d.state=? AND d.reason<>? AND d.updated_at<? THEN 1 ELSE 0 END
+ FROM deliveries d%s WHERE d.tenant_id=? AND d.notification_id>=? AND d.notification_id<?
+ AND (d.notification_id,d.target_id)>(?,?) ORDER BY d.notification_id,d.target_id LIMIT ?`
+
+func (s *replays) walked(ctx context.Context, w delivery.DeadWalk, query string, args []any) (delivery.DeadPage, error) {
 	rows, err := s.db.Lists().QueryContext(ctx, query, args...)
 	if err != nil {
 		return delivery.DeadPage{}, fmt.Errorf("walk the dead letters: %w", err)
@@ -159,7 +183,7 @@ func (s *replays) WalkDead(ctx context.Context, tenant ids.ID, w delivery.DeadWa
 	}
 	list, err := db.Collect(rows, func(r *sql.Rows) (x seen, err error) {
 		var died int64
-		err = r.Scan(&died, &x.Notification, &x.Target, &x.Channel, &x.wanted)
+		err = r.Scan(&died, &x.Notification, &x.Target, &x.Channel, &x.State, &x.wanted)
 		x.DiedAt = db.FromMillis(died)
 		return x, err
 	})
@@ -229,7 +253,11 @@ func (s *replays) ReplayDead(ctx context.Context, j jobs.Job, letters []delivery
 		revived := map[ids.ID]bool{}
 		for i := range letters {
 			d := &letters[i]
-			done, err := replay(t, replayDead, j.Tenant, d.Notification, d.Target, now, d.ExpiresAt)
+			query, more := replayDead, []any(nil)
+			if d.State != delivery.Dead {
+				query, more = resendEnded, []any{d.State}
+			}
+			done, err := replay(t, query, j.Tenant, d.Notification, d.Target, now, d.ExpiresAt, more...)
 			if err != nil {
 				return jobs.Progress{}, err
 			}
@@ -261,8 +289,8 @@ func whyNot(t *db.Tx, tenant ids.ID, d delivery.DeadLetter, c *delivery.ReplayCo
 		c.Newer++
 		return err
 	}
-	dead, err := t.One("SELECT 1 FROM deliveries WHERE tenant_id=? AND notification_id=? AND target_id=? AND state=6",
-		[]any{tenant, d.Notification, d.Target}, &one)
+	dead, err := t.One("SELECT 1 FROM deliveries WHERE tenant_id=? AND notification_id=? AND target_id=? AND state=?",
+		[]any{tenant, d.Notification, d.Target, d.State}, &one)
 	if dead {
 		c.Erased++
 	} else {

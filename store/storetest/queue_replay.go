@@ -17,6 +17,7 @@ func replayTests() map[string]func(*kit) {
 		"WalkDead/InTheOrderOfDeath": walksInOrder,
 		"WalkDead/LooksAtSoMany":     walksSoFar,
 		"WalkDead/Filters":           walkFilters,
+		"WalkDead/WebhooksThatEnded": walksWebhooksThatEnded,
 		"ReplayDead/CountsWhyNot":    replayWhyNot,
 		"ReplayDead/Uncancels":       replayUncancels,
 	}
@@ -56,7 +57,7 @@ func walksInOrder(k *kit) {
 	p := k.walk(delivery.DeadWalk{})
 	require.Equal(k, []ids.ID{first.Target, same[0].Target, same[1].Target, same[2].Target, last.Target}, targets(p))
 	require.True(k, p.End)
-	require.Equal(k, delivery.DeadLetter{Notification: last.Notification, Target: last.Target, Channel: channels.FCM, DiedAt: third}, p.Letters[4])
+	require.Equal(k, delivery.DeadLetter{Notification: last.Notification, Target: last.Target, Channel: channels.FCM, State: delivery.Dead, DiedAt: third}, p.Letters[4])
 
 	var all []ids.ID // page by page, in the middle of the same moment too
 	for after, end := (delivery.Cursor{}), false; !end; {
@@ -138,6 +139,66 @@ func walkFilters(k *kit) {
 		require.ElementsMatch(k, want, targets(p), name)
 		require.True(k, p.End, name)
 	}
+}
+
+// walksWebhooksThatEnded finds what an endpoint took, or was dropped, and has it sent
+// again, once.
+func walksWebhooksThatEnded(k *kit) {
+	hook, other := k.endpoint(), k.endpoint()
+	began := k.Clock.Now()
+	var sent, dropped []delivery.Row
+	for i := range 6 {
+		k.accept(k.notification(hook.ID), k.notification(other.ID))
+		for _, c := range k.claim() {
+			c.Channel = channels.Webhook
+			k.Exec(k.T, "UPDATE deliveries SET channel=4 WHERE notification_id=?", int64(c.Notification))
+			if i%2 == 1 && c.Target == hook.ID {
+				k.finish(delivery.Finish{Row: c.Row, Transition: delivery.Transition{State: delivery.Dropped, Reason: delivery.Gone}})
+				dropped = append(dropped, c.Row)
+				continue
+			}
+			k.sends(c)
+			if c.Target == hook.ID {
+				sent = append(sent, c.Row)
+			}
+		}
+		k.Clock.Advance(time.Second)
+	}
+	notifications := func(p delivery.DeadPage) (out []ids.ID) {
+		for _, d := range p.Letters {
+			out = append(out, d.Notification)
+		}
+		return out
+	}
+	filter := delivery.DeadFilter{State: delivery.Sent, Endpoint: hook.ID, Since: began}
+	var all []ids.ID
+	for after, end := (delivery.Cursor{}), false; !end; {
+		p := k.walk(delivery.DeadWalk{Filter: filter, After: after, Look: 2})
+		all = append(all, notifications(p)...)
+		after, end = p.Next, p.End
+	}
+	require.Equal(k, []ids.ID{sent[0].Notification, sent[1].Notification, sent[2].Notification}, all)
+	filter.Since, filter.Until = began.Add(time.Second), began.Add(4*time.Second)
+	require.Equal(k, []ids.ID{sent[1].Notification}, notifications(k.walk(delivery.DeadWalk{Filter: filter})))
+	filter.State = delivery.Dropped
+	p := k.walk(delivery.DeadWalk{Filter: filter})
+	require.Equal(k, []ids.ID{dropped[0].Notification, dropped[1].Notification}, notifications(p))
+	require.Empty(k, k.walk(delivery.DeadWalk{Filter: filter, Before: began.Add(2 * time.Second), Want: 1}).Letters[1:])
+
+	k.newJob(k.tenant)
+	j, _ := k.claimJob()
+	var letters []delivery.Replayed
+	for _, d := range append(p.Letters, p.Letters[0]) {
+		letters = append(letters, delivery.Replayed{DeadLetter: d, ExpiresAt: k.Clock.Now().Add(time.Hour)})
+	}
+	var c delivery.ReplayCounts
+	_, err := k.Store.ReplayDead(k.ctx, j, letters, func(x delivery.ReplayCounts) jobs.Progress { c = x; return jobs.Progress{} })
+	k.ok(err)
+	require.Equal(k, delivery.ReplayCounts{Replayed: 2, NotDead: 1}, c)
+	for _, r := range dropped[:2] {
+		require.Equal(k, 2, k.is(r, delivery.Pending, delivery.NoReason).Round)
+	}
+	k.is(dropped[2], delivery.Dropped, delivery.Gone)
 }
 
 func replayWhyNot(k *kit) {

@@ -64,7 +64,7 @@ func (k *kit) claimJob(kinds ...jobs.Kind) (jobs.Job, time.Time) {
 func (k *kit) replays(j jobs.Job, p jobs.Progress, rows ...delivery.Row) (delivery.ReplayCounts, error) {
 	list := make([]delivery.Replayed, len(rows))
 	for i, r := range rows {
-		list[i] = delivery.Replayed{DeadLetter: delivery.DeadLetter{Notification: r.Notification, Target: r.Target, Channel: r.Channel},
+		list[i] = delivery.Replayed{DeadLetter: delivery.DeadLetter{Notification: r.Notification, Target: r.Target, Channel: r.Channel, State: delivery.Dead},
 			ExpiresAt: k.Clock.Now().Add(2 * time.Hour)}
 	}
 	var counts delivery.ReplayCounts
@@ -235,7 +235,7 @@ func jobsFailedStep(k *kit) {
 	row := k.dead(1)[0]
 	k.newJob(k.tenant)
 	j, _ := k.claimJob()
-	_, err := k.Store.ReplayDead(k.ctx, j, []delivery.Replayed{{DeadLetter: delivery.DeadLetter{Notification: row.Notification, Target: row.Target}}},
+	_, err := k.Store.ReplayDead(k.ctx, j, []delivery.Replayed{{DeadLetter: delivery.DeadLetter{Notification: row.Notification, Target: row.Target, State: delivery.Dead}}},
 		func(delivery.ReplayCounts) jobs.Progress { panic("no progress") })
 	require.Error(k, err)
 	k.is(row, delivery.Dead, delivery.Rejected)
