@@ -12,6 +12,7 @@ import (
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/doctor"
+	"github.com/carillonhq/carillon/store/registers"
 	"github.com/carillonhq/carillon/tenants"
 )
 
@@ -206,7 +207,7 @@ func checkWaits(d *doctor.Diagnosis, _ time.Time) (out []finding) {
 	const why, do = "What is sent there comes late, and pushes among it expire.", "`carillon holds` says since when, until when, and what the provider said; the call beside it makes it try now."
 	for _, k := range channels.Kinds() {
 		for _, cause := range delivery.WaitCauses() {
-			n := d.Depths.Waits[doctor.WaitKey{Channel: k, Cause: cause}]
+			n := d.Depths.Waits[registers.WaitKey{Channel: k, Cause: cause}]
 			switch {
 			case n == 0:
 			case k == channels.Webhook:

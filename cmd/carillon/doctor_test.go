@@ -103,10 +103,10 @@ func TestEachFindingIsMade(t *testing.T) {
 			d.Depths.Held = map[delivery.Reason]int{delivery.CredentialDenied: 4, delivery.InDoubt: 0}
 		}, warning, "holds", "4 deliveries are held: credential_denied"},
 		{"waits", soundSQLite, func(d *doctor.Diagnosis) {
-			d.Depths.Waits = map[doctor.WaitKey]int{{Channel: channels.FCM, Cause: delivery.WaitThrottled}: 2}
+			d.Depths.Waits = map[registers.WaitKey]int{{Channel: channels.FCM, Cause: delivery.WaitThrottled}: 2}
 		}, warning, "waits", "Credentials of fcm in trouble: 2 (throttled)"},
 		{"endpoints that fail", soundSQLite, func(d *doctor.Diagnosis) {
-			d.Depths.Waits = map[doctor.WaitKey]int{{Channel: channels.Webhook, Cause: delivery.WaitFailing}: 3}
+			d.Depths.Waits = map[registers.WaitKey]int{{Channel: channels.Webhook, Cause: delivery.WaitFailing}: 3}
 		}, note, "waits", "endpoints in trouble: 3 (failing)"},
 		{"dead", soundSQLite, func(d *doctor.Diagnosis) {
 			d.Depths.Dead = map[delivery.Reason]int{delivery.Exhausted: 2, delivery.Rejected: 1}

@@ -14,6 +14,7 @@ import (
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/store/doctor"
+	"github.com/carillonhq/carillon/store/registers"
 	"github.com/carillonhq/carillon/tenants"
 )
 
@@ -183,7 +184,7 @@ func (c *stateCollector) depths(ctx context.Context, k *kept) error {
 	}
 	for _, channel := range channels.Kinds() {
 		for _, cause := range delivery.WaitCauses() {
-			k.keep(descWaits, float64(d.Waits[doctor.WaitKey{Channel: channel, Cause: cause}]), channel.String(), cause.String())
+			k.keep(descWaits, float64(d.Waits[registers.WaitKey{Channel: channel, Cause: cause}]), channel.String(), cause.String())
 		}
 	}
 	k.keep(descDevices, float64(d.Retired), "retired")

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store/db"
+	"github.com/carillonhq/carillon/store/registers"
 )
 
 // Invariant is a query that finds nothing in a sound database.
@@ -115,13 +115,7 @@ type Depths struct {
 	Retired   int
 	Suspect   int
 	// Waits counts the scopes that are in trouble.
-	Waits map[WaitKey]int
-}
-
-// WaitKey is a kind of trouble.
-type WaitKey struct {
-	Channel channels.Kind
-	Cause   delivery.WaitCause
+	Waits map[registers.WaitKey]int
 }
 
 // DepthKey is a place in the queue.
@@ -179,19 +173,6 @@ func (s *Doctor) Depths(ctx context.Context) (Depths, error) {
 	if err != nil {
 		return d, err
 	}
-	d.Waits = map[WaitKey]int{}
-	waits, err := s.db.Lists().QueryContext(ctx, `SELECT channel,cause,count(*) FROM waits GROUP BY channel,cause`)
-	if err != nil {
-		return d, err
-	}
-	_, err = db.Collect(waits, func(r *sql.Rows) (none struct{}, err error) {
-		var (
-			k WaitKey
-			n int
-		)
-		err = r.Scan(&k.Channel, &k.Cause, &n)
-		d.Waits[k] = n
-		return none, err
-	})
+	d.Waits, err = s.registers.WaitCounts(ctx)
 	return d, err
 }

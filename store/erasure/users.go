@@ -187,6 +187,9 @@ func eraseTargets(t *db.Tx, e delivery.Erasure, user ids.ID) (more bool, err err
 		if err := (queue.Holds{}).End(t, delivery.Hold{Tenant: e.Tenant, Scope: delivery.HoldEndpoint, Subject: id}, delivery.Resume); err != nil {
 			return false, err
 		}
+		if err := t.Exec(registers.ForgetWaits, e.Tenant, id); err != nil {
+			return false, err
+		}
 		held, err := t.Affect("UPDATE holds SET detail='' WHERE tenant_id=? AND scope=? AND subject_id=? AND detail<>''", e.Tenant, delivery.HoldEndpoint, id)
 		if err != nil {
 			return false, err

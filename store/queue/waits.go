@@ -47,12 +47,11 @@ func (s *waitRows) PutWait(ctx context.Context, w delivery.NoteWait) (began, cur
 		if err := t.LockTenant(w.Tenant, true); err != nil {
 			return err
 		}
-		query, args := "SELECT count(*) FROM credentials WHERE id=? AND tenant_id=? AND version=?", []any{w.Subject, w.Tenant, w.Version}
+		query, args, one := "SELECT 1 FROM credentials WHERE id=? AND tenant_id=? AND version=?", []any{w.Subject, w.Tenant, w.Version}, 0
 		if w.Channel == channels.Webhook {
-			query, args = "SELECT count(*) FROM endpoints WHERE id=? AND tenant_id=? AND url=?", []any{w.Subject, w.Tenant, w.URL}
+			query, args = "SELECT 1 FROM endpoints WHERE id=? AND tenant_id=? AND url=?", []any{w.Subject, w.Tenant, w.URL}
 		}
-		there, err := t.Count(query, args...)
-		if err != nil || there == 0 {
+		if there, err := t.One(t.Locking(query, "SHARE"), args, &one); err != nil || !there {
 			return err
 		}
 		id := t.NextID()

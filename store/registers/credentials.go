@@ -235,7 +235,7 @@ func removeCredential(t *db.Tx, tenant, id ids.ID) error {
 	if err := t.Exec("DELETE FROM credentials WHERE id=?", id); err != nil {
 		return err
 	}
-	if err := t.Exec(forgetWaits, tenant, id); err != nil {
+	if err := t.Exec(ForgetWaits, tenant, id); err != nil {
 		return err
 	}
 	return t.Exec("DELETE FROM credential_versions WHERE credential_id=?", id)

@@ -205,7 +205,7 @@ func (s *endpointRegister) DeleteEndpoint(ctx context.Context, tenant, id ids.ID
 		if err := s.holds.End(t, delivery.Hold{Tenant: tenant, Scope: delivery.HoldEndpoint, Subject: id}, delivery.Resume); err != nil {
 			return err
 		}
-		if err := t.Exec(forgetWaits, tenant, id); err != nil {
+		if err := t.Exec(ForgetWaits, tenant, id); err != nil {
 			return err
 		}
 		if err := dropForDeleted(t, tenant, id, actor); err != nil {

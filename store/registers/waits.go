@@ -1,6 +1,8 @@
 package registers
 
 import (
+	"context"
+	"database/sql"
 	"encoding/json"
 
 	"github.com/carillonhq/carillon/channels"
@@ -10,13 +12,13 @@ import (
 	"github.com/carillonhq/carillon/store/db"
 )
 
-// forgetWaits ends the trouble of all of a credential, or of an endpoint.
-const forgetWaits = "DELETE FROM waits WHERE tenant_id=? AND subject_id=?"
+// ForgetWaits ends the trouble of all of a credential, or of an endpoint.
+const ForgetWaits = "DELETE FROM waits WHERE tenant_id=? AND subject_id=?"
 
 // releaseAll ends what a credential or an endpoint waits for, because a person says so
 // or it is another URL, and brings forward all that waits for it.
 func releaseAll(t *db.Tx, tenant ids.ID, k channels.Kind, subject ids.ID, actor string) error {
-	if err := t.Exec(forgetWaits, tenant, subject); err != nil {
+	if err := t.Exec(ForgetWaits, tenant, subject); err != nil {
 		return err
 	}
 	s := BringOf(delivery.Wait{Channel: k, Subject: subject})
@@ -67,4 +69,29 @@ func BringForward(t *db.Tx, tenant ids.ID, s BringSpec, actor string) error {
 	}
 	subject := s.Credential + s.Endpoint
 	return CreateJob(t, jobs.Job{ID: t.NextID(), Tenant: tenant, Kind: jobs.BringForward, Spec: spec, Actor: actor, CreatedAt: t.Now()}, subject)
+}
+
+// WaitKey is a kind of trouble.
+type WaitKey struct {
+	Channel channels.Kind
+	Cause   delivery.WaitCause
+}
+
+// WaitCounts counts the scopes of all tenants that are in trouble, for metrics.
+func (s *installation) WaitCounts(ctx context.Context) (map[WaitKey]int, error) {
+	rows, err := s.db.Lists().QueryContext(ctx, `SELECT channel,cause,count(*) FROM waits GROUP BY channel,cause`)
+	if err != nil {
+		return nil, err
+	}
+	out := map[WaitKey]int{}
+	_, err = db.Collect(rows, func(r *sql.Rows) (none struct{}, err error) {
+		var (
+			k WaitKey
+			n int
+		)
+		err = r.Scan(&k.Channel, &k.Cause, &n)
+		out[k] = n
+		return none, err
+	})
+	return out, err
 }

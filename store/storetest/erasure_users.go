@@ -236,6 +236,8 @@ func (k *kit) seedPerson() (p person) {
 	was := e.UpdatedAt
 	e.Status, e.StatusReason, e.UpdatedAt = webhooks.Paused, marker+" asked for it", k.Clock.Now().Add(time.Millisecond)
 	k.ok(k.Store.UpdateEndpoint(k.ctx, e, was, webhooks.Edit{Actor: "test"}))
+	_, current := k.notes(delivery.NoteWait{Wait: k.wait(channels.Webhook, e.ID, "", 0), URL: e.URL})
+	require.True(k, current)
 
 	// One delivery in every state; the dead and the sent one have older attempts.
 	k.send(requestTo(marker), p.phone) // to be retried, then dead
