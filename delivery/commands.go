@@ -30,7 +30,8 @@ type commands struct {
 	hints   *hints
 }
 
-func (c *commands) cancel(ctx context.Context, tenant, notification ids.ID) (int, error) {
+// Cancel drops what has not been sent of a notification, and counts it.
+func (c *commands) Cancel(ctx context.Context, tenant, notification ids.ID) (int, error) {
 	n, err := c.store.Cancel(ctx, tenant, notification, c.now())
 	if err != nil {
 		return 0, err
@@ -41,7 +42,9 @@ func (c *commands) cancel(ctx context.Context, tenant, notification ids.ID) (int
 	return n, nil
 }
 
-func (c *commands) replay(ctx context.Context, tenant, notification, target ids.ID, actor string) error {
+// Replay sends a dead letter, or a webhook that has ended, again, as a new round with a
+// new deadline.
+func (c *commands) Replay(ctx context.Context, tenant, notification, target ids.ID, actor string) error {
 	s, err := c.tenants.get(ctx, tenant)
 	if err != nil {
 		return err
@@ -58,7 +61,9 @@ func (c *commands) replay(ctx context.Context, tenant, notification, target ids.
 	return err
 }
 
-func (c *commands) sendNow(ctx context.Context, tenant, notification, target ids.ID, actor string) error {
+// SendNow sends a pending delivery now, whatever it waits for. It spends no more than
+// the attempt that it makes.
+func (c *commands) SendNow(ctx context.Context, tenant, notification, target ids.ID, actor string) error {
 	err := c.store.SendNow(ctx, tenant, notification, target, c.now(), actor)
 	if err == nil {
 		c.hints.due()

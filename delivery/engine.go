@@ -15,6 +15,7 @@ import (
 type Engine struct {
 	*env
 	*overdueSends
+	*commands
 	health HealthStore
 	sends  bool // this node claims and sends
 	giveUp time.Duration
@@ -43,7 +44,6 @@ type Engine struct {
 	// What callers reach.
 	planner  *planner
 	acceptor *acceptor
-	commands *commands
 	replayer *replayer
 	restorer *deviceRestorer
 	eraser   *eraser
@@ -126,23 +126,6 @@ func (e *Engine) Accept(ctx context.Context, s Submission) (Answer, error) {
 // DryRun shows what Accept would do, and does nothing.
 func (e *Engine) DryRun(ctx context.Context, tenant ids.ID, r Request) (Preview, error) {
 	return e.planner.preview(ctx, tenant, r)
-}
-
-// Cancel drops what has not been sent of a notification, and counts it.
-func (e *Engine) Cancel(ctx context.Context, tenant, notification ids.ID) (int, error) {
-	return e.commands.cancel(ctx, tenant, notification)
-}
-
-// Replay sends a dead letter, or a webhook that has ended, again, as a new round with a
-// new deadline.
-func (e *Engine) Replay(ctx context.Context, tenant, notification, target ids.ID, actor string) error {
-	return e.commands.replay(ctx, tenant, notification, target, actor)
-}
-
-// SendNow sends a pending delivery now, whatever it waits for. It spends no more than
-// the attempt that it makes.
-func (e *Engine) SendNow(ctx context.Context, tenant, notification, target ids.ID, actor string) error {
-	return e.commands.sendNow(ctx, tenant, notification, target, actor)
 }
 
 // ReplayAll makes the job that replays what has died until now. What dies later,

@@ -77,6 +77,7 @@ type Cursor struct {
 type Reader interface {
 	NotificationReader
 	DeliveryReader
+	WaitReader
 	ErasureReader
 	AffectedReader
 }
@@ -103,6 +104,10 @@ type DeliveryReader interface {
 	// DeadLetters lists deliveries in state dead, the latest death first.
 	DeadLetters(ctx context.Context, tenant ids.ID, q Query) ([]View, error)
 	Holds(ctx context.Context, tenant ids.ID) ([]Hold, error) // at most 1,000
+}
+
+// WaitReader reads what is in trouble.
+type WaitReader interface {
 	StandingHolds(ctx context.Context, tenant ids.ID) ([]Hold, error)
 	Waits(ctx context.Context, tenant ids.ID) ([]Wait, error) // at most 1,000
 }

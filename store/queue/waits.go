@@ -91,7 +91,7 @@ func (s *waitRows) AllWaits(ctx context.Context, tenant ids.ID) ([]delivery.Wait
 	return s.upTo(ctx, tenant, mostWaits)
 }
 
-// Waits implements delivery.DeliveryReader.
+// Waits implements delivery.WaitReader.
 func (s *waitRows) Waits(ctx context.Context, tenant ids.ID) ([]delivery.Wait, error) {
 	return s.upTo(ctx, tenant, mostHolds)
 }
