@@ -97,7 +97,7 @@ func (s *broughtForward) BringForwardStep(ctx context.Context, j jobs.Job) (jobs
 		}
 		switch {
 		case open*10 > len(c.Batch) && now.Sub(db.FromMillis(c.At)) < bringWait:
-			return s.step(ctx, j, &b, c, nil, now)
+			return s.step(ctx, j, &b, c, nil)
 		case sent*10 >= (sent+failed)*9:
 			c.Size = min(2*c.Size, bringMost)
 		}
@@ -116,11 +116,11 @@ func (s *broughtForward) BringForwardStep(ctx context.Context, j jobs.Job) (jobs
 		}
 	}
 	c.Batch, c.At = found, db.Millis(now)
-	return s.step(ctx, j, &b, c, found, now)
+	return s.step(ctx, j, &b, c, found)
 }
 
 // step makes deliveries due, unless the scope is in trouble again.
-func (s *broughtForward) step(ctx context.Context, j jobs.Job, b *bring, c bringCursor, found [][2]ids.ID, now time.Time) (jobs.Progress, error) {
+func (s *broughtForward) step(ctx context.Context, j jobs.Job, b *bring, c bringCursor, found [][2]ids.ID) (jobs.Progress, error) {
 	return s.registers.Step(ctx, j, 1+len(found), func(t *db.Tx) (p jobs.Progress, err error) {
 		trouble, err := t.Count(newTrouble, j.Tenant, b.subject, b.PushService, c.Began)
 		if err != nil {
