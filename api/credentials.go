@@ -140,7 +140,8 @@ func (s *Server) credentialRoutes() []route {
 		{method: http.MethodPut, path: "/v1/apps/{app}/credentials/{channel}", access: scope, id: "putCredential", tag: tag,
 			summary: "Store a credential, or a new version of it", handler: carefulPut(s.putCredential),
 			about: "A new version takes effect with the next delivery, and releases what the old one, or its absence, held. Putting what is there again changes nothing. " +
-				"FCM and APNs are asked first whether they take it, within 5 seconds: what they refuse is 422 and changes nothing; what cannot be asked is stored unverified. " +
+				"FCM and APNs are asked first whether they take it, within 5 seconds: what they refuse is 422 and changes nothing; what does not answer is stored unverified. " +
+				"One credential of a tenant is asked about at a time; where the turn does not come within 5 seconds, the answer is 429 and nothing changes. " +
 				"A second VAPID pair of an app needs the member rotate, or the answer is 409. A person's pause stays. The secret is sealed and never shown again."},
 		{method: http.MethodGet, path: "/v1/credentials", access: scope, id: "listCredentials", tag: tag,
 			summary: "List credentials", handler: withoutBody(s.listCredentials)},
@@ -153,7 +154,7 @@ func (s *Server) credentialRoutes() []route {
 			about: "Makes a new version with its content, as long as that is kept (retention.credentials). It is verified as a put is. Calling it again without a version goes further back; 409 where there is nothing to go back to."},
 		{method: http.MethodPost, path: "/v1/credentials/{id}/verify", access: scope, id: "verifyCredential", tag: tag,
 			summary: "Ask the provider now whether it takes a credential", handler: withoutBody(s.verifyCredential),
-			about: "Within 5 seconds, one of a tenant at a time. What it says is in verification, as where the server asks by itself every day: what is refused is held, " +
+			about: "Within 5 seconds, one of a tenant at a time; 429 where the turn does not come within 5 seconds. What it says is in verification, as where the server asks by itself every day: what is refused is held, " +
 				"and what was refused and is taken again is released. unverified: it could not be asked, code and detail say why. not_verifiable: a push service cannot be asked without a subscription."},
 		{method: http.MethodDelete, path: "/v1/credentials/{id}", access: scope, id: "deleteCredential", tag: tag, status: http.StatusNoContent,
 			summary: "Delete a credential", handler: careful[credentialDelete, none](s.deleteCredential),

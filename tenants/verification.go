@@ -13,8 +13,9 @@ import (
 	"github.com/carillonhq/carillon/problem"
 )
 
-// VerifyWithin is how long verifying a credential may take, waiting for its turn
-// included.
+// VerifyWithin is how long a provider has to answer when it is asked about a
+// credential. The wait for a turn, which may be as long again, is no part of it: a
+// provider that was not asked has not failed to answer.
 const VerifyWithin = 5 * time.Second
 
 // VerificationState is how a version of a credential stands with its provider. The
@@ -128,25 +129,21 @@ func (t *turns) take(ctx context.Context, tenant ids.ID) (leave func(), err erro
 	return leave, nil
 }
 
-// ask asks the provider what it thinks of a credential. Where it may not be asked in
-// time, because another of the tenant's is, that is an error.
+// ask asks the provider what it thinks of a credential. Where its turn does not come
+// in time, because others of the tenant's are asked about, that is an error.
 func (r *Registry) ask(ctx context.Context, tenant ids.ID, ch channels.Channel, c channels.Credential) (Verification, error) {
 	now := r.o.Now()
 	if ch.Kind() == channels.WebPush {
 		return Verification{State: NotVerifiable, Detail: "A push service tells nothing of a pair without a subscription.", At: now}, nil
 	}
-	within, cancel := context.WithTimeout(ctx, VerifyWithin)
-	defer cancel()
-	leave, err := r.verifying.take(within, tenant)
-	if ctx.Err() != nil {
-		return Verification{}, ctx.Err() // the caller has left
-	}
+	leave, err := r.turn(ctx, tenant)
 	if err != nil {
-		p := problem.New(problem.Throttled, "Another credential of the tenant is being verified, and its provider does not answer; try again, or put it with verify=false.")
-		p.RetryAfter = VerifyWithin
-		return Verification{}, p
+		return Verification{}, err
 	}
 	defer leave()
+	now = r.o.Now()
+	within, cancel := context.WithTimeout(ctx, VerifyWithin)
+	defer cancel()
 	s, err := ch.Open(c)
 	if err != nil {
 		return Verification{}, fmt.Errorf("open a credential to verify it: %w", errors.Join(errUnreadable, err))
@@ -156,11 +153,31 @@ func (r *Registry) ask(ctx context.Context, tenant ids.ID, ch channels.Channel, 
 	return v, ctx.Err() // if the caller has left, the provider was not heard to its end
 }
 
+// turn waits for the tenant's turn to verify, for as long as one verification may take.
+func (r *Registry) turn(ctx context.Context, tenant ids.ID) (leave func(), err error) {
+	wait, cancel := context.WithTimeout(ctx, VerifyWithin)
+	defer cancel()
+	leave, err = r.verifying.take(wait, tenant)
+	switch {
+	case err == nil:
+		return leave, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err() // the caller has left
+	}
+	p := problem.New(problem.Throttled, "Credentials of a tenant are verified one at a time, and the turn of this one did not come within %s: its provider was not asked, and nothing has changed. Try again.", VerifyWithin)
+	p.RetryAfter = VerifyWithin
+	return nil, p
+}
+
 // verify asks about a credential that is not stored yet. A refusal is an error at a
 // member of the input.
 func (r *Registry) verify(ctx context.Context, tenant ids.ID, ch channels.Channel, c channels.Credential, member string) (Verification, error) {
 	v, err := r.ask(ctx, tenant, ch, c)
-	if err == nil && v.State == Refused {
+	var p *problem.Error
+	switch {
+	case errors.As(err, &p) && p.Code == problem.Throttled:
+		p.Detail += " With verify=false it is stored without asking."
+	case err == nil && v.State == Refused:
 		err = &problem.Error{Code: problem.CredentialRefused, Detail: "The provider refuses this credential; nothing was stored.",
 			Fields: []problem.Field{{Path: member, Detail: "is refused (" + v.Code + "): " + v.Detail}}}
 	}

@@ -3,6 +3,7 @@ package tenants_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -70,7 +71,7 @@ func TestWhatCannotBeAskedIsStored(t *testing.T) {
 	}
 }
 
-// TestAProviderThatHangsHoldsUpItsTenantAlone: for five seconds at most, and others
+// TestAProviderThatHangsHoldsUpItsTenantAlone: for as long as it is asked, and others
 // not at all.
 func TestAProviderThatHangsHoldsUpItsTenantAlone(t *testing.T) {
 	t.Parallel()
@@ -97,7 +98,68 @@ func TestAProviderThatHangsHoldsUpItsTenantAlone(t *testing.T) {
 		require.NoError(t, <-first)
 		require.Equal(t, tenants.VerifyWithin, time.Since(start))
 		require.NoError(t, <-second, "its own next one waits for its turn")
-		require.Equal(t, time.Second+tenants.VerifyWithin, time.Since(start), "which is part of its time")
+		require.Equal(t, 2*tenants.VerifyWithin, time.Since(start), "and has all of its time then")
+	})
+}
+
+// TestWhoWaitsForATurnHasNotBeenAnswered: of many puts at once each is verified, or is
+// told that it was not.
+func TestWhoWaitsForATurnHasNotBeenAnswered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		b.fcm.ask = func(ctx context.Context) channels.Result {
+			select {
+			case <-time.After(2 * time.Second):
+				return channels.Result{Outcome: channels.Denied, Code: "fcm.credential_refused"}
+			case <-ctx.Done():
+				return channels.Result{Outcome: channels.Retry, Code: "transport.timeout"}
+			}
+		}
+		errs := make(chan error, 12)
+		for i := range cap(errs) {
+			go func() { _, err := putFCM(t.Context(), b, 7, fmt.Sprint(i)); errs <- err }()
+		}
+		codes := map[problem.Code]int{}
+		for range cap(errs) {
+			var p *problem.Error
+			require.ErrorAs(t, <-errs, &p)
+			codes[p.Code]++
+			if p.Code == problem.Throttled {
+				require.Equal(t, tenants.VerifyWithin, p.RetryAfter)
+				require.Contains(t, p.Detail, "verify=false")
+			}
+		}
+		require.Equal(t, map[problem.Code]int{problem.CredentialRefused: 3, problem.Throttled: 9}, codes)
+		require.Zero(t, b.store.count("PutCredential"), "what was not answered is not stored")
+	})
+}
+
+// TestAVerificationOnRequestIsToldWhatItCanDo: it has no verify=false.
+func TestAVerificationOnRequestIsToldWhatItCanDo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		c, err := putFCM(t.Context(), b, 7, "a")
+		require.NoError(t, err)
+		b.fcm.ask = func(ctx context.Context) channels.Result {
+			<-ctx.Done()
+			return channels.Result{Outcome: channels.Retry, Code: "transport.timeout"}
+		}
+		ends := make(chan error, 3)
+		for range cap(ends) {
+			go func() { _, err := b.VerifyCredential(t.Context(), 7, c.ID); ends <- err }()
+		}
+		refused := 0
+		for range cap(ends) {
+			var p *problem.Error
+			if errors.As(<-ends, &p) {
+				refused++
+				require.Equal(t, problem.Throttled, p.Code)
+				require.NotContains(t, p.Detail, "verify=false")
+			}
+		}
+		require.Positive(t, refused)
 	})
 }
 
