@@ -25,6 +25,7 @@ type fairQueue struct {
 	queued   [LanesCount]int
 	promised [LanesCount]int // room given to what is not queued yet
 	inFlight int
+	sending  [LanesCount]int // of those under way
 }
 
 func newFairQueue(workers, most int, now func() time.Time) fairQueue {
@@ -234,6 +235,7 @@ func (q *fairQueue) nextOf(t *tenantQueue, l Lane) *inflight {
 		q.queued[l]--
 		t.inFlight++
 		q.inFlight++
+		q.sending[l]++
 		return it
 	}
 	return nil
@@ -262,6 +264,7 @@ func (q *fairQueue) done(it *inflight, b feedback) {
 	f := it.flow
 	f.inFlight--
 	q.inFlight--
+	q.sending[it.Lane]--
 	f.tenant.inFlight--
 	f.served++
 	if it.Channel == channels.Webhook {

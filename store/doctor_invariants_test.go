@@ -165,6 +165,9 @@ func TestDepths(t *testing.T) {
 	at := func(st delivery.State) doctor.DepthKey { return doctor.DepthKey{Lane: delivery.Regular, State: st} }
 	require.Equal(t, map[doctor.DepthKey]int{at(delivery.Pending): 1, at(delivery.Sending): 1, at(delivery.Held): 1}, d.Rows)
 	require.Equal(t, 10*time.Second, d.OldestDue)
+	inHand, err := s.InHand(context.Background())
+	require.NoError(t, err)
+	require.Equal(t, 1, inHand.Rows)
 	require.Equal(t, map[delivery.Reason]int{delivery.Exhausted: 1}, d.Dead)
 	require.Equal(t, map[delivery.Reason]int{delivery.CredentialMissing: 1}, d.Held)
 }

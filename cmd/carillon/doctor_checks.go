@@ -178,8 +178,16 @@ func checkQueue(d *doctor.Diagnosis, now time.Time) []finding {
 			waiting += n
 		}
 	}
-	if d.Depths.OldestDue <= lateAfter || d.Pause.On() {
+	if d.Pause.On() {
 		return nil
+	}
+	if d.Depths.OldestDue <= lateAfter {
+		if d.InHand.Longest <= lateAfter || !somebodySends(d, now.Add(d.ClockAhead)) {
+			return nil
+		}
+		return one(finding{warning, "queue", fmt.Sprintf("The oldest of %d deliveries in the servers' hands has been there for %s.", d.InHand.Rows, d.InHand.Longest.Truncate(time.Second)),
+			"Workers are busy with what does not answer, and others wait behind them.",
+			"Compare carillon_workers_busy with carillon_workers, and see by carillon_attempts_total which channel answers late; raise workers, or pause what hangs."})
 	}
 	do := "Compare carillon_attempt_duration_seconds with what it was; raise workers, or add servers on PostgreSQL."
 	if !somebodySends(d, now.Add(d.ClockAhead)) {

@@ -99,6 +99,9 @@ func TestEachFindingIsMade(t *testing.T) {
 		{"late", soundSQLite, func(d *doctor.Diagnosis) {
 			d.Depths = doctor.Depths{OldestDue: 2 * time.Minute, Rows: map[doctor.DepthKey]int{held: 7}}
 		}, warning, "queue", "2m0s; 7 are pending"},
+		{"workers that hang", soundSQLite, func(d *doctor.Diagnosis) {
+			d.InHand = doctor.InHand{Rows: 480, Longest: 2 * time.Minute}
+		}, warning, "queue", "480 deliveries in the servers' hands has been there for 2m0s"},
 		{"held", soundSQLite, func(d *doctor.Diagnosis) {
 			d.Depths.Held = map[delivery.Reason]int{delivery.CredentialDenied: 4, delivery.InDoubt: 0}
 		}, warning, "holds", "4 deliveries are held: credential_denied"},

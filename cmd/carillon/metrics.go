@@ -51,9 +51,15 @@ const (
 	lookLimit   = 10 * time.Minute
 )
 
+// laneNames are the values of the label lane.
+var laneNames = [delivery.LanesCount]string{"urgent", "normal", "bulk"}
+
 var (
 	descQueue     = desc("carillon_queue_deliveries", "Unfinished deliveries by lane and state.", "lane", "state")
 	descOldest    = desc("carillon_queue_oldest_due_seconds", "How long the oldest due delivery has waited.")
+	descBusy      = desc("carillon_workers_busy", "Workers of this server that are busy, by the lane of what they send.", "lane")
+	descWorkers   = desc("carillon_workers", "So many workers may be busy for another of a lane to begin.", "lane")
+	descInHand    = desc("carillon_queue_oldest_in_hand_seconds", "How long the oldest delivery that this server has claimed and not begun to send has been in its hands.", "lane")
 	descHeld      = desc("carillon_held_deliveries", "Held deliveries by reason.", "reason")
 	descDead      = desc("carillon_dead_deliveries", "Dead letters by reason.", "reason")
 	descDevices   = desc("carillon_devices_not_active", "Retired and suspect devices.", "status")
@@ -82,7 +88,7 @@ func newStateCollector(s *store.Store, e *delivery.Engine, log *slog.Logger) *st
 
 // Describe implements prometheus.Collector.
 func (c *stateCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descQueue, descOldest, descHeld, descDead, descDevices, descWaits, descUp, descVerified, descExpiry, descBeat, descWaiting, descPaused, descJobs, descAge, descViolation} {
+	for _, d := range []*prometheus.Desc{descQueue, descOldest, descBusy, descWorkers, descInHand, descHeld, descDead, descDevices, descWaits, descUp, descVerified, descExpiry, descBeat, descWaiting, descPaused, descJobs, descAge, descViolation} {
 		out <- d
 	}
 }
@@ -118,6 +124,11 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 	out <- gauge(descBeat, float64(written.UnixMilli())/1000, "write")
 	out <- gauge(descBeat, float64(c.engine.ClaimBeat().UnixMilli())/1000, "claim")
 	out <- gauge(descWaiting, float64(waiting))
+	for lane, load := range c.engine.Load() {
+		out <- gauge(descBusy, float64(load.Busy), laneNames[lane])
+		out <- gauge(descWorkers, float64(load.Limit), laneNames[lane])
+		out <- gauge(descInHand, load.Longest.Seconds(), laneNames[lane])
+	}
 	paused := 0.0
 	if c.engine.Sending().On() {
 		paused = 1
@@ -167,8 +178,7 @@ func (c *stateCollector) depths(ctx context.Context, k *kept) error {
 	if err != nil {
 		return err
 	}
-	lanes := []string{"urgent", "normal", "bulk"}
-	for lane, name := range lanes {
+	for lane, name := range laneNames {
 		for _, s := range delivery.States() {
 			if s.Unfinished() {
 				k.keep(descQueue, float64(d.Rows[doctor.DepthKey{Lane: delivery.Lane(lane), State: s}]), name, s.String())

@@ -31,6 +31,7 @@ type Diagnosis struct {
 	// Broken are the invariants that do not hold.
 	Broken []Violation
 	Depths Depths
+	InHand InHand
 	Pause  delivery.Pause
 	Nodes  []db.Node
 	// Running tells whether a server runs: one that beats, or that holds the lock of
@@ -95,5 +96,6 @@ func (s *Doctor) Examine(ctx context.Context, deep bool) Diagnosis {
 	try("the VAPID pairs", func() (err error) { d.WrongPairs, err = s.registers.WrongPairs(ctx); return err })
 	try("the invariants", func() (err error) { d.Broken, err = s.Check(ctx, true); return err })
 	try("the queue", func() (err error) { d.Depths, err = s.Depths(ctx); return err })
+	try("what servers have in hand", func() (err error) { d.InHand, err = s.InHand(ctx); return err })
 	return d
 }

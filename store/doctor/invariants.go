@@ -124,6 +124,26 @@ type DepthKey struct {
 	State delivery.State
 }
 
+// InHand is what servers have claimed, and have not sent or given back yet.
+type InHand struct {
+	Rows    int
+	Longest time.Duration // since the oldest was claimed
+}
+
+// InHand looks at the claims of what is leased. A claim is an id, which begins with the
+// time.
+func (s *Doctor) InHand(ctx context.Context) (InHand, error) {
+	var (
+		out    InHand
+		oldest sql.NullInt64
+	)
+	err := s.db.Lists().QueryRowContext(ctx, `SELECT count(*),min(claim) FROM deliveries INDEXED BY deliveries_due WHERE state=2 AND state<4`).Scan(&out.Rows, &oldest)
+	if err == nil && oldest.Valid {
+		out.Longest = max(s.db.Now().Sub(ids.ID(oldest.Int64).Time()), 0)
+	}
+	return out, err
+}
+
 // Depths reads the queue's depths, for metrics.
 func (s *Doctor) Depths(ctx context.Context) (Depths, error) {
 	d := Depths{Rows: map[DepthKey]int{}, Dead: map[delivery.Reason]int{}, Held: map[delivery.Reason]int{}}
