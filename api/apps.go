@@ -23,7 +23,7 @@ type AppRegistry interface {
 // App is an application as it is shown.
 type App struct {
 	Name      string    `json:"name" example:"default"`
-	CreatedAt time.Time `json:"created_at"`
+	CreatedAt time.Time `json:"created_at,omitzero" doc:"Absent: nobody has made it, and only devices name it"`
 }
 
 type appPath struct {
@@ -42,7 +42,7 @@ func (s *Server) appRoutes() []route {
 		{method: http.MethodPut, path: "/v1/apps/{app}", access: scope, id: "putApp", tag: tag, status: http.StatusNoContent,
 			summary: "Make an app", about: "default exists from the start, and a credential makes its app. May be repeated.", handler: noContent(s.putApp)},
 		{method: http.MethodGet, path: "/v1/apps", access: scope, id: "listApps", tag: tag,
-			summary: "List apps", handler: withoutBody(s.listApps)},
+			summary: "List apps", about: "Those that were made, and those that only devices name, by name; of the latter the first 1,000 of a channel.", handler: withoutBody(s.listApps)},
 		{method: http.MethodDelete, path: "/v1/apps/{app}", access: scope, id: "deleteApp", tag: tag, status: http.StatusAccepted,
 			summary: "Delete an app with its credentials and devices", handler: careful[appDelete, Job](s.deleteApp),
 			about: "It cannot be taken back. Its credentials are gone at once; the job in the answer removes its devices, and what waits for them is dropped as gone. " +

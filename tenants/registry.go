@@ -225,7 +225,7 @@ func (r *Registry) DeleteApp(ctx context.Context, tenant ids.ID, name, actor str
 	return job, err
 }
 
-// Apps lists the apps of a tenant.
+// Apps lists the apps of a tenant: see CredentialStore.
 func (r *Registry) Apps(ctx context.Context, tenant ids.ID) ([]App, error) {
 	return r.o.Store.Apps(ctx, tenant)
 }

@@ -87,6 +87,8 @@ func (b Bound) Percent() int {
 // CredentialStore keeps apps and credentials.
 type CredentialStore interface {
 	PutApp(context.Context, App, Change) error // exists: no error
+	// Apps lists those that were made, and up to MaxDeviceApps of a channel that only
+	// devices name; by name.
 	Apps(ctx context.Context, tenant ids.ID) ([]App, error)
 	// DeleteApp removes an app with its credentials, and has its devices removed in
 	// the background by the job that it names.

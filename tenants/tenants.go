@@ -122,9 +122,12 @@ func (k UserKey) GoString() string { return k.String() }
 // App is one of a tenant's applications. "default" exists from the start.
 type App struct {
 	Tenant    ids.ID
-	Name      string // [a-z0-9][a-z0-9_-]{0,62}
-	CreatedAt time.Time
+	Name      string    // [a-z0-9][a-z0-9_-]{0,62}
+	CreatedAt time.Time // zero: nobody has made it, and devices alone name it
 }
+
+// MaxDeviceApps is how many apps are listed, per channel, that devices alone name.
+const MaxDeviceApps = 1000
 
 // DefaultApp is used where a caller names no app.
 const DefaultApp = "default"

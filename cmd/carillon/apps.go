@@ -34,7 +34,11 @@ func newAppsListCommand(c *cli, f *clientFlags) *cobra.Command {
 			}
 			rows := make([][]string, len(a.Data))
 			for i, app := range a.Data {
-				rows[i] = []string{app.Name, app.CreatedAt.Format(time.RFC3339)}
+				created := "-" // only devices name it
+				if !app.CreatedAt.IsZero() {
+					created = app.CreatedAt.Format(time.RFC3339)
+				}
+				rows[i] = []string{app.Name, created}
 			}
 			return c.printTable([]string{"APP", "CREATED"}, rows)
 		},

@@ -175,12 +175,12 @@ func (s *affected) ofCredential(ctx context.Context, tenant, id ids.ID, a *deliv
 
 // ofApp counts the devices of an app, of every channel, and what waits for them.
 func (s *affected) ofApp(ctx context.Context, tenant ids.ID, app string, a *delivery.Affected, most func() *window) error {
-	n := 0
-	if err := s.db.Reads().QueryRowContext(ctx, "SELECT count(*) FROM apps WHERE tenant_id=? AND name=?", tenant, app).Scan(&n); err != nil {
+	there, err := registers.AppExists(ctx, s.db.Reads(), tenant, app)
+	if err != nil {
 		return err
 	}
-	if n == 0 {
-		return problem.New(problem.NotFound, "There is no such app.")
+	if !there {
+		return registers.NoSuchApp()
 	}
 	w := most()
 	for _, k := range registers.DeviceKinds() {

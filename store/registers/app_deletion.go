@@ -35,6 +35,11 @@ type appCursor struct {
 	Second  bool   `json:"second,omitempty"` // the second time, for what was on its way
 }
 
+// NoSuchApp is the answer where there is none.
+func NoSuchApp() error {
+	return problem.New(problem.NotFound, "There is no such app, or it is being deleted.")
+}
+
 // DeleteApp implements tenants.CredentialStore. The app and its credentials are gone
 // with the transaction; its devices are left to a job.
 func (s *credentialRegister) DeleteApp(ctx context.Context, tenant ids.ID, name string, c tenants.Change) (ids.ID, error) {
@@ -42,17 +47,20 @@ func (s *credentialRegister) DeleteApp(ctx context.Context, tenant ids.ID, name 
 	if err != nil {
 		return 0, err
 	}
+	there, err := AppExists(ctx, s.db.Reads(), tenant, name)
+	if err != nil {
+		return 0, err
+	}
+	if !there {
+		return 0, NoSuchApp()
+	}
 	job := s.db.IDs().Next()
 	err = s.db.Change(ctx, func(t *db.Tx) error {
 		if err := t.LockTenant(tenant, false); err != nil {
 			return err
 		}
-		n, err := t.Affect("DELETE FROM apps WHERE tenant_id=? AND name=?", tenant, name)
-		if err != nil {
+		if err := t.Exec("DELETE FROM apps WHERE tenant_id=? AND name=?", tenant, name); err != nil {
 			return err
-		}
-		if n == 0 {
-			return problem.New(problem.NotFound, "There is no such app.")
 		}
 		if err := s.deleteCredentialsOf(t, tenant, name); err != nil {
 			return fmt.Errorf("delete the credentials of an app: %w", err)

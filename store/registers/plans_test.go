@@ -72,6 +72,19 @@ func TestDeletingAnAppLooksAtOneWindow(t *testing.T) {
 	require.NotContains(t, plan, "TEMP B-TREE", "in the order of the index")
 }
 
+// TestAppsOfDevicesAreFoundByTheirIndex: the list costs what there is of apps, not of
+// devices, and reads no row.
+func TestAppsOfDevicesAreFoundByTheirIndex(t *testing.T) {
+	t.Parallel()
+	plan := strings.Join(planOf(t, appsOfDevices, 1, 1, 1), "\n")
+	require.Contains(t, plan, "SEARCH devices USING COVERING INDEX devices_address (tenant_id=? AND channel=?)")
+	require.Contains(t, plan, "SEARCH devices USING COVERING INDEX devices_address (tenant_id=? AND channel=? AND app>?)")
+	require.NotContains(t, plan, "SCAN devices")
+	require.NotContains(t, plan, "TEMP B-TREE")
+	require.Contains(t, strings.Join(planOf(t, appHasDevices, 1, 1, "a"), "\n"), "COVERING INDEX devices_address (tenant_id=? AND channel=? AND app=?)")
+	require.Contains(t, strings.Join(planOf(t, goingApps, 1, 1), "\n"), "INDEX jobs_due")
+}
+
 // TestPlacesOfAnInstallationAreFoundByTheirIndex: a registration costs what its
 // installation and its user have, and what has ended costs what there is of it.
 func TestPlacesOfAnInstallationAreFoundByTheirIndex(t *testing.T) {

@@ -18,6 +18,7 @@ func appDeletionTests() map[string]func(*kit) {
 	return map[string]func(*kit){
 		"AppDeletion/TakesAllOfTheApp":        deletesAnApp,
 		"AppDeletion/OfNoneIsNotFound":        deletesNoApp,
+		"AppDeletion/OfOneThatDevicesName":    deletesAnAppOfDevices,
 		"AppDeletion/LeavesWhatCameLater":     appDeletionLeavesLater,
 		"AppDeletion/EndsWhatIsHeld":          appDeletionEndsHolds,
 		"AppDeletion/GoesOnWindowByWindow":    appDeletionWindows,
@@ -133,6 +134,42 @@ func deletesNoApp(k *kit) {
 	k.deleteApp("shop")
 	_, err = k.Store.DeleteApp(k.ctx, k.tenant, "shop", change("app.delete"))
 	k.code(problem.NotFound, err)
+}
+
+// deletesAnAppOfDevices: an app that nobody has made, and that has no credential, is
+// one as soon as a device names it.
+func deletesAnAppOfDevices(k *kit) {
+	mine := k.tenant
+	k.tenant = k.newTenant("other")
+	k.device("alice", "a", ofApp("others"))
+	k.tenant = mine
+	k.device("alice", "a")
+	names := func() (out []string) {
+		list, err := k.Store.Apps(k.ctx, k.tenant)
+		k.ok(err)
+		for _, a := range list {
+			out = append(out, a.Name)
+		}
+		return out
+	}
+	require.Equal(k, []string{"default"}, names())
+	a := k.device("alice", "b", ofApp("tablet"))
+	k.device("bob", "c", ofApp("tablet"), onAPNs)
+	k.device("bob", "d", ofApp("a-game"), onAPNs)
+	require.Equal(k, []string{"a-game", "default", "tablet"}, names())
+	k.affected(delivery.AffectedBy{App: "tablet"}, delivery.Affected{Devices: 2})
+	_, err := k.Store.DeleteApp(k.ctx, k.tenant, "others", change("app.delete"))
+	k.code(problem.NotFound, err)
+
+	k.Clock.Advance(time.Second)
+	job := k.deleteApp("tablet")
+	require.Equal(k, []string{"a-game", "default"}, names(), "with the call")
+	_, err = k.Store.DeleteApp(k.ctx, k.tenant, "tablet", change("app.delete"))
+	k.code(problem.NotFound, err)
+	j, _ := k.finishDeletion(job)
+	require.Equal(k, 2, j.Done)
+	k.noDevice(a)
+	require.Equal(k, []string{"a-game", "default"}, names())
 }
 
 // appDeletionLeavesLater: an app of the same name may be made again at once, and what
