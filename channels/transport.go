@@ -84,6 +84,13 @@ func noConnection(err error, code string) bool {
 	return errors.As(err, &op) && op.Op == "dial"
 }
 
+// HeadersTooLarge is the verdict on an answer whose headers are too large for its status
+// to be known. The host has answered, so it would most likely do so again and again.
+func HeadersTooLarge(code string, kib int, wrote bool) Result {
+	return Result{Outcome: Rejected, Code: code, Ambiguous: wrote,
+		Detail: "The headers of the answer have more than " + strconv.Itoa(kib) + " KiB, so its status is not known."}
+}
+
 // tlsSentences has what there is to say of each fault of TLS, by its code.
 var tlsSentences = map[string]string{
 	"transport.tls":                   "The host's certificate could not be verified.",

@@ -25,6 +25,7 @@ type reply struct {
 	reason  string    // "" where the body held none that can be read
 	goneAt  time.Time // 410: when APNs last knew the token to be invalid; zero if unknown
 	apnsID  string
+	cut     bool // the body ended early, so that the reason may be missing
 	jwtNext bool // ExpiredProviderToken: the next attempt will carry another JWT
 }
 
@@ -76,7 +77,9 @@ func replyOf(a egress.Answer) reply {
 	if goAway, ok := errors.AsType[http2.GoAwayError](a.Err); ok {
 		return parseReply(0, nil, []byte(goAway.DebugData))
 	}
-	return parseReply(a.Status, a.Header, a.Body)
+	r := parseReply(a.Status, a.Header, a.Body)
+	r.cut = a.BodyErr != nil
+	return r
 }
 
 // classify gives the verdict on an answer. It is pure.
@@ -110,6 +113,10 @@ func (v *verdict) byStatus(a reply, c circumstances) {
 		detail = "APNs answered " + strconv.Itoa(a.status) + " with the unknown reason " + a.reason + "."
 	}
 	switch {
+	case a.cut && a.status >= 400 && a.status < 500 && a.status != http.StatusTooManyRequests:
+		// The reason would have told a device, a message and a credential apart.
+		v.set(channels.Retry, channels.ScopeTarget, "answer_cut", "APNs answered "+strconv.Itoa(a.status)+", and its reason did not come.")
+		v.MaxTries = 3
 	case a.status == http.StatusGone:
 		v.gone(a, c, code, detail)
 		v.Doubtful = v.Outcome == channels.Gone
@@ -143,6 +150,9 @@ const gotGoAway = "http2: Transport received Server's graceful shutdown GOAWAY"
 func fromError(ctx context.Context, err error, wrote bool, c circumstances) verdict {
 	if errors.Is(err, errClosed) {
 		return verdict{Result: channels.Result{Outcome: channels.Interrupted, Code: "apns.closed", Detail: "The sender was closed."}}
+	}
+	if errors.Is(err, egress.ErrHeaders) {
+		return verdict{Result: channels.HeadersTooLarge("apns.headers_too_large", egress.MaxHeaderBytes>>10, wrote)}
 	}
 	v := verdict{Result: channels.FromTransport(ctx, err, wrote)}
 	if v.Outcome != channels.Retry {

@@ -2,6 +2,7 @@ package apns
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillonhq/carillon/channels"
+	"github.com/carillonhq/carillon/channels/egress"
 )
 
 // invalidAt is Apple's example of a 410's timestamp.
@@ -170,4 +172,20 @@ func TestSendingNeedsNoDeadline(t *testing.T) {
 	f := serve(t, answer(200, ""))
 	r := openAt(t, f).Send(context.Background(), device(), hello(t), life())
 	require.Equal(t, channels.Accepted, r.Outcome)
+}
+
+// TestWhoseReasonDidNotComeIsNotJudged: it would have told a device, a message and a
+// credential apart.
+func TestWhoseReasonDidNotComeIsNotJudged(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{400, 403, 404, 410} {
+		v := classify(replyOf(egress.Answer{Status: status, Body: []byte(`{"rea`), BodyErr: io.ErrUnexpectedEOF}), circumstances{})
+		require.Equal(t, channels.Retry, v.Outcome, status)
+		require.Equal(t, "apns.answer_cut", v.Code)
+		require.Equal(t, 3, v.MaxTries)
+	}
+	v := classify(replyOf(egress.Answer{Status: 200, BodyErr: io.ErrUnexpectedEOF}), circumstances{})
+	require.Equal(t, channels.Accepted, v.Outcome)
+	v = classify(replyOf(egress.Answer{Status: 410, Body: []byte(`{"reason":"Unregistered"}`), BodyErr: io.ErrUnexpectedEOF}), circumstances{})
+	require.Equal(t, "apns.unregistered", v.Code, "what did come counts")
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -177,6 +178,12 @@ func hangsHTTP1() []hang {
 				x.repeat(0, func() error { return x.say("HTTP/1.1 103 Early Hints\r\n\r\n") })
 			}
 		}},
+		{name: "headers of 100 KiB", want: taken, answered: true, play: answered(func(x *hostile) {
+			for range 100 {
+				_ = x.say("X-More: %s\r\n", strings.Repeat("m", 1024))
+			}
+			_ = x.say("Content-Length: %d\r\nConnection: close\r\n\r\n%s", len(x.h.OK.Body), x.h.OK.Body)
+		})},
 		{name: "half-closed", want: noVerdict, code: "transport.closed", answered: true, play: func(x *hostile) {
 			if x.request() && x.Conn.(*tls.Conn).CloseWrite() == nil && x.raw.(*net.TCPConn).CloseWrite() == nil {
 				x.drain()
@@ -273,6 +280,15 @@ func hangsHTTP2() []hang {
 		})},
 		{name: "endless interim answers", want: tooMuch, answered: true, kept: true, play: asked(func(x *hostile, f *http2.Framer, stream uint32) {
 			x.repeat(0, func() error { return x.headers(f, stream, http.StatusEarlyHints) })
+		})},
+		{name: "headers of 100 KiB", want: taken, answered: true, kept: true, play: asked(func(x *hostile, f *http2.Framer, stream uint32) {
+			if f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: encoded(":status", fmt.Sprint(x.h.OK.Status))}) == nil {
+				for i := range 100 {
+					_ = f.WriteContinuation(stream, i == 99, encoded("x-more", strings.Repeat("m", 1024)))
+				}
+				_ = f.WriteData(stream, true, []byte(x.h.OK.Body))
+				x.drain()
+			}
 		})},
 		{name: "no window", want: noVerdict, code: "transport.timeout", kept: true, play: func(x *hostile) {
 			if x.stream(x.frames(zero), false) != 0 {

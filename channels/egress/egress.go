@@ -26,6 +26,11 @@ import (
 // alone first.
 const cutAfter = time.Second
 
+// bodyTime is how long a body may come after its headers, whose status is the verdict
+// for the most part: a host that trickles keeps no worker for as long as one that has
+// not answered.
+const bodyTime = 5 * time.Second
+
 // ErrHeaders says that the headers of an answer, interim answers before it included,
 // have more bytes than are read, so that not even its status is known.
 var ErrHeaders = errors.New("egress: the headers of the answer are too large")
@@ -79,6 +84,8 @@ func Exchange(c Doer, req *http.Request, limit int64) Answer {
 		// waits for the host to take it.
 		stop := context.AfterFunc(ctx, func() { _ = res.Body.Close() })
 		defer stop()
+		late := time.AfterFunc(bodyTime, func() { _ = res.Body.Close() })
+		defer late.Stop()
 		// One byte more, to see the end of what has limit bytes: only then is the
 		// connection used again.
 		a.Body, a.BodyErr = io.ReadAll(io.LimitReader(res.Body, limit+1))

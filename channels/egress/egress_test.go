@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -78,4 +80,42 @@ func TestExchangeEndsWithoutAWindow(t *testing.T) {
 	}
 	p.CloseIdleConnections()
 	<-closed
+}
+
+// endless is a host whose answer has a body that never ends.
+type endless struct{ closed chan struct{} }
+
+func (h *endless) Do(req *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: h, Request: req}, nil
+}
+
+func (h *endless) Read(p []byte) (int, error) {
+	select {
+	case <-h.closed:
+		return 0, http.ErrBodyReadAfterClose
+	case <-time.After(time.Second):
+		p[0] = 'x'
+		return 1, nil
+	}
+}
+
+func (h *endless) Close() error {
+	select {
+	case <-h.closed:
+	default:
+		close(h.closed)
+	}
+	return nil
+}
+
+// TestABodyThatTricklesKeepsNoWorker: the status has come, whatever time is left.
+func TestABodyThatTricklesKeepsNoWorker(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := Exchange(&endless{closed: make(chan struct{})}, post(t.Context(), "https://p.example/", ""), 100)
+		require.NoError(t, a.Err)
+		require.Equal(t, http.StatusOK, a.Status)
+		require.Error(t, a.BodyErr)
+		require.Equal(t, bodyTime, a.Duration.Truncate(time.Second))
+	})
 }

@@ -20,7 +20,7 @@ type Limits struct {
 	ConnsPerHost int            // requests wait for one beyond these, in their own time; 0: none waits
 	RootCAs      *x509.CertPool // nil: the system's
 	BodyBytes    int64          // an answer's body ends here; default 64 KiB
-	BodyTime     time.Duration  // and so long after the headers; 0: as long as Timeout
+	BodyTime     time.Duration  // and so long after the headers; 0: as for every exchange
 	IdleTime     time.Duration  // a connection that is not used is closed; default 90 s
 	Fresh        bool           // every request has a connection of its own
 }
@@ -39,8 +39,9 @@ const (
 )
 
 // MaxHeaderBytes is how many bytes of headers are read, interim answers included.
-// More is ErrHeaders.
-const MaxHeaderBytes = 64 << 10
+// More is ErrHeaders: the status is not known then, though the host has acted, so it is
+// more than any host in its right mind sends.
+const MaxHeaderBytes = 256 << 10
 
 // Guarded is the client for hosts that tenants or devices choose. The address
 // is checked on every dial, after the name was resolved. It follows no
@@ -122,7 +123,7 @@ func (t *guardedTransport) RoundTrip(req *http.Request) (*http.Response, error) 
 type limitedBody struct {
 	io.Reader
 	body  io.Closer
-	timer *time.Timer // nil: it has as long as the request
+	timer *time.Timer // nil: it has as long as every exchange
 }
 
 func (b *limitedBody) Close() error {

@@ -15,6 +15,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -147,7 +148,10 @@ func (s *sender) exchange(ctx context.Context, body []byte, renewed channels.Ren
 		"X-Goog-Api-Format-Version": {"2"}, // errors with details
 	}
 	a := egress.Exchange(s.transport, req, answerBytes)
-	if a.Err != nil {
+	switch {
+	case errors.Is(a.Err, egress.ErrHeaders):
+		return channels.HeadersTooLarge("fcm.headers_too_large", egress.MaxHeaderBytes>>10, a.Wrote)
+	case a.Err != nil:
 		return channels.FromTransport(ctx, a.Err, a.Wrote)
 	}
 	r := classify(answer{status: a.Status, header: a.Header, body: a.Body, cut: a.BodyErr != nil, renewed: renewed}, s.now())

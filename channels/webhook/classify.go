@@ -21,9 +21,7 @@ func classify(ctx context.Context, a egress.Answer, now time.Time) channels.Resu
 		// The reason would tell a tenant what lies inside the operator's network.
 		return rejected("webhook.refused_address", "The endpoint's address is not allowed by the operator.")
 	case errors.Is(a.Err, egress.ErrHeaders):
-		// It has answered, so it would most likely get the same thing again and again.
-		return channels.Result{Outcome: channels.Rejected, Code: "webhook.headers_too_large", Ambiguous: a.Wrote,
-			Detail: fmt.Sprintf("The headers of the receiver's answer have more than %d KiB, so its status is not known.", egress.MaxHeaderBytes>>10)}
+		return channels.HeadersTooLarge("webhook.headers_too_large", egress.MaxHeaderBytes>>10, a.Wrote)
 	case a.Err != nil:
 		return noAnswer(ctx, &a)
 	}

@@ -132,10 +132,13 @@ func TestIdleConnectionsAreClosedBeforeReceiversDo(t *testing.T) {
 // another try would bring the same.
 func TestLargeHeaders(t *testing.T) {
 	t.Parallel()
-	for _, http2 := range []bool{true, false} {
+	// HTTP/2 counts more for a header than its bytes, and ends the connection where
+	// frames come beyond the one in which the limit was reached.
+	for http2, tooMuch := range map[bool]int{true: 255_000, false: 265_000} {
 		for size, want := range map[int]channels.Result{
-			33_000: {Outcome: channels.Accepted, Code: "webhook.accepted", Status: 200},
-			70_000: {Outcome: channels.Rejected, Code: "webhook.headers_too_large", Ambiguous: true},
+			33_000:  {Outcome: channels.Accepted, Code: "webhook.accepted", Status: 200},
+			100_000: {Outcome: channels.Accepted, Code: "webhook.accepted", Status: 200},
+			tooMuch: {Outcome: channels.Rejected, Code: "webhook.headers_too_large", Ambiguous: true},
 		} {
 			t.Run(fmt.Sprint(size, http2), func(t *testing.T) {
 				t.Parallel()

@@ -40,6 +40,8 @@ func classify(ctx context.Context, a egress.Answer, at attempt) channels.Result 
 	switch {
 	case errors.Is(a.Err, egress.ErrRefused):
 		return rejected("webpush.refused_address", "The push service's address is not allowed by the operator.")
+	case errors.Is(a.Err, egress.ErrHeaders):
+		return channels.HeadersTooLarge("webpush.headers_too_large", egress.MaxHeaderBytes>>10, a.Wrote)
 	case a.Err != nil:
 		r := channels.FromTransport(ctx, a.Err, a.Wrote)
 		if r.Code == "transport.dns_not_found" {
@@ -65,6 +67,10 @@ func verdict(a egress.Answer, why reason, at attempt) channels.Result {
 	case (s == 400 || s == 401 || s == 403) && why.otherKey():
 		return channels.Result{Outcome: channels.Gone, Code: "webpush.key_mismatch", Doubtful: true, Resubscribe: true,
 			Detail: "The subscription was made with another VAPID key; the browser has to subscribe again."}
+	case a.BodyErr != nil && (s == 400 || (s == 401 || s == 403) && at.renewed == channels.RenewToken):
+		// The reason would have told a message, a browser and a VAPID pair apart.
+		return channels.Result{Outcome: channels.Retry, Code: "webpush.answer_cut", MaxTries: fewTries,
+			Detail: "The push service answered " + strconv.Itoa(s) + ", and its reason did not come."}
 	case s == http.StatusBadRequest:
 		return malformed(why)
 	case s == http.StatusUnauthorized, s == http.StatusForbidden:

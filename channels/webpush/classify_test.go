@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -259,4 +260,28 @@ func FuzzClassify(f *testing.F) {
 			t.Fatalf("the detail shows the body")
 		}
 	})
+}
+
+// TestWhoseReasonDidNotComeIsNotJudged: it would have told a message, a browser and a
+// VAPID pair apart.
+func TestWhoseReasonDidNotComeIsNotJudged(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{400, 401, 403} {
+		r := classify(t.Context(), egress.Answer{Status: status, Body: []byte(`{"rea`), BodyErr: io.ErrUnexpectedEOF}, renewed)
+		require.Equal(t, channels.Retry, r.Outcome, status)
+		require.Equal(t, "webpush.answer_cut", r.Code)
+		require.Equal(t, fewTries, r.MaxTries)
+	}
+	for status, code := range map[int]string{201: "webpush.accepted", 404: "webpush.gone", 410: "webpush.gone", 500: "webpush.unavailable"} {
+		require.Equal(t, code, classify(t.Context(), egress.Answer{Status: status, BodyErr: io.ErrUnexpectedEOF}, attempt{}).Code)
+	}
+}
+
+// TestHeadersThatAreTooLargeAreNotRepeated: the push service has answered.
+func TestHeadersThatAreTooLargeAreNotRepeated(t *testing.T) {
+	t.Parallel()
+	r := classify(t.Context(), egress.Answer{Err: egress.ErrHeaders, Wrote: true}, attempt{})
+	require.Equal(t, channels.Rejected, r.Outcome)
+	require.Equal(t, "webpush.headers_too_large", r.Code)
+	require.True(t, r.Ambiguous)
 }

@@ -29,7 +29,10 @@ const (
 	// than four weeks.
 	MaxTTL = 28 * 24 * time.Hour
 
-	answerBytes = 4 << 10 // enough for every vendor's error
+	// What is read of an answer's body: enough for every vendor's error, which comes
+	// with its status.
+	answerBytes = 4 << 10
+	answerTime  = time.Second
 )
 
 // Options of the channel. The zero value reaches the known push services only.
@@ -86,6 +89,9 @@ func New(o Options) *Channel {
 	}
 	if o.Limits.ConnsPerHost == 0 {
 		o.Limits.ConnsPerHost = connsPerHost
+	}
+	if o.Limits.BodyTime == 0 {
+		o.Limits.BodyTime = answerTime
 	}
 	client := egress.Guarded(o.Rules, o.Limits)
 	if o.Transport != nil {
