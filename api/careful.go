@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
@@ -39,7 +40,11 @@ func checkSwitches(rawQuery string) error {
 	}
 	var faults problem.Fields
 	for _, name := range switches {
-		if values, given := query[name]; given && (len(values) > 1 || values[0] == "") {
+		values, given := query[name]
+		if !given {
+			continue
+		}
+		if _, err := strconv.ParseBool(values[0]); err != nil || len(values) > 1 {
 			faults.Add(name, "must be given once, as %s=true or %s=false", name, name)
 		}
 	}

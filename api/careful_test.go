@@ -136,7 +136,7 @@ func TestTheProgressOfARotationIsRead(t *testing.T) {
 func TestASwitchSaysWhich(t *testing.T) {
 	t.Parallel()
 	for name, x := range leaps() {
-		for _, query := range []string{"dry_run", "dry_run=", "dry_run=false&dry_run=true", "dry_run=true&force"} {
+		for _, query := range []string{"dry_run", "dry_run=", "dry_run=false&dry_run=true", "dry_run=true&force", "dry_run=yes", "force=on"} {
 			w := setup(t)
 			r := x.request
 			r.path += "?" + query

@@ -81,7 +81,7 @@ type CredentialVersion struct {
 
 // CredentialRollback says what to go back to.
 type CredentialRollback struct {
-	Version int `json:"version,omitzero" minimum:"1" doc:"Where absent: the newest one from before the content of the current one was put (by hand, not by a rollback), which is kept, was not refused, and was not gone back from"`
+	Version *int `json:"version,omitempty" minimum:"1" doc:"Where absent: the newest one from before the content of the current one was put (by hand, not by a rollback), which is kept, was not refused, and was not gone back from"`
 }
 
 // Subscriptions say how far the browsers of an app have moved to a VAPID pair.
@@ -275,7 +275,13 @@ func (s *Server) rollbackCredential(ctx context.Context, c *call, p *credentialR
 	if err != nil {
 		return Credential{}, err
 	}
-	got, err := s.tenants.RollbackCredential(ctx, c.tenant, id, tenants.Rollback{Version: in.Version, Unverified: !p.Verify}, c.actor)
+	to := tenants.Rollback{Unverified: !p.Verify}
+	if in.Version != nil {
+		if to.Version = *in.Version; to.Version < 1 {
+			return Credential{}, problem.AtField("version", "must be 1 or more; leave it out to go back to the version that worked before")
+		}
+	}
+	got, err := s.tenants.RollbackCredential(ctx, c.tenant, id, to, c.actor)
 	return showCredential(got), err
 }
 

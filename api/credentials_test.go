@@ -41,6 +41,11 @@ func TestVersionsAreListedAndGoneBackTo(t *testing.T) {
 	}
 	require.Equal(t, tenants.Rollback{}, back("", ""))
 	require.Equal(t, tenants.Rollback{Version: 3, Unverified: true}, back("?verify=false", `{"version":3}`))
+	for _, version := range []string{"0", "-1"} {
+		p := problemIn(t, w.do(t, request{method: "POST", path: path + "/rollback", key: keyAdmin, body: `{"version":` + version + `}`}))
+		require.Equal(t, "version", p.Errors[0].Path)
+		require.Contains(t, p.Errors[0].Detail, "leave it out")
+	}
 }
 
 // TestAPutMayBeRehearsed: it is verified, and nothing is stored.

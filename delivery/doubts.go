@@ -24,8 +24,9 @@ type DoubtStore interface {
 	// lets those that are in doubt because of it join. opened: it did not stand before.
 	RefuseCredential(ctx context.Context, h Hold) (opened bool, err error)
 	// GoBack makes the version before a refused one current again, as a new one, where
-	// whoever put it asked for that, and it has never worked. 0: it was not so.
-	GoBack(ctx context.Context, tenant, credential ids.ID, version int, now time.Time) (to int, err error)
+	// whoever put it asked for that, and it has never worked. to is 0 where that was not
+	// so, or where there is none to go back to.
+	GoBack(ctx context.Context, tenant, credential ids.ID, version int, now time.Time) (asked bool, to int, err error)
 }
 
 // doubts follow up on what a credential version said of devices: a success of a
@@ -53,7 +54,7 @@ func (d *doubts) confirm(tenant ids.ID, k versionKey) {
 		return
 	}
 	if ended, err := d.store.EndHold(d.running, h.ID, Confirm); err != nil {
-		d.log.Warn("confirm a doubt", "hold", h.ID.Format(ids.Hold), "error", err)
+		d.log.Warn("confirm a doubt", d.who(tenant), "hold", h.ID.Format(ids.Hold), "error", err)
 	} else if ended {
 		d.hints.tenantChanged(tenant)
 	}
@@ -63,7 +64,7 @@ func (d *doubts) confirm(tenant ids.ID, k versionKey) {
 func (d *doubts) holdOpened(tenant ids.ID, k versionKey, h Hold) {
 	d.hints.tenantChanged(tenant)
 	if h.Scope == HoldCredential && h.Reason == CredentialDenied {
-		d.goBack(tenant, subject{k, h.Qualifier})
+		d.goBackAtFirst(tenant, subject{k, h.Qualifier})
 		return
 	}
 	d.confirm(tenant, k)
@@ -74,30 +75,40 @@ func (d *doubts) convict(tenant ids.ID, k subject, why string) {
 	opened, err := d.store.RefuseCredential(d.running, Hold{Tenant: tenant, Scope: HoldCredential, Subject: k.credential, Version: k.version,
 		Qualifier: k.origin, Reason: CredentialDenied, Detail: why, Since: d.now()})
 	if err != nil {
-		d.log.Warn("hold a refused credential", "credential", k.credential.Format(ids.Credential), "error", err)
+		d.log.Warn("hold a refused credential", d.who(tenant), "credential", k.credential.Format(ids.Credential), "error", err)
 	}
 	if opened {
-		d.log.Warn("a credential is refused, and held with all that it serves", "credential", k.credential.Format(ids.Credential), "version", k.version, "origin", k.origin,
-			"tenant", int64(tenant), "why", why)
+		d.log.Warn("a credential is refused, and held with all that it serves", d.who(tenant), "credential", k.credential.Format(ids.Credential), "version", k.version, "origin", k.origin,
+			"why", why)
 		d.hints.tenantChanged(tenant)
-		d.goBack(tenant, k)
+		d.goBackAtFirst(tenant, k)
+	}
+}
+
+// goBackAtFirst goes back as soon as a version is held, and says so where it cannot.
+func (d *doubts) goBackAtFirst(tenant ids.ID, k subject) {
+	if d.goBack(tenant, k) {
+		d.log.Warn("a new version of a credential is refused, and there is none to go back to although auto_rollback was asked for", d.who(tenant),
+			"credential", k.credential.Format(ids.Credential), "version", k.version)
 	}
 }
 
 // goBack has a new version that is refused replaced by the one before, where that was
-// asked for.
-func (d *doubts) goBack(tenant ids.ID, k subject) {
+// asked for. stuck: it was, and there is none before.
+func (d *doubts) goBack(tenant ids.ID, k subject) (stuck bool) {
 	if k.origin != "" {
-		return // other push services may take it
+		return false // other push services may take it
 	}
-	to, err := d.store.GoBack(d.running, tenant, k.credential, k.version, d.now())
+	asked, to, err := d.store.GoBack(d.running, tenant, k.credential, k.version, d.now())
 	if err != nil {
-		d.log.Warn("go back to the version before", "credential", k.credential.Format(ids.Credential), "error", err)
+		d.log.Warn("go back to the version before", d.who(tenant), "credential", k.credential.Format(ids.Credential), "error", err)
+		return false
 	}
 	if to > 0 {
-		d.log.Warn("a new version of a credential is refused; the one before is current again", "credential", k.credential.Format(ids.Credential), "refused", k.version, "back_to", to)
+		d.log.Warn("a new version of a credential is refused; the one before is current again", d.who(tenant), "credential", k.credential.Format(ids.Credential), "refused", k.version, "back_to", to)
 		d.hints.tenantChanged(tenant)
 	}
+	return asked && to == 0
 }
 
 // heard judges what was refused once those have been heard that may know better: the

@@ -4,8 +4,6 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
-
-	"github.com/carillonhq/carillon/ids"
 )
 
 // overdueAfter is how much longer than its time-out a send may take before it is said
@@ -40,7 +38,7 @@ func (x *overdueSends) look() {
 	x.metrics.overdue.Set(float64(all))
 	for _, it := range fresh {
 		x.log.Error("a send does not end, and keeps a worker until this server ends: a fault of the program",
-			slog.String("tenant", it.Tenant.Format(ids.Tenant)), slog.String("delivery", it.String()),
+			x.who(it.Tenant), slog.String("delivery", it.String()),
 			slog.String("channel", it.Channel.String()), slog.Time("since", it.sendBegan()))
 	}
 }

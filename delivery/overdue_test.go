@@ -67,7 +67,7 @@ func TestASendThatDoesNotEndIsReported(t *testing.T) {
 	k.ends(k.post(toUser("bob")), 0, delivery.Sent, delivery.NoReason)
 	require.InDelta(t, 1, gauge(t, registry, "carillon_overdue_sends"), 0)
 	require.Equal(t, 1, log.count("a send does not end"), "it is said once")
-	require.Equal(t, 1, log.count("tenant="+k.tenant.Format(ids.Tenant)+" delivery="+ids.FormatDelivery(r.Notification, r.Deliveries[0].Target)+" channel=fcm"))
+	require.Equal(t, 1, log.count("tenant.name=acme tenant.id="+k.tenant.Format(ids.Tenant)+" delivery="+ids.FormatDelivery(r.Notification, r.Deliveries[0].Target)+" channel=fcm"))
 	require.Zero(t, log.count("secret-address"))
 
 	k.post(toUser("alice")) // keeps the other worker

@@ -11,6 +11,7 @@ import (
 
 // snapshot is a tenant as it was at a moment. It is never changed, only replaced.
 type snapshot struct {
+	name        string
 	settings    tenants.Settings
 	deleting    bool // the tenant is on its way out: nothing of it is sent
 	credentials []tenants.Credential
@@ -21,7 +22,7 @@ type snapshot struct {
 }
 
 func newSnapshot(t tenants.Tenant, credentials []tenants.Credential, holds []Hold, waits []Wait, readAt time.Time) *snapshot {
-	s := &snapshot{settings: t.Settings, deleting: t.Deleting(), credentials: credentials,
+	s := &snapshot{name: t.Name, settings: t.Settings, deleting: t.Deleting(), credentials: credentials,
 		byID: make(map[ids.ID]*tenants.Credential, len(credentials)), holds: make(map[holdKey]Hold, len(holds)), readAt: readAt}
 	for i := range credentials {
 		s.byID[credentials[i].ID] = &credentials[i]

@@ -4,6 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +15,7 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/tenants"
 )
 
@@ -170,4 +175,35 @@ func TestANewVersionThatIsRefusedGoesBack(t *testing.T) {
 	require.Equal(t, tenants.CredentialActive, got.Status)
 	k.ends(k.post(toUser("alice")), 0, delivery.Sent, delivery.NoReason)
 	k.sound()
+}
+
+// TestOneThatCannotGoBackIsReported: the log says so, and of whom.
+func TestOneThatCannotGoBackIsReported(t *testing.T) {
+	t.Parallel()
+	log := &lines{}
+	k := newKit(t, func(o *delivery.Options) { o.Log = slog.New(slog.NewTextHandler(log, nil)) })
+	c, err := k.store.PutCredential(k.ctx, tenants.Credential{Tenant: k.tenant, App: "default", Channel: channels.FCM},
+		channels.Credential{Settings: json.RawMessage(`{}`), Secret: []byte("bad")}, tenants.PutOptions{AutoRollback: true}, tenants.Change{Actor: "test", Action: "credential.put"})
+	require.NoError(t, err)
+	k.engine.CredentialRefused(k.tenant, c.ID, 1, "No.")
+	require.Equal(t, 1, log.count("there is none to go back to although auto_rollback was asked for"))
+	require.Equal(t, 2, log.count("tenant.name=acme tenant.id="+k.tenant.Format(ids.Tenant)), "the refusal, and that")
+}
+
+// TestTheLogNamesTenantsOneWay: as people know them, with the id beside it.
+func TestTheLogNamesTenantsOneWay(t *testing.T) {
+	t.Parallel()
+	for _, pattern := range []string{"*.go", "../jobs/*.go", "../store/*/*.go", "../api/*.go", "../cmd/carillon/*.go"} {
+		files, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		require.NotEmpty(t, files)
+		for _, name := range files {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			text, err := os.ReadFile(name)
+			require.NoError(t, err)
+			require.NotRegexp(t, `"tenant", int64\(|slog\.Int64\("tenant"`, string(text), name)
+		}
+	}
 }

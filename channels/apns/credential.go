@@ -79,6 +79,9 @@ func (c *Channel) ParseCredential(input []byte, prior json.RawMessage) (channels
 		return channels.Credential{}, err
 	}
 	if in.settings.Certificate == nil {
+		if in.Key == "" {
+			return channels.Credential{}, refused("key", "It is missing; give the text of the .p8 file, or a certificate as certificate or p12.")
+		}
 		var err error
 		if secret, _, err = parseKey([]byte(channels.UnescapeLines(in.Key))); err != nil {
 			return channels.Credential{}, refused("key", err.Error())

@@ -111,7 +111,7 @@ func TestKeysThatCannotWorkSayWhy(t *testing.T) {
 		block("CERTIFICATE"):                "without a private key",
 		block("PUBLIC KEY"):                 "no private key",
 		block("PRIVATE KEY"):                "damaged",
-		"":                                  "not PEM",
+		"":                                  "missing",
 		strings.ReplaceAll(good, "\n", " "): "not PEM",
 		strings.Repeat("x", maxKeyBytes+1):  "too long",
 	} {

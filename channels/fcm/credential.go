@@ -103,6 +103,11 @@ func (c *Channel) ParseCredential(input []byte, prior json.RawMessage) (channels
 
 // check refuses what cannot work, and chooses the token endpoint.
 func (c *Channel) check(a *serviceAccount) error {
+	for _, m := range []struct{ name, value string }{{"project_id", a.ProjectID}, {"client_email", a.ClientEmail}, {"private_key", a.PrivateKey}} {
+		if m.value == "" {
+			return refuse(m.name, "is missing; give the object of the key file as the Firebase console made it")
+		}
+	}
 	if a.Type != "service_account" {
 		return refuse("type", `must be "service_account"; make a key in the Firebase console under Project settings, Service accounts`)
 	}

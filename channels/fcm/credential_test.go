@@ -78,6 +78,7 @@ func TestParseCredentialRefuses(t *testing.T) {
 		require.ErrorAs(t, err, &e, "%s %v", tc.field, tc.change)
 		require.Equal(t, problem.CredentialRefused, e.Code)
 		require.Equal(t, "service_account."+tc.field, e.Fields[0].Path)
+		require.Equal(t, tc.change == "", strings.Contains(e.Fields[0].Detail, "is missing"), "%s %v", tc.field, tc.change)
 	}
 
 	_, err = c.ParseCredential(credential(t, googleTokenURI, nil), json.RawMessage(`{"project_id":"other-project"}`))

@@ -121,6 +121,12 @@ func pair(in input, before settings, faults *problem.Fields) (public string, pri
 		faults.Add("public_key", "is required, with private_key; or set generate to true for a new pair")
 		return "", nil
 	}
+	for _, m := range []struct{ name, value, other string }{{"public_key", in.PublicKey, "private_key"}, {"private_key", in.PrivateKey, "public_key"}} {
+		if m.value == "" {
+			faults.Add(m.name, "is missing; it belongs to %s: give both, or set generate to true for a new pair", m.other)
+			return "", nil
+		}
+	}
 	point, private := checkPair(in, faults)
 	if point == nil {
 		return "", nil

@@ -117,6 +117,7 @@ func TestCredentialRefused(t *testing.T) {
 		require.Equal(t, problem.CredentialRefused, problem.CodeOf(err), name)
 		require.Equal(t, tc.want, paths(t, err), name)
 		require.NotContains(t, err.Error(), private, name)
+		require.Equal(t, name == "no private key" || name == "no public key", strings.Contains(err.Error(), "is missing"), name)
 		require.Empty(t, cred.Secret)
 	}
 }

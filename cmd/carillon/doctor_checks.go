@@ -288,15 +288,21 @@ func checkCredentials(d *doctor.Diagnosis, now time.Time) (out []finding) {
 		switch v := c.Verification; {
 		case !c.Doubted():
 		case v.State == tenants.Refused:
+			call := "POST /v1/credentials/" + c.Label()
 			back := ""
-			if c.Version > 1 {
-				back = "; POST /v1/credentials/" + c.Label() + "/rollback goes back to the version before"
+			if to := d.WaysBack[c.ID]; to > 0 {
+				back = fmt.Sprintf("; %s/rollback goes back to version %d", call, to)
 			}
-			out = append(out, finding{warning, "credentials", name + " is refused by its provider (" + v.Code + ").",
-				"What it serves is held.", "Mend it at the provider or put another" + back + "."})
+			why := "What it serves is held."
+			if c.Status == tenants.CredentialActive {
+				why = "It is in use all the same, because it was resumed: it is asked about again within an hour, and held if it is refused then."
+			}
+			out = append(out, finding{warning, "credentials", name + " was refused by its provider on " + v.At.UTC().Format(time.RFC3339) + " (" + v.Code + ").",
+				why, "Mend it at the provider and have it asked with " + call + "/verify, which releases what is held if it is taken; or put another" + back + "."})
 		default:
-			out = append(out, finding{note, "credentials", name + " could not be verified when it was put (" + v.Code + "), and nothing was sent with it yet.",
-				"Whether it works shows with the first notification, or when it is verified within a day.", "Put it again when the provider can be reached."})
+			out = append(out, finding{note, "credentials", name + " could not be verified (" + v.Code + "), and nothing was sent with it yet.",
+				"Whether it works shows with the first notification, or when it is asked about again within an hour.",
+				"Ask with POST /v1/credentials/" + c.Label() + "/verify when the provider can be reached."})
 		}
 	}
 	return out

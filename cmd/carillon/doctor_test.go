@@ -13,6 +13,7 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/doctor"
 	"github.com/carillonhq/carillon/store/registers"
@@ -131,7 +132,7 @@ func TestEachFindingIsMade(t *testing.T) {
 			d.Credentials = credentialThat(func(c *tenants.Credential) {
 				c.Verification = tenants.Verification{State: tenants.Refused, Code: "fcm.x", At: doctorNow}
 			})
-		}, warning, "credentials", "refused by its provider (fcm.x)"},
+		}, warning, "credentials", "refused by its provider on "},
 		{"unverified", soundSQLite, func(d *doctor.Diagnosis) {
 			d.Credentials = credentialThat(func(c *tenants.Credential) {
 				c.Verification = tenants.Verification{State: tenants.Unverified, Code: "transport.timeout", At: doctorNow}
@@ -267,14 +268,17 @@ func credentialThat(change func(*tenants.Credential)) []registers.NamedCredentia
 // TestDoctorSaysTheWayBack: of a refused credential, if there is one.
 func TestDoctorSaysTheWayBack(t *testing.T) {
 	t.Parallel()
-	for version, want := range map[int]bool{1: false, 2: true} {
+	for to, want := range map[int]bool{0: false, 2: true} {
 		d := soundSQLite()
+		d.WaysBack = map[ids.ID]int{7: to}
 		d.Credentials = credentialThat(func(c *tenants.Credential) {
-			c.Version, c.Verification = version, tenants.Verification{State: tenants.Refused, Code: "fcm.x", At: doctorNow}
+			c.Version, c.Status, c.Verification = 3, tenants.CredentialPaused, tenants.Verification{State: tenants.Refused, Code: "fcm.x", At: doctorNow}
 		})
 		found := checkCredentials(&d, doctorNow)
 		require.Len(t, found, 1)
-		require.Equal(t, want, strings.Contains(found[0].Do, "/rollback goes back"), found[0].Do)
+		require.Equal(t, want, strings.Contains(found[0].Do, "/rollback goes back to version 2"), found[0].Do)
+		require.Contains(t, found[0].Do, "/verify, which releases")
+		require.Equal(t, "What it serves is held.", found[0].Why)
 	}
 }
 

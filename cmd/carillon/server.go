@@ -83,7 +83,7 @@ func newServer(ctx context.Context, cfg Config, p serverParts) (_ *server, err e
 	if err != nil {
 		return nil, err
 	}
-	s.jobs = jobs.NewRunner(jobs.Options{Store: s.store, IDs: generator, Now: now, Log: p.log})
+	s.jobs = jobs.NewRunner(jobs.Options{Store: s.store, IDs: generator, Now: now, Log: p.log, Who: s.who})
 	o := delivery.Options{Store: s.store, Jobs: s.jobs, Channels: kinds, IDs: generator, Now: now, Role: cfg.Role, Log: p.log, Metrics: s.metrics.Registry(),
 		Workers: cfg.Workers, MaxBacklog: cfg.Limits.Backlog, MaxStored: cfg.Limits.Unfinished, UrgentRate: cfg.Limits.UrgentPerSecond,
 		Retention:  delivery.Retention{SentPayload: cfg.Retention.Sent, DeadPayload: cfg.Retention.Dead, Rows: cfg.Retention.Rows},
@@ -280,4 +280,13 @@ func (s *server) release() {
 	if s.store != nil {
 		_ = s.store.Close()
 	}
+}
+
+// who is how the log names a tenant.
+func (s *server) who(ctx context.Context, id ids.ID) slog.Attr {
+	t, err := s.store.Tenant(ctx, id)
+	if err != nil { // the log says that elsewhere, and the id will do
+		return delivery.TenantAttr(id, "")
+	}
+	return delivery.TenantAttr(id, t.Name)
 }

@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/registers"
+	"github.com/carillonhq/carillon/tenants"
 )
 
 // Doctor looks at a database.
@@ -39,6 +41,9 @@ type Diagnosis struct {
 	Running bool
 	// Credentials are those of all tenants, at most 10,000.
 	Credentials []registers.NamedCredential
+	// WaysBack are the versions that a rollback of a refused credential leads to; those
+	// from which none does are left out.
+	WaysBack map[ids.ID]int
 	// WrongPairs counts, by tenant, browsers that were retired by another key's verdict.
 	WrongPairs map[string]int
 	BackupAt   time.Time // of the newest backup that is known of; zero: none is
@@ -93,9 +98,35 @@ func (s *Doctor) Examine(ctx context.Context, deep bool) Diagnosis {
 		return err
 	})
 	try("the credentials", func() (err error) { d.Credentials, err = s.registers.AllCredentials(ctx); return err })
+	try("the versions of credentials", func() error { return s.waysBack(ctx, &d) })
 	try("the VAPID pairs", func() (err error) { d.WrongPairs, err = s.registers.WrongPairs(ctx); return err })
 	try("the invariants", func() (err error) { d.Broken, err = s.Check(ctx, true); return err })
 	try("the queue", func() (err error) { d.Depths, err = s.Depths(ctx); return err })
 	try("what servers have in hand", func() (err error) { d.InHand, err = s.InHand(ctx); return err })
 	return d
+}
+
+// mostRefused is of how many refused credentials the way back is looked for.
+const mostRefused = 100
+
+func (s *Doctor) waysBack(ctx context.Context, d *Diagnosis) error {
+	d.WaysBack = map[ids.ID]int{}
+	looked := 0
+	for _, c := range d.Credentials {
+		if looked == mostRefused {
+			return nil
+		}
+		if c.Verification.State != tenants.Refused || !c.Doubted() {
+			continue
+		}
+		looked++
+		to, err := s.registers.WayBack(ctx, c.Tenant, c.ID)
+		if err != nil {
+			return err
+		}
+		if to > 0 {
+			d.WaysBack[c.ID] = to
+		}
+	}
+	return nil
 }

@@ -129,25 +129,19 @@ func (s *credentialRegister) NoteVerification(ctx context.Context, tenant, id id
 	})
 }
 
-// forgetRefusal ends what the provider said against the newest version, because a
-// person says that it is good by now: nobody has asked since.
-func forgetRefusal(t *db.Tx, id ids.ID) error {
-	return t.Exec(`UPDATE credential_versions SET checked_at=0, checked=?, check_code='', check_detail='' WHERE credential_id=? AND checked=?
- AND version=(SELECT c.version FROM credentials c WHERE c.id=?)`, tenants.NotChecked, id, tenants.Refused, id)
-}
-
 // GoBack implements delivery.DoubtStore.
-func (s *credentialRegister) GoBack(ctx context.Context, tenant, id ids.ID, version int, now time.Time) (to int, err error) {
+func (s *credentialRegister) GoBack(ctx context.Context, tenant, id ids.ID, version int, now time.Time) (asked bool, to int, err error) {
 	err = s.db.Do(context.WithoutCancel(ctx), 1, func(t *db.Tx) error {
-		to = 0
+		asked, to = false, 0
 		if err := t.LockTenant(tenant, false); err != nil {
 			return err
 		}
-		asked, err := t.Count(`SELECT count(*) FROM credentials c JOIN credential_versions v ON v.credential_id=c.id AND v.version=c.version
+		n, err := t.Count(`SELECT count(*) FROM credentials c JOIN credential_versions v ON v.credential_id=c.id AND v.version=c.version
  WHERE c.id=? AND c.tenant_id=? AND c.version=? AND v.auto_rollback=1 AND v.proven_at=0`, id, tenant, version)
-		if err != nil || asked == 0 {
+		if err != nil || n == 0 {
 			return err
 		}
+		asked = true
 		back, err := wayBack(t, id)
 		if err != nil || back == 0 {
 			return err
@@ -158,19 +152,26 @@ func (s *credentialRegister) GoBack(ctx context.Context, tenant, id ids.ID, vers
 		to = back
 		return t.Audit(tenant, "engine", "credential.rollback", id.Format(ids.Credential))
 	})
-	return to, err
+	return asked, to, err
 }
 
 // WayBack says how to go back from a version that is refused before its first
-// success; "" where that is not the case.
+// success, or that it cannot go back though it was put with auto_rollback; "" where
+// that is not the case.
 func WayBack(t *db.Tx, id ids.ID, version int) (string, error) {
-	n, err := t.Count(`SELECT count(*) FROM credential_versions WHERE credential_id=? AND version=? AND proven_at=0`, id, version)
-	if err != nil || n == 0 {
+	var asked bool
+	found, err := t.One(`SELECT auto_rollback FROM credential_versions WHERE credential_id=? AND version=? AND proven_at=0`, []any{id, version}, &asked)
+	if err != nil || !found {
 		return "", err
 	}
 	back, err := wayBack(t, id)
-	if err != nil || back == 0 {
+	switch {
+	case err != nil:
 		return "", err
+	case back == 0 && asked:
+		return fmt.Sprintf(" Version %d was put with auto_rollback, but there is no version to go back to.", version), nil
+	case back == 0:
+		return "", nil
 	}
 	return fmt.Sprintf(" Version %d has never worked: POST /v1/credentials/%s/rollback goes back to version %d.", version, id.Format(ids.Credential), back), nil
 }

@@ -264,9 +264,6 @@ func (s *credentialRegister) ResumeCredential(ctx context.Context, tenant, id id
 			tenants.CredentialActive, db.Millis(now), id, tenant); err != nil {
 			return err
 		}
-		if err := forgetRefusal(t, id); err != nil {
-			return err
-		}
 		if err := releaseAll(t, tenant, 0, id, c.Actor); err != nil {
 			return err
 		}
@@ -308,9 +305,6 @@ func (s *credentialRegister) RecoverCredential(ctx context.Context, tenant, id i
 		}
 		if err := t.Exec(`UPDATE credentials SET status=?, reason='', updated_at=? WHERE id=? AND tenant_id=?`,
 			tenants.CredentialActive, db.Millis(now), id, tenant); err != nil {
-			return err
-		}
-		if err := forgetRefusal(t, id); err != nil {
 			return err
 		}
 		if err := s.holds.End(t, delivery.Hold{Tenant: tenant, Scope: delivery.HoldCredential, Subject: id, Reason: delivery.CredentialDenied}, delivery.Resume); err != nil {

@@ -20,13 +20,14 @@ func credentialVersionTests() map[string]func(*kit) {
 		"Versions/OfTheCompromisedAreGone": compromisedVersions,
 		"Versions/APersonsPauseSurvives":   pauseSurvives,
 		"Versions/GoBackByThemselves":      versionsGoBack,
+		"Versions/WithoutAWayBackSaySo":    versionsStuck,
+		"Versions/ResumingVerifiesNothing": resumeBelievesNobody,
 		"Versions/ARefusedOneSaysTheWay":   deniedSaysTheWayBack,
 		"Versions/BackAndFurtherBack":      goesFurtherBack,
 		"Versions/AreBounded":              versionsAreBounded,
 		"Versions/KeptOnesLoseTheirSecret": keptVersionsLoseTheirSecret,
 		"Versions/AreVerifiedInTurn":       verifiedInTurn,
 		"Versions/TenantsHaveTheirTurns":   tenantsAreVerifiedInTurn,
-		"Versions/ARefusalIsForgotten":     refusalIsForgotten,
 	}
 }
 
@@ -128,8 +129,9 @@ func versionsGoBack(k *kit) {
 	c := k.putSecret("one", tenants.PutOptions{})
 	goBack := func(version int) int {
 		k.Helper()
-		to, err := k.Store.GoBack(k.ctx, k.tenant, c.ID, version, k.Clock.Now())
+		asked, to, err := k.Store.GoBack(k.ctx, k.tenant, c.ID, version, k.Clock.Now())
 		k.ok(err)
+		require.Equal(k, to > 0, asked)
 		return to
 	}
 	k.putSecret("two", tenants.PutOptions{})
@@ -150,6 +152,38 @@ func versionsGoBack(k *kit) {
 	require.JSONEq(k, `{"of":"two"}`, string(got.Settings))
 	require.Equal(k, delivery.Resume, k.holds()[0].Ending)
 	require.Zero(k, goBack(4), "what it went back to does not")
+}
+
+// versionsStuck: who asked for a way back that there is not is told so.
+func versionsStuck(k *kit) {
+	c := k.putSecret("one", tenants.PutOptions{AutoRollback: true})
+	_, err := k.Store.RefuseCredential(k.ctx, delivery.Hold{Tenant: k.tenant, Scope: delivery.HoldCredential, Subject: c.ID, Version: 1,
+		Reason: delivery.CredentialDenied, Detail: "No.", Since: k.Clock.Now()})
+	k.ok(err)
+	const says = "No. Version 1 was put with auto_rollback, but there is no version to go back to."
+	require.Equal(k, says, k.holds()[0].Detail)
+	got, err := k.Store.Credential(k.ctx, k.tenant, c.ID)
+	k.ok(err)
+	require.Equal(k, says, got.Reason)
+	asked, to, err := k.Store.GoBack(k.ctx, k.tenant, c.ID, 1, k.Clock.Now())
+	k.ok(err)
+	require.True(k, asked)
+	require.Zero(k, to)
+}
+
+// resumeBelievesNobody: that a person resumes a credential does not make its provider
+// take it.
+func resumeBelievesNobody(k *kit) {
+	c := k.putSecret("one", tenants.PutOptions{})
+	k.ok(k.Store.NoteVerification(k.ctx, k.tenant, c.ID, 1, tenants.Verification{State: tenants.Refused, Code: "fcm.denied", At: k.Clock.Now()}))
+	_, err := k.Store.RefuseCredential(k.ctx, delivery.Hold{Tenant: k.tenant, Scope: delivery.HoldCredential, Subject: c.ID, Version: 1,
+		Reason: delivery.CredentialDenied, Detail: "No.", Since: k.Clock.Now()})
+	k.ok(err)
+	c, err = k.Store.ResumeCredential(k.ctx, k.tenant, c.ID, change("credential.resume"))
+	k.ok(err)
+	require.Equal(k, tenants.CredentialActive, c.Status)
+	require.Equal(k, tenants.Refused, c.Verification.State)
+	require.Equal(k, "fcm.denied", c.Verification.Code)
 }
 
 // back goes back as somebody does who names no version, and says to what.
@@ -337,41 +371,4 @@ func tenantsAreVerifiedInTurn(k *kit) {
 	list, err := k.Store.CredentialsToVerify(k.ctx, []channels.Kind{channels.FCM, channels.APNs}, now.Add(-24*time.Hour), now.Add(-time.Hour), 3)
 	k.ok(err)
 	require.Equal(k, []ids.ID{mine[0], other, mine[1]}, idsOf(list, func(c tenants.Credential) ids.ID { return c.ID }))
-}
-
-// refusalIsForgotten: a person who resumes a credential says that the provider takes
-// it by now. Nobody has asked since.
-func refusalIsForgotten(k *kit) {
-	state := func(id ids.ID) tenants.Verification {
-		k.Helper()
-		c, err := k.Store.Credential(k.ctx, k.tenant, id)
-		k.ok(err)
-		return c.Verification
-	}
-	k.putSecret("one", tenants.PutOptions{Verification: tenants.Verification{State: tenants.Refused, Code: "old"}})
-	c := k.putSecret("two", tenants.PutOptions{})
-	refuse := func() {
-		k.Helper()
-		k.ok(k.Store.NoteVerification(k.ctx, k.tenant, c.ID, 2, tenants.Verification{State: tenants.Refused, Code: "x", Detail: "y", At: k.Clock.Now()}))
-		_, err := k.Store.RefuseCredential(k.ctx, delivery.Hold{Tenant: k.tenant, Scope: delivery.HoldCredential, Subject: c.ID, Version: 2,
-			Reason: delivery.CredentialDenied, Detail: "No.", Since: k.Clock.Now()})
-		k.ok(err)
-		require.Equal(k, tenants.Refused, state(c.ID).State)
-	}
-	refuse()
-	_, err := k.Store.ResumeCredential(k.ctx, k.tenant, c.ID, change("credential.resume"))
-	k.ok(err)
-	require.Equal(k, tenants.Verification{}, state(c.ID))
-	k.ended(10)
-	refuse()
-	k.ok(k.Store.RecoverCredential(k.ctx, k.tenant, c.ID))
-	require.Equal(k, tenants.Verification{}, state(c.ID))
-	list, err := k.Store.CredentialVersions(k.ctx, k.tenant, c.ID)
-	k.ok(err)
-	require.Equal(k, "old", list[1].Verification.Code, "of the newest version alone")
-
-	k.ok(k.Store.NoteVerification(k.ctx, k.tenant, c.ID, 2, tenants.Verification{State: tenants.Verified, At: k.Clock.Now()}))
-	_, err = k.Store.ResumeCredential(k.ctx, k.tenant, c.ID, change("credential.resume"))
-	k.ok(err)
-	require.Equal(k, tenants.Verified, state(c.ID).State, "what speaks for it is kept")
 }
