@@ -53,8 +53,9 @@ type Device struct {
 	ID     ids.ID
 	UserID ids.ID
 	User   string // the tenant's own id of the user
-	// Epoch grows whenever the device changes hands. A delivery carries the
-	// epoch it was accepted for and is dropped when they differ.
+	// Epoch grows whenever the device changes hands, or its address is for something
+	// else. A delivery carries the epoch it was accepted for and is dropped when they
+	// differ.
 	Epoch          int
 	App            string
 	Channel        channels.Kind

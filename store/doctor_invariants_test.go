@@ -8,7 +8,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
+	"github.com/carillonhq/carillon/devices"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/store/db"
@@ -118,6 +120,7 @@ func TestEachFaultIsFound(t *testing.T) {
 		"overspent":             {delivery.Sent, "UPDATE deliveries SET spent=22" + of},
 		"notification_unserved": {delivery.Sent, "DELETE FROM deliveries" + of},
 		"marker_unserved":       {delivery.Sent, "UPDATE fanouts SET due_at=due_at-3660001 WHERE notification_id<>?"},
+		"purpose_impossible":    {delivery.Pending, "UPDATE devices SET purpose=4 WHERE id<>?"},
 		"content_missing":       {delivery.Pending, "DELETE FROM payloads" + of},
 		"wait_without_subject":  {delivery.Pending, "INSERT INTO waits (tenant_id,subject_id,origin,id,channel,cause,detail,since,until,noted_at,success_at) SELECT tenant_id,1,'',1,1,1,'',0,0,0,0 FROM deliveries" + of},
 	}
@@ -130,6 +133,11 @@ func TestEachFaultIsFound(t *testing.T) {
 			o := options(t)
 			s := open(t, o)
 			rows := sound(t, o, s)
+			if i.Name == "purpose_impossible" {
+				_, err := s.UpsertDevice(t.Context(), devices.Device{Tenant: rows[f.in].Tenant, ID: o.IDs.Next(), User: "alice", App: "default", Channel: channels.APNs,
+					Target: channels.Target{Kind: channels.APNsToken, Address: "aa"}, Purpose: channels.VoIP}, devices.Caller{})
+				require.NoError(t, err)
+			}
 			if i.Name == "notification_unserved" {
 				o.clock.Advance(time.Minute + time.Millisecond)
 				renewAll(t, o, s, rows)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store/db"
@@ -66,6 +67,8 @@ func Invariants() []Invariant {
 		{Name: "marker_unserved", Resolved: true, Means: "a scheduled notification is due for more than a minute",
 			query: `SELECT count(*) FROM fanouts f JOIN notifications n ON n.tenant_id=f.tenant_id AND n.id=f.notification_id
  WHERE (f.due_at<?2 OR n.send_at<?2) AND NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id=f.tenant_id AND t.deleted_at<>0)`},
+		{Name: "purpose_impossible", Means: "devices whose purpose does not fit their channel, or of which only one of the purpose activity and an activity id is there", slow: true,
+			query: fmt.Sprintf("SELECT count(*) FROM devices d WHERE (d.purpose=%d)<>(d.activity_id<>'') OR (d.purpose<>%d AND d.channel<>%d)", channels.Activity, channels.Alert, channels.APNs)},
 		{Name: "content_missing", Means: "unfinished, but its content is gone",
 			query: "SELECT count(*)" + from + "NOT EXISTS (SELECT 1 FROM payloads p WHERE p.notification_id=d.notification_id)"},
 		{Name: "wait_without_subject", Means: "said to wait, but the credential or endpoint does not exist",

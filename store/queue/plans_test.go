@@ -22,7 +22,7 @@ import (
 func TestQueriesUseTheirIndexes(t *testing.T) {
 	t.Parallel()
 	d := openDB(t, filepath.Join(t.TempDir(), "c.db"))
-	queries := map[string]string{"tenants due": dueTenants, "due": selectDue, "resolve users": resolveUserDevices, "resolve devices": resolveDevices, "has worked": hasWorked, "ask refusals": askRefusals, "ask successes": askSuccesses, "lease": lease, "finish": finishAttempt,
+	queries := map[string]string{"tenants due": dueTenants, "due": selectDue, "resolve users": resolveUserDevices, "resolve devices": resolveDevices, "has worked": lastWorked, "last address": lastAddress, "ask refusals": askRefusals, "ask successes": askSuccesses, "lease": lease, "finish": finishAttempt,
 		"keep": keepAttempt, "unknown": unknownAttempt, "idempotency": selectIdempotency,
 		"move newest": moveNewest, "drop superseded": dropSuperseded, "set superseded": setSuperseded, "newest": selectNewest, "replay": replayDead, "newer than dead": newerThanDead}
 	queries["purge device events"], queries["purge idempotency"], queries["find sensitive"] = purgeDeviceEvents, purgeIdempotency, findSensitive

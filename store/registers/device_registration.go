@@ -139,8 +139,8 @@ func addDevice(t *db.Tx, d devices.Device, by devices.Caller, hash []byte, tags 
 // changeDevice writes a registration over what was known of the device.
 func changeDevice(t *db.Tx, d, old devices.Device, by devices.Caller, hash []byte, tags string) error {
 	now, x, epoch := db.Millis(t.Now()), d.Target, old.Epoch
-	if old.UserID != d.UserID {
-		epoch++
+	if old.UserID != d.UserID || old.Purpose != d.Purpose || old.ActivityID != d.ActivityID {
+		epoch++ // what waits was meant for somebody, or something, else
 	}
 	// What the gateway has taught us outlives a registration that does not know.
 	if x.Environment == "auto" && old.Target.Address == x.Address && old.Target.Environment != "" {

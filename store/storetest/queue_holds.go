@@ -408,4 +408,19 @@ func targetsThatHaveWorked(k *kit) {
 	k.verdict(a, delivery.DeviceConfirmed, func(f *delivery.Finish) { f.Transition.State, f.Transition.Reason = delivery.Sent, delivery.NoReason })
 	require.True(k, has(a))
 	require.False(k, has(b))
+
+	c := k.device("carol", "c", func(d *devices.Device) { d.InstallationID = "phone" })
+	works := func(d devices.Device) {
+		k.verdict(d, delivery.DeviceConfirmed, func(f *delivery.Finish) { f.Transition.State, f.Transition.Reason = delivery.Sent, delivery.NoReason })
+	}
+	works(c)
+	require.True(k, has(c))
+	k.Clock.Advance(time.Second)
+	c = k.device("carol", "c2", func(d *devices.Device) { d.InstallationID = "phone" })
+	require.False(k, has(c), "another address starts anew")
+	k.Clock.Advance(time.Second)
+	works(c)
+	require.True(k, has(c))
+	k.device("carol", "c2", func(d *devices.Device) { d.InstallationID = "phone" })
+	require.True(k, has(c), "the same one does not")
 }
