@@ -1,13 +1,10 @@
 package e2e_test
 
 import (
-	"context"
 	"encoding/json"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/carillonhq/carillon/simulator"
 )
 
 // TestABrowserThatComesBackLate: a browser subscribed with the first pair, and
@@ -15,21 +12,9 @@ import (
 // moves to the newest when its page is opened.
 func TestABrowserThatComesBackLate(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), browserLimit)
-	defer cancel()
-	providers, err := simulator.Start(simulator.Options{})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, providers.Close()) })
-	b := install(t, providers)
-	b.start()
-	acme := newTenant(t, b)
-	first := newVAPIDKey(t)
-	first.put(acme)
-	var signer userKey
-	acme.do("POST", "/v1/user-keys", map[string]any{"name": "site"}, &signer)
-	site := newSite(t, b.url, signer, "alice")
-	acme.do("PUT", "/v1/tenant", map[string]any{"settings": map[string]any{"origins": []string{site.url}}}, nil)
-	v := visit(ctx, t, providers.Push().SocketURL, site.url+"/")
+	w := newWeb(t)
+	acme, first := w.acme, w.key
+	v := visit(w.ctx, t, w.providers.Push().SocketURL, w.site.url+"/")
 	v.eval("carillon.subscribe()", nil)
 	d := theDevice(acme)
 	require.Equal(t, first.public, d.VAPIDKey, "the client says it")

@@ -39,24 +39,44 @@ func (k vapidKey) put(a tenant) {
 	a.do("PUT", "/v1/apps/default/credentials/webpush", map[string]any{"subject": "mailto:ops@example.com", "public_key": k.public, "private_key": k.private, "rotate": true}, nil)
 }
 
+// web is a tenant with a VAPID pair, and a page of its whose users have tokens.
+type web struct {
+	ctx       context.Context
+	providers *simulator.Simulator
+	server    string
+	acme      tenant
+	key       vapidKey
+	signer    userKey
+	site      *site
+}
+
+func newWeb(t *testing.T) *web {
+	t.Helper()
+	w := &web{}
+	var cancel context.CancelFunc
+	w.ctx, cancel = context.WithTimeout(t.Context(), browserLimit)
+	t.Cleanup(cancel)
+	var err error
+	w.providers, err = simulator.Start(simulator.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, w.providers.Close()) })
+	b := install(t, w.providers)
+	b.start()
+	w.server, w.acme, w.key = b.url, newTenant(t, b), newVAPIDKey(t)
+	w.key.put(w.acme)
+	w.acme.do("POST", "/v1/user-keys", map[string]any{"name": "site"}, &w.signer)
+	w.site = newSite(t, b.url, w.signer, "alice")
+	w.acme.do("PUT", "/v1/tenant", map[string]any{"settings": map[string]any{"origins": []string{w.site.url}}}, nil)
+	return w
+}
+
 // TestBrowser takes a real Firefox through the life of a subscription, on a page
 // of another origin than the server's.
 func TestBrowser(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), browserLimit)
-	defer cancel()
-	providers, err := simulator.Start(simulator.Options{})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, providers.Close()) })
-	b := install(t, providers)
-	b.start()
-	acme := newTenant(t, b)
-	key := newVAPIDKey(t)
-	key.put(acme)
-	var signer userKey
-	acme.do("POST", "/v1/user-keys", map[string]any{"name": "site"}, &signer)
-	site, stranger := newSite(t, b.url, signer, "alice"), newSite(t, b.url, signer, "alice")
-	acme.do("PUT", "/v1/tenant", map[string]any{"settings": map[string]any{"origins": []string{site.url}}}, nil)
+	w := newWeb(t)
+	ctx, providers, acme, key, site := w.ctx, w.providers, w.acme, w.key, w.site
+	stranger := newSite(t, w.server, w.signer, "alice")
 
 	v := visit(ctx, t, providers.Push().SocketURL, stranger.url+"/")
 	var code string

@@ -53,14 +53,20 @@ func (s *deviceRegister) DeviceHistory(ctx context.Context, tenant, id ids.ID) (
 	return nil, err
 }
 
-// RecordDevices records the same of each device that a statement has changed.
-func RecordDevices(t *db.Tx, e devices.Event, query string, args ...any) ([]ids.ID, error) {
+// changedDevice is one that a statement has changed.
+type changedDevice struct{ id, tenant ids.ID }
+
+func changedDevices(t *db.Tx, query string, args ...any) ([]changedDevice, error) {
 	rows, err := t.Query(query+" RETURNING id,tenant_id", args...)
 	if err != nil {
 		return nil, err
 	}
-	type key struct{ id, tenant ids.ID }
-	list, err := db.Collect(rows, func(r *sql.Rows) (k key, err error) { return k, r.Scan(&k.id, &k.tenant) })
+	return db.Collect(rows, func(r *sql.Rows) (d changedDevice, err error) { return d, r.Scan(&d.id, &d.tenant) })
+}
+
+// RecordDevices records the same of each device that a statement has changed.
+func RecordDevices(t *db.Tx, e devices.Event, query string, args ...any) ([]ids.ID, error) {
+	list, err := changedDevices(t, query, args...)
 	if err != nil {
 		return nil, err
 	}

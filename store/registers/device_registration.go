@@ -108,18 +108,22 @@ func upsertDevice(t *db.Tx, d devices.Device, by devices.Caller, tags string, re
 	return readDevice(t, d.Tenant, d.ID, res)
 }
 
-// forget removes devices that are too many, as deleteDevice does.
+// forget removes devices that are too many, as deleteDevice does: those that a user's
+// token pushes out leave no history.
 func forget(t *db.Tx, tenant ids.ID, by devices.Caller, query string, args ...any) error {
-	event := devices.Event{Tenant: tenant, Kind: devices.EventDeleted, Reason: devices.ByLimit, Actor: by.Actor}
-	gone, err := RecordDevices(t, event, query, args...)
+	if !by.Own {
+		_, err := RecordDevices(t, devices.Event{Kind: devices.EventDeleted, Reason: devices.ByLimit, Actor: by.Actor}, query, args...)
+		if err != nil {
+			return fmt.Errorf("make room for a device: %w", err)
+		}
+		return nil
+	}
+	gone, err := changedDevices(t, query, args...)
 	if err != nil {
 		return fmt.Errorf("make room for a device: %w", err)
 	}
-	if !by.Own {
-		return nil
-	}
-	for _, id := range gone {
-		if err := forgetHistory(t, tenant, id); err != nil {
+	for _, d := range gone {
+		if err := forgetHistory(t, tenant, d.id); err != nil {
 			return err
 		}
 	}
