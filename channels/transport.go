@@ -38,7 +38,7 @@ func FromTransport(ctx context.Context, err error, wrote bool) Result {
 	case errors.Is(context.Cause(ctx), ErrStopping):
 		r.Outcome, r.Code, r.Detail = Interrupted, "stopping", "The server stopped before an answer came."
 	case errors.As(err, &dns) && dns.IsNotFound:
-		r.Code, r.Detail = "transport.dns_not_found", "The host name does not exist."
+		r.Code, r.Detail = "transport.dns_not_found", "The host name does not exist, or leads to no address that may be reached."
 	case errors.As(err, &dns):
 		r.Code, r.Detail = "transport.dns", "The host name could not be looked up."
 	case errors.Is(err, syscall.ECONNREFUSED):

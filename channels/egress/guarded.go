@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"syscall"
 	"time"
 
@@ -46,7 +48,7 @@ const MaxHeaderBytes = 256 << 10
 // Guarded is the client for hosts that tenants or devices choose. The address
 // is checked on every dial, after the name was resolved. It follows no
 // redirects, uses no proxy and speaks HTTP/2 where the host does. Refusals are
-// ErrRefused.
+// ErrRefused; a name that leads to a refused address is as one that does not exist.
 func Guarded(r Rules, l Limits) *http.Client { return guarded(r, l, nil) }
 
 func guarded(r Rules, l Limits, resolver *net.Resolver) *http.Client {
@@ -66,7 +68,7 @@ func guarded(r Rules, l Limits, resolver *net.Resolver) *http.Client {
 		}}
 	t := &http.Transport{
 		Proxy:                  nil, // a proxy would dial in our place, past the check
-		DialContext:            dialBounded(dialer.DialContext, l.Timeout+cutAfter+l.IdleTime),
+		DialContext:            dialBounded(discreet(dialer.DialContext), l.Timeout+cutAfter+l.IdleTime),
 		TLSClientConfig:        &tls.Config{RootCAs: l.RootCAs, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    min(handshakeTimeout, l.Timeout),
 		MaxResponseHeaderBytes: MaxHeaderBytes,
@@ -88,6 +90,22 @@ func guarded(r Rules, l Limits, resolver *net.Resolver) *http.Client {
 		Timeout:       l.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport:     &guardedTransport{rules: r, bodyBytes: l.BodyBytes, bodyTime: l.BodyTime, Transport: t},
+	}
+}
+
+// discreet makes a name that leads inside look like one that does not exist: whoever
+// may choose a name must not learn which there are in the operator's network. As with
+// an absent one, it may lead elsewhere the next time.
+func discreet(dial func(ctx context.Context, network, address string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if errors.Is(err, errInside) {
+			host, _, _ := net.SplitHostPort(address)
+			if _, literal := netip.ParseAddr(host); literal != nil {
+				return nil, &net.OpError{Op: "dial", Net: network, Err: &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}}
+			}
+		}
+		return c, err
 	}
 }
 

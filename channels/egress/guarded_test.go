@@ -45,7 +45,7 @@ func TestGuardedRefusesLoopback(t *testing.T) {
 	c := Guarded(Rules{AllowHTTP: true, AnyPort: true}, Limits{})
 	_, port, err := net.SplitHostPort(s.Listener.Addr().String())
 	require.NoError(t, err)
-	for _, host := range []string{"127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "[::1]", "0.0.0.0"} {
+	for _, host := range []string{"127.0.0.1", "[::ffff:127.0.0.1]", "[::1]", "0.0.0.0"} {
 		a := Exchange(c, get(t, "http://"+host+":"+port+"/"), 100)
 		require.ErrorIs(t, a.Err, ErrRefused, host)
 		require.False(t, a.Wrote)
@@ -91,8 +91,12 @@ func TestGuardedRefusesRebinding(t *testing.T) {
 		return client, nil
 	}}
 	a := Exchange(guarded(closed, Limits{}, resolver), get(t, url), 100)
-	require.ErrorIs(t, a.Err, ErrRefused)
 	require.Zero(t, n.Load())
+	require.NotErrorIs(t, a.Err, ErrRefused)
+	var dns *net.DNSError
+	require.ErrorAs(t, a.Err, &dns, "as of a name that does not exist")
+	require.True(t, dns.IsNotFound)
+	require.False(t, a.Wrote)
 
 	// The same name works once the operator opens the range, so it was
 	// the address that was refused and not the lookup.
@@ -212,4 +216,17 @@ func TestGuardedSpeaksHTTP2(t *testing.T) {
 	a := Exchange(c, get(t, s.URL), 100)
 	require.NoError(t, a.Err)
 	require.Equal(t, "HTTP/2.0", a.Header.Get("X-Proto"))
+}
+
+// TestAbsentAndInnerNamesLookAlike: what is said of them is the same to the letter.
+func TestAbsentAndInnerNamesLookAlike(t *testing.T) {
+	t.Parallel()
+	c := Guarded(Rules{AllowHTTP: true, AnyPort: true}, Limits{})
+	inner := Exchange(c, get(t, "http://localhost:1/"), 100)
+	absent := Exchange(c, get(t, "http://nowhere.invalid:1/"), 100)
+	for _, a := range []Answer{inner, absent} {
+		var dns *net.DNSError
+		require.ErrorAs(t, a.Err, &dns)
+		require.NotErrorIs(t, a.Err, ErrRefused)
+	}
 }

@@ -22,6 +22,9 @@ const MaxURLBytes = 2048
 // allowed. errors.Is finds it through *url.Error and *net.OpError.
 var ErrRefused = errors.New("egress: address not allowed")
 
+// errInside is the ErrRefused of an address that is not public.
+var errInside = fmt.Errorf("%w: not public", ErrRefused)
+
 // Rules say which hosts that tenants and devices choose may be reached. The
 // zero value allows https on port 443 to public addresses.
 type Rules struct {
@@ -105,6 +108,8 @@ func (r Rules) checkHost(host string) error {
 		// 127.1 and 0x7f.1 are addresses to some resolvers; no top-level
 		// domain begins with a digit.
 		return errors.New("the host is neither a name nor a complete IP address; write an IPv4 address as four numbers")
+	case len(labels) == 1 && last != "localhost" && len(r.Allow) == 0:
+		return errors.New("the host name has no dot, so that it is a name within some network; give a public one, such as example.com")
 	case last == "localhost" && r.checkAddr(netip.AddrFrom4([4]byte{127, 0, 0, 1})) != nil:
 		return errors.New("localhost is not allowed; give a public host, or ask the operator to allow 127.0.0.0/8")
 	}
@@ -126,7 +131,7 @@ func (r Rules) ports() []uint16 {
 func (r Rules) checkAddr(a netip.Addr) error {
 	a = a.Unmap().WithZone("")
 	if err := r.guardian().SafeAddr(a); err != nil {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
+		return fmt.Errorf("%w: %w", errInside, err)
 	}
 	if a.Is6() && ssrf.IPv6NAT64Prefix.Contains(a) {
 		// The operator opened NAT64, which leads to the IPv4 address in the

@@ -180,6 +180,9 @@ func TestGuard(t *testing.T) {
 	require.Equal(t, channels.Rejected, r.Outcome)
 	require.Equal(t, "webhook.refused_address", r.Code)
 	require.NotContains(t, r.Detail, "127")
+	r = open(t, o).Send(context.Background(), target(strings.Replace(srv.URL, "127.0.0.1", "localhost", 1)), prepare(t, channels.Message{}), life(1))
+	require.Equal(t, channels.Retry, r.Outcome, "a name may lead elsewhere the next time")
+	require.Equal(t, "transport.dns_not_found", r.Code, "nor does it tell that there is one")
 	require.Empty(t, srv.requests)
 }
 
