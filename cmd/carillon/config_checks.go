@@ -15,7 +15,11 @@ import (
 	"github.com/carillonhq/carillon/store/db"
 )
 
-// The checks of settings tell what is wrong with a value, "" if nothing is.
+// rule says what a setting may be.
+type rule struct {
+	fault   func() string // what is wrong with the value, "" if nothing is; nil: nothing ever is
+	allowed string        // for the reference, in Markdown
+}
 
 // keywords is how libpq writes a connection besides a URL.
 var keywords = regexp.MustCompile(`(^|\s)(host|hostaddr|port|user|password|dbname)\s*=`)
@@ -28,7 +32,11 @@ var (
 	credentials = regexp.MustCompile(`:[^/\\]*@`)
 )
 
-func (c *Config) checkDatabase() string {
+func (c *Config) checkDatabase() rule  { return rule{fault: c.databaseFault} }
+func (c *Config) checkKeyRing() rule   { return rule{fault: c.keyRingFault} }
+func (c *Config) checkTokenURIs() rule { return rule{fault: c.tokenURIsFault, allowed: "URLs"} }
+
+func (c *Config) databaseFault() string {
 	const file = "; give the path of an SQLite file, such as ./carillon.db or sqlite:./carillon.db, or postgres://user:password@host:5432/name"
 	path := strings.TrimPrefix(c.DatabaseURL, "sqlite:")
 	switch {
@@ -50,14 +58,14 @@ func (c *Config) checkDatabase() string {
 	return ""
 }
 
-func (c *Config) checkKeyRing() string {
+func (c *Config) keyRingFault() string {
 	if c.KeyRing != "" && c.KeyRingFile != "" {
 		return "is set beside key_ring_file; set one of them"
 	}
 	return ""
 }
 
-func (c *Config) checkTokenURIs() string {
+func (c *Config) tokenURIsFault() string {
 	for _, u := range c.FCM.TokenURIs {
 		if why := urlFault(u); why != "" {
 			return why
@@ -66,8 +74,8 @@ func (c *Config) checkTokenURIs() string {
 	return ""
 }
 
-func address(s *string) func() string {
-	return func() string {
+func address(s *string) rule {
+	return rule{allowed: "`host:port`", fault: func() string {
 		_, port, err := net.SplitHostPort(*s)
 		if err == nil {
 			_, err = strconv.ParseUint(port, 10, 16)
@@ -76,66 +84,66 @@ func address(s *string) func() string {
 			return fmt.Sprintf("%q is not an address; use host:port, such as 127.0.0.1:8080 or :8080", *s)
 		}
 		return ""
-	}
+	}}
 }
 
-func addressOrOff(s *string) func() string {
-	return func() string {
+func addressOrOff(s *string) rule {
+	return rule{allowed: "`host:port`, `off`", fault: func() string {
 		if *s == "off" {
 			return ""
 		}
-		return address(s)()
-	}
+		return address(s).fault()
+	}}
 }
 
-func plain(s *string, most int) func() string {
-	return func() string {
+func plain(s *string, most int) rule {
+	return rule{allowed: fmt.Sprintf("up to %d ASCII characters", most), fault: func() string {
 		if len(*s) > most || strings.ContainsFunc(*s, func(r rune) bool { return r <= ' ' || r > '~' }) {
 			return fmt.Sprintf("%q cannot be used; take at most %d ASCII characters without spaces", *s, most)
 		}
 		return ""
-	}
+	}}
 }
 
-func oneOf(s *string, choices ...string) func() string {
-	return func() string {
+func oneOf(s *string, choices ...string) rule {
+	return rule{allowed: "`" + strings.Join(choices, "`, `") + "`", fault: func() string {
 		if !slices.Contains(choices, *s) {
 			return fmt.Sprintf("%q is not a choice; use %s", *s, strings.Join(choices, ", "))
 		}
 		return ""
-	}
+	}}
 }
 
-func within[N int | int64 | float64](n *N, least, most N) func() string {
-	return func() string {
+func within[N int | int64 | float64](n *N, least, most N) rule {
+	return rule{allowed: formatNumber(least) + " to " + formatNumber(most), fault: func() string {
 		if !(*n >= least && *n <= most) { // so that NaN is refused
 			return fmt.Sprintf("%v is out of range; use %v to %v", *n, formatNumber(least), formatNumber(most))
 		}
 		return ""
-	}
+	}}
 }
 
-func between(d *time.Duration, least, most time.Duration) func() string {
-	return func() string {
+func between(d *time.Duration, least, most time.Duration) rule {
+	return rule{allowed: formatDuration(least) + " to " + formatDuration(most), fault: func() string {
 		if *d < least || *d > most {
 			return fmt.Sprintf("%s is out of range; use %s to %s", formatDuration(*d), formatDuration(least), formatDuration(most))
 		}
 		return ""
-	}
+	}}
 }
 
 // zeroOr also allows 0, which switches something off.
-func zeroOr(d *time.Duration, check func() string) func() string {
-	return func() string {
+func zeroOr(d *time.Duration, other rule) rule {
+	return rule{allowed: "`0s`, " + other.allowed, fault: func() string {
 		if *d == 0 {
 			return ""
 		}
-		return check()
-	}
+		return other.fault()
+	}}
 }
 
-func baseURL(s *string) func() string {
-	return func() string { return urlFault(*s) }
+func baseURL(s *string) rule {
+	return rule{allowed: "a URL", fault: func() string { return urlFault(*s) }}
 }
 
 func urlFault(s string) string {
@@ -146,8 +154,8 @@ func urlFault(s string) string {
 	return ""
 }
 
-func readable(path *string) func() string {
-	return func() string {
+func readable(path *string) rule {
+	return rule{fault: func() string {
 		if *path == "" {
 			return ""
 		}
@@ -157,5 +165,5 @@ func readable(path *string) func() string {
 		}
 		_ = f.Close()
 		return ""
-	}
+	}}
 }

@@ -110,10 +110,10 @@ func fill(k *koanf.Koanf, list []setting) (faults configError) {
 		}
 	}
 	for _, s := range sound { // after all, since some look at others
-		if s.check == nil {
+		if s.check.fault == nil {
 			continue
 		}
-		if why := s.check(); why != "" {
+		if why := s.check.fault(); why != "" {
 			faults = append(faults, s.names()+": "+why)
 		}
 	}

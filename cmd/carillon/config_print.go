@@ -72,7 +72,7 @@ func newConfigReferenceCommand(c *cli) *cobra.Command {
 // configReference is the table of docs/configuration.md.
 func configReference() string {
 	var b strings.Builder
-	b.WriteString("| Setting | Default | Meaning |\n|---|---|---|\n")
+	b.WriteString("| Setting | Default | Allowed | Meaning |\n|---|---|---|---|\n")
 	defaults := defaultConfig()
 	for _, s := range defaults.settings() {
 		names := "`" + s.key + "`<br>`" + s.env() + "`"
@@ -83,7 +83,11 @@ func configReference() string {
 		if text := valueText(s.into); text != "" {
 			value = "`" + text + "`"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", names, value, s.doc)
+		allowed := s.check.allowed
+		if _, ok := s.into.(*bool); ok {
+			allowed = "`true`, `false`"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", names, value, allowed, s.doc)
 	}
 	return b.String()
 }

@@ -14,12 +14,12 @@ import (
 // setting is one member of Config: how it is spelled, what it means, and what it
 // may be. The reference page and every message come from this table.
 type setting struct {
-	key    string        // in the file; see env and flag for the other spellings
-	into   any           // pointer to the member: see parse for the types
-	doc    string        // for the reference, in Markdown
-	check  func() string // "", or what is wrong with the member's value
-	common bool          // shown in the help of commands
-	secret bool          // never printed, and no flag: command lines can be seen by others
+	key    string // in the file; see env and flag for the other spellings
+	into   any    // pointer to the member: see parse for the types
+	doc    string // for the reference, in Markdown
+	check  rule   // what it may be
+	common bool   // shown in the help of commands
+	secret bool   // never printed, and no flag: command lines can be seen by others
 	// redacted, where a part of it may be a secret, is what is printed.
 	redacted func() string
 }
@@ -56,7 +56,7 @@ func (c *Config) serverSettings() []setting {
 			doc: "Address of the API, as host:port. `:8080` is every address of the machine."},
 		{key: "admin.listen", into: &c.AdminListen, check: addressOrOff(&c.AdminListen),
 			doc: "Address of `/metrics` and `/debug/pprof`, which need no key: keep it private. `off` switches it off."},
-		{key: "database.url", common: true, into: &c.DatabaseURL, check: c.checkDatabase, redacted: func() string { return db.RedactURL(c.DatabaseURL) },
+		{key: "database.url", common: true, into: &c.DatabaseURL, check: c.checkDatabase(), redacted: func() string { return db.RedactURL(c.DatabaseURL) },
 			doc: "The database: the path of an SQLite file, which is made where it is missing, or `postgres://user:password@host/name`, which any number of servers may share. " +
 				"Several hosts, separated by commas, with `?target_session_attrs=read-write` find the primary of a cluster. A password is better kept in `PGPASSWORD` or `PGPASSFILE` than here."},
 		{key: "database.connections", into: &c.Connections, check: within(&c.Connections, 8, 1000),
@@ -65,7 +65,7 @@ func (c *Config) serverSettings() []setting {
 			doc: "What a server does when it starts: `auto` applies the migrations that are missing, `check` refuses to start without them, `off` starts all the same."},
 		{key: "role", into: &c.Role, check: oneOf(&c.Role, delivery.RoleAll, delivery.RoleAPI, delivery.RoleWorker),
 			doc: "What this server does: `all`; `api` takes requests and sends nothing; `worker` sends and takes no requests. The last two need PostgreSQL."},
-		{key: "key_ring", into: &c.KeyRing, secret: true, check: c.checkKeyRing,
+		{key: "key_ring", into: &c.KeyRing, secret: true, check: c.checkKeyRing(),
 			doc: "The key ring that seals credentials and content, as `carillon key-ring init` prints it."},
 		{key: "key_ring_file", common: true, into: &c.KeyRingFile,
 			doc: "A file that holds the key ring, instead of `key_ring`. Back it up apart from the database: neither is worth anything alone."},
@@ -125,7 +125,7 @@ func (c *Config) channelSettings() []setting {
 	list := []setting{
 		{key: "channels.fcm.endpoint", into: &c.FCM.Endpoint, check: baseURL(&c.FCM.Endpoint),
 			doc: "Where FCM is reached."},
-		{key: "channels.fcm.token_uris", into: &c.FCM.TokenURIs, check: c.checkTokenURIs,
+		{key: "channels.fcm.token_uris", into: &c.FCM.TokenURIs, check: c.checkTokenURIs(),
 			doc: "Token endpoints that a service account may name besides Google's own."},
 		{key: "channels.apns.production_url", into: &c.APNs.ProductionURL, check: baseURL(&c.APNs.ProductionURL),
 			doc: "Where APNs is reached for apps of the App Store and TestFlight."},

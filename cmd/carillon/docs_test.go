@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
@@ -36,6 +37,19 @@ func TestConfigurationPageIsCommitted(t *testing.T) {
 		return
 	}
 	require.Equal(t, want, string(have), "run: make generate")
+}
+
+// TestTheReferenceShowsRanges: of every number and time.
+func TestTheReferenceShowsRanges(t *testing.T) {
+	t.Parallel()
+	c := defaultConfig()
+	for _, s := range c.settings() {
+		switch s.into.(type) {
+		case *int, *int64, *float64, *time.Duration:
+			require.Contains(t, s.check.allowed, " to ", s.key)
+			require.Contains(t, configReference(), "`--"+s.flag()+"` | `"+valueText(s.into)+"` | "+s.check.allowed+" |")
+		}
+	}
 }
 
 // documentedCommands are the command lines of this program in the documentation:

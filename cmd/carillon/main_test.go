@@ -50,7 +50,7 @@ func TestConfigReferenceNamesEverySetting(t *testing.T) {
 	require.Contains(t, out, "| `retention.dead`<br>`CARILLON_RETENTION_DEAD`<br>`--retention-dead` | `30d` |")
 	require.Contains(t, out, "| `key_ring`<br>`CARILLON_KEY_RING` |  |")
 	for line := range strings.Lines(out) {
-		require.Equal(t, 4, strings.Count(line, "|"), line)
+		require.Equal(t, 5, strings.Count(line, "|"), line)
 	}
 }
 

@@ -23,9 +23,8 @@ func (w *writer) commit(t *Tx, batch []Op) {
 		unknown = unknown || r.committing
 		switch {
 		case r.err == nil:
-			if w.failing.Swap(false) {
-				w.pools.opts.Log.Info("the database takes writes again")
-			}
+			w.trouble.over(w.pools.opts.Log)
+			w.failing.Store(false)
 			for i, o := range batch {
 				o.Done(r.refusals[i])
 			}
@@ -40,9 +39,8 @@ func (w *writer) commit(t *Tx, batch []Op) {
 					continue
 				}
 			}
-			if !w.failing.Swap(true) { // once for all that fails until it is over
-				w.pools.opts.Log.Warn("the database takes no writes", "error", r.err)
-			}
+			w.failing.Store(true)
+			w.trouble.met(w.pools.opts.Log, w.pools.dialect.explain(r.err))
 			err := errors.Join(errCannotWrite(unknown), r.err)
 			for _, o := range batch {
 				o.Done(err)
@@ -108,7 +106,7 @@ type tried struct {
 	refusals   []error // of members that ran alone, whose own writes were undone
 	err        error   // nothing was committed, unless committing
 	culprit    int     // whose fault err is
-	committing bool    // the connection broke after the commit was asked for
+	committing bool    // it is not known whether the commit, which was asked for, was made
 }
 
 // Culprits that are no single member.
@@ -164,7 +162,7 @@ func (w *writer) try(t *Tx, batch []Op, bulk bool) (r tried) {
 	}
 	if err := t.Exec("COMMIT"); err != nil {
 		r.err = fmt.Errorf("commit: %w", err)
-		r.committing = true
+		r.committing = !w.pools.dialect.undone(err)
 	}
 	return r
 }

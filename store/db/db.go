@@ -51,7 +51,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	}
 	d := &DB{pools: &pools{opts: o, dialect: kind}}
 	if err := d.start(ctx); err != nil {
-		return nil, errors.Join(err, d.pools.close())
+		return nil, errors.Join(kind.explain(err), d.pools.close())
 	}
 	return d, nil
 }

@@ -22,6 +22,8 @@ type dialect interface {
 	kind() string
 	// shared: other nodes may work on the database at the same time.
 	shared() bool
+	// lost: what is opened is not, or no more, what the database's name leads to.
+	lost() error
 	migrator(log *slog.Logger) (*sql.DB, *goose.Provider, error)
 	// lockEngine makes this process the one that runs the engine; nil where nodes
 	// know of each other. serverRuns looks whether there is one.
@@ -36,6 +38,8 @@ type connections interface {
 	// look asks the server what must be known before anything is opened.
 	look(ctx context.Context) error
 	dialector(pool *sql.DB) gorm.Dialector
+	// explain adds to an error what a person has to do about it, where that is known.
+	explain(err error) error
 	// copying opens a pool whose statements may take as long as they take, and says
 	// how a snapshot begins on it.
 	copying() (pool *sql.DB, snapshot string, err error)
@@ -61,7 +65,7 @@ type transactions interface {
 	// driver does so by itself.
 	prepares() bool
 	faults
-	// whole tells whether a transaction can be committed as it is.
+	// whole tells whether a transaction can be committed as it is, and would be kept.
 	whole(conn *sql.Conn) error
 	// overwriting switches whether what is removed is overwritten in the file.
 	overwriting(ctx context.Context, conn *sql.Conn, on bool) error
@@ -74,6 +78,8 @@ type transactions interface {
 type faults interface {
 	// unable: the database, not a statement, is at fault.
 	unable(err error) bool
+	// undone: a commit that failed so has changed nothing.
+	undone(err error) bool
 	// again: the transaction was undone for the sake of another; it may be repeated.
 	again(err error) bool
 	// raced: another node took a unique key at the same moment.

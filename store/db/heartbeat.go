@@ -8,8 +8,8 @@ import (
 // Alive tells whether this node may begin to send: whether it has beaten so lately
 // that no other node can have taken over what it has in hand.
 func (n *nodes) Alive() bool {
-	if n.stop == nil {
-		return true // alone
+	if !n.pools.Shared() || n.stop == nil {
+		return !n.lost.Load() // alone
 	}
 	return silence(*n.lastBeat.Load(), time.Now()) < DeadAfter-beatEvery
 }
@@ -19,6 +19,27 @@ func (n *nodes) Alive() bool {
 // set. Times without a monotonic reading have only the other.
 func silence(beat, now time.Time) time.Duration {
 	return max(now.Sub(beat), now.Round(0).Sub(beat.Round(0)))
+}
+
+// watchFile looks whether the file is still the one that was opened. The writer looks
+// too; this one notices where nothing is written.
+func (n *nodes) watchFile(ctx context.Context) {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := n.pools.dialect.lost()
+		switch was := n.lost.Swap(err != nil); {
+		case err != nil && !was:
+			n.pools.Log().Error("the database is lost; nothing is accepted or sent", "error", err)
+		case err == nil && was:
+			n.pools.Log().Info("the database is back where it was")
+		}
+	}
 }
 
 func (n *nodes) beatLoop(ctx context.Context) {

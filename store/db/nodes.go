@@ -40,6 +40,7 @@ type nodes struct {
 	info     Node
 	token    atomic.Int64              // of this life; 0: not joined
 	lastBeat atomic.Pointer[time.Time] // when the last beat that was taken began
+	lost     atomic.Bool               // the database's name leads elsewhere
 	seen     map[int]observation       // by the beat's loop alone
 	stop     context.CancelFunc
 	running  sync.WaitGroup
@@ -64,11 +65,12 @@ func (n *nodes) Join(ctx context.Context, info Node) error {
 	if err := n.register(ctx); err != nil {
 		return fmt.Errorf("join the nodes: %w", err)
 	}
-	if !n.pools.Shared() {
-		return nil
-	}
 	loop, stop := context.WithCancel(context.Background())
 	n.stop = stop
+	if !n.pools.Shared() {
+		n.running.Go(func() { n.watchFile(loop) })
+		return nil
+	}
 	n.running.Go(func() { n.beatLoop(loop) })
 	n.run(loop, &n.running)
 	return nil

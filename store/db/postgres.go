@@ -266,6 +266,15 @@ func (p *postgres) unable(err error) bool {
 		errors.Is(err, errLostConnection)
 }
 
+// undone: the server has answered, and its session goes on.
+func (p *postgres) undone(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && e.Severity == "ERROR"
+}
+
+func (p *postgres) explain(err error) error { return err }
+func (p *postgres) lost() error             { return nil }
+
 // again knows a serialization failure, a deadlock and a lock that could not be had.
 func (p *postgres) again(err error) bool {
 	e, ok := errors.AsType[*pgconn.PgError](err)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -23,7 +24,8 @@ import (
 // sqliteFile is the database inside: one file, one writer, many readers.
 type sqliteFile struct {
 	path string
-	peek bool // leave it as it is
+	peek bool        // leave it as it is
+	file os.FileInfo // as it was opened; nil: it was only looked at
 	machineClock
 }
 
@@ -34,9 +36,11 @@ func newSQLite(o Options) *sqliteFile {
 // The pragmas, with their reasons: WAL lets readers work beside the writer;
 // synchronous=FULL makes a commit survive a power cut, which is what a 202
 // promises; busy_timeout covers the CLI beside a running server; secure_delete
-// overwrites what is removed, so that it cannot be read from the file.
+// overwrites what is removed, so that it cannot be read from the file;
+// journal_size_limit lets the write-ahead log shrink again when a long reader has made
+// it grow.
 const pragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&" + durable +
-	"&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)&_pragma=secure_delete(ON)"
+	"&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)&_pragma=secure_delete(ON)&_pragma=journal_size_limit(67108864)"
 
 const durable = "_pragma=synchronous(FULL)"
 
@@ -58,11 +62,16 @@ func (f *sqliteFile) open(context.Context) (writes, reads, lists *sql.DB, err er
 		if _, err := os.Stat(f.path); err != nil {
 			return nil, nil, nil, fmt.Errorf("open the database: %w", err)
 		}
-	} else if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
-		return nil, nil, nil, fmt.Errorf("create the folder of the database: %w", err)
+	} else if err := f.prepare(); err != nil {
+		return nil, nil, nil, err
 	}
 	if writes, err = f.openWriter(); err != nil {
 		return nil, nil, nil, err
+	}
+	if !f.peek {
+		if f.file, err = os.Stat(f.path); err != nil {
+			return writes, nil, nil, fmt.Errorf("open the database: %w", err)
+		}
 	}
 	writes.SetMaxOpenConns(2) // the writer's own, and one for migrations and backups
 	for _, pool := range []**sql.DB{&reads, &lists} {
@@ -73,6 +82,61 @@ func (f *sqliteFile) open(context.Context) (writes, reads, lists *sql.DB, err er
 		(*pool).SetMaxIdleConns(sqliteReaders)
 	}
 	return writes, reads, lists, nil
+}
+
+// prepare makes the folder of a new database, and refuses to make a database beside
+// the write-ahead log of one that is gone: SQLite would remove the log, and with it what
+// it holds.
+func (f *sqliteFile) prepare() error {
+	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
+		return fmt.Errorf("create the folder of the database: %w", err)
+	}
+	if found, err := os.Stat(f.path); err == nil && found.Size() > 0 {
+		return nil
+	}
+	log := f.path + "-wal"
+	if found, err := os.Stat(log); err != nil || found.Size() == 0 {
+		return nil //nolint:nilerr // there is none
+	}
+	return fmt.Errorf("there is %s, and no database %s that it belongs to: it was removed, moved or emptied. "+
+		"Bring it back to where it was, and the log with it; to begin with a new database, move the log away first", log, f.path)
+}
+
+// lost tells that the file has been removed, or another one put in its place: whatever
+// is written from then on is gone with the process.
+func (f *sqliteFile) lost() error {
+	if f.file == nil {
+		return nil
+	}
+	switch now, err := os.Stat(f.path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("the file %s was removed or moved while this server runs, and what is written now would be lost; "+
+			"move it back, or stop the server and restore a backup", f.path)
+	case err == nil && !os.SameFile(f.file, now):
+		return fmt.Errorf("the file %s is not the one that this server has opened, and what is written now would be lost; "+
+			"move that back, or restart the server to use this one", f.path)
+	}
+	return nil // what else keeps it from being looked at says nothing
+}
+
+// undone knows FULL, READONLY and BUSY.
+func (f *sqliteFile) undone(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && slices.Contains([]int{5, 8, 13}, e.Code()&0xff)
+}
+
+// explain knows CORRUPT and NOTADB.
+func (f *sqliteFile) explain(err error) error {
+	if !damaged(err) {
+		return err
+	}
+	return fmt.Errorf("%w: the database %s is damaged, or is no database. Stop the server, copy the files away, look with `carillon doctor --deep`, "+
+		"and restore the newest backup; docs/operations/incidents.md says how", err, f.path)
+}
+
+func damaged(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && slices.Contains([]int{11, 26}, e.Code()&0xff)
 }
 
 func (f *sqliteFile) openWriter() (*sql.DB, error) {
@@ -112,13 +176,13 @@ func (f *sqliteFile) shared() bool          { return false }
 func (f *sqliteFile) begin() string         { return "BEGIN IMMEDIATE" }
 func (f *sqliteFile) writers() int          { return 1 }
 func (f *sqliteFile) prepares() bool        { return true }
-func (f *sqliteFile) whole(*sql.Conn) error { return nil }
+func (f *sqliteFile) whole(*sql.Conn) error { return f.lost() }
 func (f *sqliteFile) String() string        { return f.path }
 
-// unable knows SQLITE_BUSY, READONLY, IOERR, FULL and CANTOPEN.
+// unable knows SQLITE_BUSY, READONLY, IOERR, CORRUPT, FULL, CANTOPEN and NOTADB.
 func (f *sqliteFile) unable(err error) bool {
 	e, ok := errors.AsType[*sqlite.Error](err)
-	return ok && slices.Contains([]int{5, 8, 10, 13, 14}, e.Code()&0xff)
+	return ok && slices.Contains([]int{5, 8, 10, 11, 13, 14, 26}, e.Code()&0xff)
 }
 
 // One writer: nobody is in its way.

@@ -58,6 +58,7 @@ type writer struct {
 	closed  bool
 	beat    atomic.Int64 // unix ms of the last commit
 	failing atomic.Bool  // the newest try to commit failed
+	trouble trouble
 }
 
 func newWriter(p *pools) *writer { return &writer{pools: p} }

@@ -179,6 +179,7 @@ func TestADatabaseThatTakesNoWritesSaysSo(t *testing.T) {
 		err = s.addTenant(fmt.Sprint("tenant-", i))
 	}
 	require.Equal(t, problem.Unavailable, problem.CodeOf(err), "%v", err)
+	require.ErrorContains(t, err, "nothing was changed", "which is so, though the commit itself may have failed")
 	_, waiting := s.WriteBeat()
 	require.Positive(t, waiting, "so that the server is not ready for long")
 	full(1 << 20)
