@@ -24,10 +24,12 @@ LABEL org.opencontainers.image.title="Carillon" \
 COPY --from=build /out/carillon /carillon
 # A new volume takes over this folder's owner, so that the server may write to it.
 COPY --from=build --chown=65532:65532 /out/data /data
+# Metrics and profiles need no key: do not publish 8081 beyond the network of your Prometheus.
 ENV CARILLON_LISTEN=:8080 \
+    CARILLON_ADMIN_LISTEN=:8081 \
     CARILLON_DATABASE_URL=/data/carillon.db
 VOLUME /data
-EXPOSE 8080
+EXPOSE 8080 8081
 USER 65532:65532
 HEALTHCHECK --interval=30s --timeout=6s --start-period=15s CMD ["/carillon", "healthcheck"]
 ENTRYPOINT ["/carillon"]

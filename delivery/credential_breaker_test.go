@@ -201,3 +201,20 @@ var somebody atomic.Int64
 func (b *breakers) tell(k versionKey, o channels.Outcome, proven, again bool, now time.Time) noted {
 	return b.note(k, o, proven, witness{user: ids.ID(somebody.Add(1)), worked: true, again: again}, now)
 }
+
+// TestAnOpenBreakerConfirmsNothing: successes of some do not make the verdicts on many
+// true.
+func TestAnOpenBreakerConfirmsNothing(t *testing.T) {
+	t.Parallel()
+	var h breakers
+	k := versionKey{1, 1}
+	for i := range breakerLeast {
+		h.tell(k, gone, true, false, in(time.Duration(i)*time.Second))
+	}
+	require.True(t, h.tell(k, good, true, false, in(time.Minute)).open)
+	require.False(t, h.confirms(k, at), "though there was a success since")
+	for i := range breakerWindow {
+		h.tell(k, good, true, false, in(time.Hour+time.Duration(i)*time.Second))
+	}
+	require.True(t, h.confirms(k, in(time.Minute)), "until it closes")
+}

@@ -304,6 +304,16 @@ func TestTheImageHasEveryPackage(t *testing.T) {
 	}
 }
 
+// TestTheImageShowsItsMetrics: a loopback address within a container is nobody's.
+func TestTheImageShowsItsMetrics(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
+	require.NoError(t, err)
+	for _, s := range []string{"CARILLON_LISTEN=:8080", "CARILLON_ADMIN_LISTEN=:8081", "EXPOSE 8080 8081"} {
+		require.Contains(t, string(b), s)
+	}
+}
+
 // TestRaceDetectorIsOn holds continuous integration to what it asks for.
 func TestRaceDetectorIsOn(t *testing.T) {
 	t.Parallel()

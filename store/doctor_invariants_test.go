@@ -173,6 +173,10 @@ func TestDepths(t *testing.T) {
 	at := func(st delivery.State) doctor.DepthKey { return doctor.DepthKey{Lane: delivery.Regular, State: st} }
 	require.Equal(t, map[doctor.DepthKey]int{at(delivery.Pending): 1, at(delivery.Sending): 1, at(delivery.Held): 1}, d.Rows)
 	require.Equal(t, 10*time.Second, d.OldestDue)
+	lately, err := s.DeadLately(context.Background())
+	require.NoError(t, err)
+	require.Len(t, lately, 1)
+	require.Equal(t, doctor.DeadLetters{Reason: delivery.Exhausted, Code: lately[0].Code, Count: 1}, lately[0])
 	inHand, err := s.InHand(context.Background())
 	require.NoError(t, err)
 	require.Equal(t, 1, inHand.Rows)

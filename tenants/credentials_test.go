@@ -214,3 +214,52 @@ func TestPuttingAgainResumesWhatTheProviderRefused(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, b.store.count("RecoverCredential"))
 }
+
+// TestPutsAreOneAtATime: of two first versions each would take itself for the only one.
+// What is decided on is read and written under the lock, and asked for outside of it.
+func TestPutsAreOneAtATime(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var calls []string
+	b.store.before = func(method string) error {
+		calls = append(calls, fmt.Sprint(method, " ", b.PutsOneAtATime()))
+		return nil
+	}
+	b.fcm.ask = func(context.Context) channels.Result {
+		calls = append(calls, fmt.Sprint("ask ", b.PutsOneAtATime()))
+		return channels.Result{Outcome: channels.Accepted}
+	}
+	_, err := putFCM(t.Context(), b, 7, "a")
+	require.NoError(t, err)
+	require.Equal(t, []string{"Credentials false", "ask false", "Credentials true", "PutCredential true"}, calls)
+}
+
+// fickle is a channel that reads a credential otherwise once it knows what that
+// replaces.
+type fickle struct{ *keyring }
+
+func (f fickle) ParseCredential(input []byte, prior json.RawMessage) (channels.Credential, error) {
+	c, err := f.keyring.ParseCredential(input, nil)
+	if prior != nil {
+		c.Qualifier = "other"
+	}
+	return c, err
+}
+
+// TestACredentialThatIsReadInTwoWaysIsNotStored: it would replace one that it is no
+// version of. That is a fault of the program, not of the caller.
+func TestACredentialThatIsReadInTwoWaysIsNotStored(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	r := tenants.NewRegistry(tenants.Options{Store: b.store, IDs: ids.NewGenerator(1, b.clock.now), Now: b.clock.now,
+		Channels: map[channels.Kind]channels.Channel{channels.FCM: fickle{b.fcm}}})
+	put := func() error {
+		_, err := r.PutCredential(t.Context(), 7, tenants.PutCredential{Channel: channels.FCM, Input: json.RawMessage(`{"slot":"a"}`)}, "cli")
+		return err
+	}
+	require.NoError(t, put())
+	err := put()
+	require.ErrorContains(t, err, "in two ways")
+	require.Equal(t, problem.Internal, problem.CodeOf(err))
+	require.Equal(t, 1, b.store.count("PutCredential"))
+}

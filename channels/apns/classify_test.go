@@ -146,11 +146,14 @@ func FuzzClassify(f *testing.F) {
 	f.Add(403, `{"reason":"ExpiredProviderToken","timestamp":-1e400}`, "x", int64(5), uint8(1))
 	f.Add(403, `{"reason":"BadEnvironmentKeyIdInToken"}`, "", int64(0), uint8(4))
 	f.Add(429, `<html>`, "0", int64(0), uint8(0))
+	f.Add(403, `{"rea`, "", int64(8), uint8(0))
 	f.Fuzz(func(t *testing.T, status int, body, retryAfter string, registered int64, renewed uint8) {
 		now := time.Unix(1_800_000_000, 0)
 		c := circumstances{renewed: channels.Renewal(renewed), registeredAt: time.UnixMilli(registered), tryOther: renewed != uint8(channels.RenewGateway), now: now,
 			other: otherGateway(registered & 3 % 3), auto: registered&4 != 0}
-		v := classify(parseReply(status, http.Header{"Retry-After": {retryAfter}}, []byte(body)), c)
+		a := parseReply(status, http.Header{"Retry-After": {retryAfter}}, []byte(body))
+		a.cut = registered&8 != 0
+		v := classify(a, c)
 		require.Contains(t, []channels.Outcome{channels.Accepted, channels.Retry, channels.Throttled, channels.Gone, channels.Rejected, channels.Denied}, v.Outcome)
 		require.Equal(t, status == 200, v.Outcome == channels.Accepted)
 		require.True(t, strings.HasPrefix(v.Code, "apns."))

@@ -156,3 +156,26 @@ func TestAMemberOfTheWrongTypeIsNamed(t *testing.T) {
 	_, err := New(Options{}).ParseCredential(credentialJSON(t, map[string]any{"topics": []any{1}}), nil)
 	requireFields(t, err, problem.Invalid, "topics")
 }
+
+// FuzzParseCredential: what is taken opens, whether it is a key or a certificate, and
+// no error shows the key.
+func FuzzParseCredential(f *testing.F) {
+	key := newKey(f)
+	f.Add(credentialJSON(f, map[string]any{"key": key}))
+	f.Add(credentialJSON(f, map[string]any{"key": strings.ReplaceAll(key, "\n", `\n`), "environment": "sandbox", "expires_at": "2999-01-01T00:00:00Z"}))
+	f.Add([]byte(`{"certificate":"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n","topics":["com.example"]}`))
+	f.Add([]byte(`{"p12":"MIIB","password":"x","environment":"production"}`))
+	f.Add([]byte(`{"key":1,"topics":"x","team_id":null}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		c := New(Options{})
+		cred, err := c.ParseCredential(raw, nil)
+		if err != nil {
+			require.NotEqual(t, problem.Internal, problem.CodeOf(err), "%v", err)
+			require.NotContains(t, err.Error(), key[40:80])
+			return
+		}
+		s, err := c.Open(cred)
+		require.NoError(t, err)
+		s.Close()
+	})
+}

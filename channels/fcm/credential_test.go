@@ -133,3 +133,27 @@ func TestAKeyMayExpire(t *testing.T) {
 		require.Equal(t, 2999, got.ExpiresAt.Year())
 	}
 }
+
+// FuzzParseCredential: what is taken opens, and no error shows the key.
+func FuzzParseCredential(f *testing.F) {
+	good := credential(f, googleTokenURI, nil)
+	f.Add(good)
+	f.Add(credential(f, legacyTokenURI, map[string]any{"private_key": strings.ReplaceAll(keyPEM(f), "\n", `\n`)}))
+	f.Add(credential(f, "http://169.254.169.254/", nil))
+	f.Add([]byte(`{"service_account":null,"expires_at":"2999-01-01T00:00:00Z"}`))
+	f.Add([]byte(`{"service_account":{"type":"external_account","private_key":"-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n"}}`))
+	key := keyPEM(f)[100:140]
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		c := New(Options{})
+		cred, err := c.ParseCredential(raw, nil)
+		if err != nil {
+			require.NotEqual(t, problem.Internal, problem.CodeOf(err), "%v", err)
+			require.NotContains(t, err.Error(), key)
+			return
+		}
+		require.NotContains(t, string(cred.Settings), key)
+		s, err := c.Open(cred)
+		require.NoError(t, err)
+		s.Close()
+	})
+}

@@ -272,3 +272,26 @@ func TestBodyIsJSON(t *testing.T) {
 		require.Equal(t, "fid", got.Message.Fid)
 	})
 }
+
+// FuzzPrepare: whatever an override says, the message is JSON with the delivery in its
+// data, or the caller is told what is wrong.
+func FuzzPrepare(f *testing.F) {
+	f.Add(`{"a":1}`, `{"android":{"priority":"HIGH","notification":{"tag":null}}}`, "title", false)
+	f.Add(`{"u":"\u2028<"}`, `{"apns":{"payload":{"aps":{"alert":{"body":"x"}}},"live_activity_token":"t"}}`, "\xff", true)
+	f.Add(`{"carillon":1}`, `{"data":{"carillon":"x"},"token":"y"}`, "", false)
+	f.Add(`[]`, `{"webpush":{"headers":{"TTL":1}},"fcm_options":[]}`, "t", true)
+	f.Fuzz(func(t *testing.T, data, override, title string, silent bool) {
+		p, err := New(Options{}).Prepare(channels.Message{Title: title, Silent: silent, Data: json.RawMessage(data), Override: json.RawMessage(override)})
+		if err != nil {
+			require.NotEqual(t, problem.Internal, problem.CodeOf(err), "%v", err)
+			return
+		}
+		var m struct {
+			Message struct {
+				Data map[string]string `json:"data"`
+			} `json:"message"`
+		}
+		require.NoError(t, json.Unmarshal(p.Preview("dlv_x"), &m))
+		require.Equal(t, "dlv_x", m.Message.Data[channels.ReservedKey])
+	})
+}

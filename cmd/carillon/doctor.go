@@ -187,9 +187,11 @@ func (c *cli) printDiagnosis(d diagnosis, asJSON bool) error {
 		}
 	}
 	fmt.Fprintf(&b, "\nLooked at: %s.\n", strings.Join(d.Checked, ", "))
-	switch d.Status {
-	case "sound":
+	switch {
+	case d.Status == "sound" && count[note] == 0:
 		b.WriteString("All of it is sound.\n")
+	case d.Status == "sound":
+		fmt.Fprintf(&b, "It is sound; %d notes are worth knowing.\n", count[note])
 	default:
 		fmt.Fprintf(&b, "%d faults, %d warnings.\n", count[fault], count[warning])
 	}

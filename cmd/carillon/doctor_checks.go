@@ -32,6 +32,7 @@ const (
 	oldBackup    = 7 * 24 * time.Hour
 	shortOfConns = 3
 	maxSessions  = 3 // sessions that are named
+	mostCauses   = 5 // causes of death
 )
 
 func one(f finding) []finding { return []finding{f} }
@@ -236,7 +237,18 @@ func checkDead(d *doctor.Diagnosis, _ time.Time) []finding {
 	for _, r := range sortedReasons(d.Depths.Dead) {
 		parts = append(parts, fmt.Sprintf("%d %s", d.Depths.Dead[r], r))
 	}
-	return one(finding{note, "dead_letters", "There are dead letters: " + strings.Join(parts, ", ") + ".",
+	what := "There are dead letters: " + strings.Join(parts, ", ") + "."
+	lately, why := 0, []string{}
+	for _, x := range d.DeadLately {
+		lately += x.Count
+		if len(why) < mostCauses {
+			why = append(why, strings.TrimSpace(fmt.Sprintf("%d %s %s", x.Count, x.Reason, x.Code)))
+		}
+	}
+	if lately > 0 {
+		what += fmt.Sprintf(" %d of them died within the last day: %s.", lately, strings.Join(why, ", "))
+	}
+	return one(finding{note, "dead_letters", what,
 		"Each is a delivery that did not arrive, and is kept to be replayed.", "`carillon dead list` shows them with what the provider said."})
 }
 

@@ -115,6 +115,10 @@ func TestEachFindingIsMade(t *testing.T) {
 		{"dead", soundSQLite, func(d *doctor.Diagnosis) {
 			d.Depths.Dead = map[delivery.Reason]int{delivery.Exhausted: 2, delivery.Rejected: 1}
 		}, note, "dead_letters", "1 rejected, 2 exhausted"},
+		{"dead lately", soundSQLite, func(d *doctor.Diagnosis) {
+			d.Depths.Dead = map[delivery.Reason]int{delivery.Exhausted: 9, delivery.Rejected: 1}
+			d.DeadLately = []doctor.DeadLetters{{Reason: delivery.Exhausted, Code: "webhook.server_error", Count: 3}, {Reason: delivery.Rejected, Count: 1}}
+		}, note, "dead_letters", "4 of them died within the last day: 3 exhausted webhook.server_error, 1 rejected."},
 		{"suspect", soundSQLite, func(d *doctor.Diagnosis) { d.Depths.Suspect = 3 }, note, "devices", "3 devices"},
 		{"expires soon", soundSQLite, func(d *doctor.Diagnosis) {
 			d.Credentials = credentialThat(func(c *tenants.Credential) { c.ExpiresAt = doctorNow.Add(20 * 24 * time.Hour) })

@@ -34,6 +34,9 @@ type Diagnosis struct {
 	Broken []Violation
 	Depths Depths
 	InHand InHand
+	// DeadLately are the dead letters of the last day by what was said, the most frequent
+	// first.
+	DeadLately []DeadLetters
 	Pause  delivery.Pause
 	Nodes  []db.Node
 	// Running tells whether a server runs: one that beats, or that holds the lock of
@@ -102,6 +105,7 @@ func (s *Doctor) Examine(ctx context.Context, deep bool) Diagnosis {
 	try("the VAPID pairs", func() (err error) { d.WrongPairs, err = s.registers.WrongPairs(ctx); return err })
 	try("the invariants", func() (err error) { d.Broken, err = s.Check(ctx, true); return err })
 	try("the queue", func() (err error) { d.Depths, err = s.Depths(ctx); return err })
+	try("the newest dead letters", func() (err error) { d.DeadLately, err = s.DeadLately(ctx); return err })
 	try("what servers have in hand", func() (err error) { d.InHand, err = s.InHand(ctx); return err })
 	return d
 }

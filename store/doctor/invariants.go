@@ -147,6 +147,29 @@ func (s *Doctor) InHand(ctx context.Context) (InHand, error) {
 	return out, err
 }
 
+// DeadLetters are those that died for the same reason and with the same answer.
+type DeadLetters struct {
+	Reason delivery.Reason
+	Code   string // of the last attempt
+	Count  int
+}
+
+// deadLately is how far back DeadLately looks.
+const deadLately = 24 * time.Hour
+
+// selectDeadLately finds the newest of each tenant by their index.
+const selectDeadLately = `SELECT d.reason,d.att_code,count(*) FROM tenants t CROSS JOIN deliveries d INDEXED BY deliveries_dead ON d.tenant_id=t.id
+ WHERE d.state=6 AND d.updated_at>=? GROUP BY d.reason,d.att_code ORDER BY count(*) DESC,d.reason,d.att_code LIMIT 50`
+
+// DeadLately counts the dead letters of the last day.
+func (s *Doctor) DeadLately(ctx context.Context) ([]DeadLetters, error) {
+	rows, err := s.db.Lists().QueryContext(ctx, selectDeadLately, db.Millis(s.db.Now().Add(-deadLately)))
+	if err != nil {
+		return nil, err
+	}
+	return db.Collect(rows, func(r *sql.Rows) (d DeadLetters, err error) { return d, r.Scan(&d.Reason, &d.Code, &d.Count) })
+}
+
 // Depths reads the queue's depths, for metrics.
 func (s *Doctor) Depths(ctx context.Context) (Depths, error) {
 	d := Depths{Rows: map[DepthKey]int{}, Dead: map[delivery.Reason]int{}, Held: map[delivery.Reason]int{}}
