@@ -133,6 +133,9 @@ type InHand struct {
 	Longest time.Duration // since the oldest was claimed
 }
 
+// selectInHand reads no more than what is unfinished.
+const selectInHand = `SELECT count(*),min(claim) FROM deliveries INDEXED BY deliveries_due WHERE state=2 AND state<4`
+
 // InHand looks at the claims of what is leased. A claim is an id, which begins with the
 // time.
 func (s *Doctor) InHand(ctx context.Context) (InHand, error) {
@@ -140,7 +143,7 @@ func (s *Doctor) InHand(ctx context.Context) (InHand, error) {
 		out    InHand
 		oldest sql.NullInt64
 	)
-	err := s.db.Lists().QueryRowContext(ctx, `SELECT count(*),min(claim) FROM deliveries INDEXED BY deliveries_due WHERE state=2 AND state<4`).Scan(&out.Rows, &oldest)
+	err := s.db.Lists().QueryRowContext(ctx, selectInHand).Scan(&out.Rows, &oldest)
 	if err == nil && oldest.Valid {
 		out.Longest = max(s.db.Now().Sub(ids.ID(oldest.Int64).Time()), 0)
 	}
