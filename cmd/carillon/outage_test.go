@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,6 +15,23 @@ import (
 	"github.com/carillonhq/carillon/store/pgtest"
 )
 
+// ask makes a call, whatever comes of it.
+func (k *kit) ask(method, path, body string) (int, http.Header, api.Problem) {
+	k.t.Helper()
+	req, err := http.NewRequestWithContext(k.t.Context(), method, k.server.url+path, strings.NewReader(body))
+	require.NoError(k.t, err)
+	req.Header.Set("Authorization", "Bearer "+k.key)
+	req.Header.Set("Content-Type", "application/json")
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(k.t, err)
+	defer func() { require.NoError(k.t, res.Body.Close()) }()
+	b, err := io.ReadAll(res.Body)
+	require.NoError(k.t, err)
+	var p api.Problem
+	_ = json.Unmarshal(b, &p)
+	return res.StatusCode, res.Header, p
+}
+
 // TestADatabaseThatIsAwayIsSaidOnce: callers are told to come back, whatever they ask
 // for, and the log has its beginning and its end, not each request and each loop.
 func TestADatabaseThatIsAwayIsSaidOnce(t *testing.T) {
@@ -21,20 +40,6 @@ func TestADatabaseThatIsAwayIsSaidOnce(t *testing.T) {
 	i := install(t)
 	i.environ = append(i.environ, "CARILLON_DATABASE_URL="+server.URL("carillon"), "CARILLON_DATABASE_CONNECTIONS=8")
 	k := i.kit()
-	ask := func(method, path, body string) (int, http.Header, api.Problem) {
-		req, err := http.NewRequestWithContext(t.Context(), method, k.server.url+path, strings.NewReader(body))
-		require.NoError(t, err)
-		req.Header.Set("Authorization", "Bearer "+k.key)
-		req.Header.Set("Content-Type", "application/json")
-		res, err := http.DefaultClient.Do(req)
-		require.NoError(t, err)
-		defer func() { require.NoError(t, res.Body.Close()) }()
-		b, err := io.ReadAll(res.Body)
-		require.NoError(t, err)
-		var p api.Problem
-		_ = json.Unmarshal(b, &p)
-		return res.StatusCode, res.Header, p
-	}
 	said := func(what string) int { return strings.Count(k.server.said(), `"msg":"`+what) }
 	require.NoError(t, server.Kill())
 	before := len(k.server.said())
@@ -42,7 +47,7 @@ func TestADatabaseThatIsAwayIsSaidOnce(t *testing.T) {
 		for _, x := range [][3]string{{"GET", "/v1/keys"}, {"GET", "/v1/devices"}, {"GET", "/v1/notifications/ntf_0d1kq3w8r000c"}, {"GET", "/v1/jobs"},
 			{"PUT", "/v1/devices", `{"user":"u","channel":"fcm","token":"t"}`}, {"POST", "/v1/notifications", `{"to":{"users":["u"]},"title":"x"}`},
 			{"POST", "/v1/notifications/batch", `{"notifications":[{"to":{"users":["u"]},"title":"x"}]}`}} {
-			status, header, p := ask(x[0], x[1], x[2])
+			status, header, p := k.ask(x[0], x[1], x[2])
 			require.Equal(t, 503, status, "%v %s", x, p.Detail)
 			require.Equal(t, "unavailable", string(p.Code), x)
 			require.Equal(t, "5", header.Get("Retry-After"), x)
@@ -50,7 +55,7 @@ func TestADatabaseThatIsAwayIsSaidOnce(t *testing.T) {
 	}
 	eventually(t, func() bool { return said("this node cannot reach the database") == 1 }, "the log says so")
 	require.NoError(t, server.Start())
-	eventually(t, func() bool { status, _, _ := ask("GET", "/v1/keys", ""); return status == 200 }, "it is served again")
+	eventually(t, func() bool { status, _, _ := k.ask("GET", "/v1/keys", ""); return status == 200 }, "it is served again")
 	eventually(t, func() bool { return said("this node reaches the database again") == 1 }, "the log says that it is over")
 	for line := range strings.Lines(k.server.said()[before:]) {
 		var l struct{ Level, Msg string }
@@ -63,4 +68,26 @@ func TestADatabaseThatIsAwayIsSaidOnce(t *testing.T) {
 	}
 	require.Equal(t, 1, said("this node cannot reach the database"))
 	require.LessOrEqual(t, said("the database takes no writes"), 1)
+}
+
+// TestAFileThatIsGoneAcceptsNothing: it is noticed with the first notification, and the
+// server says that it is not ready, until the file is back.
+func TestAFileThatIsGoneAcceptsNothing(t *testing.T) {
+	t.Parallel()
+	k := startServer(t)
+	const notification = `{"to":{"users":["u"]},"title":"x"}`
+	status, _, _ := k.ask("POST", "/v1/notifications", notification)
+	require.Equal(t, 202, status)
+	file := filepath.Join(k.dir, "carillon.db")
+	require.NoError(t, os.Rename(file, file+".aside"))
+	status, _, p := k.ask("POST", "/v1/notifications", notification)
+	require.Equal(t, 503, status)
+	require.Contains(t, p.Detail, "nothing was changed")
+	eventually(t, func() bool { status, _, _ := k.ask("GET", "/readyz", ""); return status == 503 }, "it is not ready")
+	require.NoError(t, os.Rename(file+".aside", file))
+	eventually(t, func() bool { status, _, _ := k.ask("GET", "/readyz", ""); return status == 200 }, "it goes on")
+	status, _, _ = k.ask("POST", "/v1/notifications", notification)
+	require.Equal(t, 202, status)
+	eventually(t, func() bool { return strings.Contains(k.server.said(), "the database is back where it was") }, "the log says so")
+	require.Equal(t, 1, strings.Count(k.server.said(), "the database is lost"))
 }
