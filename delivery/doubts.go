@@ -54,7 +54,7 @@ func (d *doubts) confirm(tenant ids.ID, k versionKey) {
 		return
 	}
 	if ended, err := d.store.EndHold(d.running, h.ID, Confirm); err != nil {
-		d.log.Warn("confirm a doubt", d.who(tenant), "hold", h.ID.Format(ids.Hold), "error", err)
+		d.log.Warn("confirm a doubt", "tenant", d.who(tenant), "hold", h.ID.Format(ids.Hold), "error", err)
 	} else if ended {
 		d.hints.tenantChanged(tenant)
 	}
@@ -75,10 +75,10 @@ func (d *doubts) convict(tenant ids.ID, k subject, why string) {
 	opened, err := d.store.RefuseCredential(d.running, Hold{Tenant: tenant, Scope: HoldCredential, Subject: k.credential, Version: k.version,
 		Qualifier: k.origin, Reason: CredentialDenied, Detail: why, Since: d.now()})
 	if err != nil {
-		d.log.Warn("hold a refused credential", d.who(tenant), "credential", k.credential.Format(ids.Credential), "error", err)
+		d.log.Warn("hold a refused credential", "tenant", d.who(tenant), "credential", k.credential.Format(ids.Credential), "error", err)
 	}
 	if opened {
-		d.log.Warn("a credential is refused, and held with all that it serves", d.who(tenant), "credential", k.credential.Format(ids.Credential), "version", k.version, "origin", k.origin,
+		d.log.Warn("a credential is refused, and held with all that it serves", "tenant", d.who(tenant), "credential", k.credential.Format(ids.Credential), "version", k.version, "origin", k.origin,
 			"why", why)
 		d.hints.tenantChanged(tenant)
 		d.goBackAtFirst(tenant, k)
@@ -88,7 +88,7 @@ func (d *doubts) convict(tenant ids.ID, k subject, why string) {
 // goBackAtFirst goes back as soon as a version is held, and says so where it cannot.
 func (d *doubts) goBackAtFirst(tenant ids.ID, k subject) {
 	if d.goBack(tenant, k) {
-		d.log.Warn("a new version of a credential is refused, and there is none to go back to although auto_rollback was asked for", d.who(tenant),
+		d.log.Warn("a new version of a credential is refused, and there is none to go back to although auto_rollback was asked for", "tenant", d.who(tenant),
 			"credential", k.credential.Format(ids.Credential), "version", k.version)
 	}
 }
@@ -101,11 +101,11 @@ func (d *doubts) goBack(tenant ids.ID, k subject) (stuck bool) {
 	}
 	asked, to, err := d.store.GoBack(d.running, tenant, k.credential, k.version, d.now())
 	if err != nil {
-		d.log.Warn("go back to the version before", d.who(tenant), "credential", k.credential.Format(ids.Credential), "error", err)
+		d.log.Warn("go back to the version before", "tenant", d.who(tenant), "credential", k.credential.Format(ids.Credential), "error", err)
 		return false
 	}
 	if to > 0 {
-		d.log.Warn("a new version of a credential is refused; the one before is current again", d.who(tenant), "credential", k.credential.Format(ids.Credential), "refused", k.version, "back_to", to)
+		d.log.Warn("a new version of a credential is refused; the one before is current again", "tenant", d.who(tenant), "credential", k.credential.Format(ids.Credential), "refused", k.version, "back_to", to)
 		d.hints.tenantChanged(tenant)
 	}
 	return asked && to == 0

@@ -17,7 +17,7 @@ type env struct {
 	now    func() time.Time
 	jitter func() float64 // 0 to 1
 	ids    *ids.Generator
-	who    func(tenant ids.ID) slog.Attr // how the log names a tenant
+	who    func(tenant ids.ID) slog.Value // how the log names a tenant
 
 	// running ends as soon as the engine stops; sending ends, with ErrStopping, when
 	// the grace for what is being sent is over.

@@ -80,7 +80,7 @@ func (h *hints) tenantChanged(tenant ids.ID) {
 
 func (h *hints) refreshTenant(tenant ids.ID) {
 	if err := h.tenants.refresh(h.running, tenant); err != nil {
-		h.log.Warn("read a tenant anew", h.who(tenant), "error", err)
+		h.log.Warn("read a tenant anew", "tenant", h.who(tenant), "error", err)
 	}
 	h.holds.raise()
 	h.claim.raise()

@@ -70,7 +70,7 @@ func (m *holdMover) end(h Hold) {
 	for m.running.Err() == nil {
 		moved, done, err := m.store.MoveHeld(m.running, h, moveLimit, m.now())
 		if err != nil {
-			m.log.Error("end a hold", m.who(h.Tenant), "hold", h.ID.Format(ids.Hold), "error", err)
+			m.log.Error("end a hold", "tenant", m.who(h.Tenant), "hold", h.ID.Format(ids.Hold), "error", err)
 			return
 		}
 		if h.Ending == Confirm {
@@ -82,7 +82,7 @@ func (m *holdMover) end(h Hold) {
 		m.hints.due()
 		if done {
 			failpoint.Hit("resume.ended")
-			m.log.Info("a hold has ended", "hold", h.ID.Format(ids.Hold), "reason", h.Reason.String(), m.who(h.Tenant))
+			m.log.Info("a hold has ended", "hold", h.ID.Format(ids.Hold), "reason", h.Reason.String(), "tenant", m.who(h.Tenant))
 			return
 		}
 	}

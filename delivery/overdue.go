@@ -38,7 +38,7 @@ func (x *overdueSends) look() {
 	x.metrics.overdue.Set(float64(all))
 	for _, it := range fresh {
 		x.log.Error("a send does not end, and keeps a worker until this server ends: a fault of the program",
-			x.who(it.Tenant), slog.String("delivery", it.String()),
+			slog.Attr{Key: "tenant", Value: x.who(it.Tenant)}, slog.String("delivery", it.String()),
 			slog.String("channel", it.Channel.String()), slog.Time("since", it.sendBegan()))
 	}
 }

@@ -62,7 +62,7 @@ func (p *prober) ask(tenant ids.ID, c *tenants.Credential, k subject) {
 		defer p.senders.release(s)
 		if s.version == k.version {
 			r := s.Probe(ctx)
-			p.log.Info("a provider has refused a device, and was asked about the credential", p.who(tenant), "credential", c.ID.Format(ids.Credential),
+			p.log.Info("a provider has refused a device, and was asked about the credential", "tenant", p.who(tenant), "credential", c.ID.Format(ids.Credential),
 				"version", k.version, "outcome", r.Outcome.String(), "code", r.Code)
 			p.note(tenant, c, k.version, r)
 			switch r.Outcome {
@@ -93,7 +93,7 @@ func (p *prober) note(tenant ids.ID, c *tenants.Credential, version int, r chann
 		return
 	}
 	if err := p.store.NoteVerification(p.running, tenant, c.ID, version, v); err != nil {
-		p.log.Warn("note what a provider says of a credential", p.who(tenant), "credential", c.ID.Format(ids.Credential), "error", err)
+		p.log.Warn("note what a provider says of a credential", "tenant", p.who(tenant), "credential", c.ID.Format(ids.Credential), "error", err)
 	}
 }
 
@@ -136,7 +136,7 @@ func (p *prober) probe(h Hold) {
 	}
 	defer p.senders.release(s)
 	r := s.Probe(ctx)
-	p.log.Info("a refused credential was probed", p.who(h.Tenant), "credential", c.ID.Format(ids.Credential), "outcome", r.Outcome.String(), "code", r.Code)
+	p.log.Info("a refused credential was probed", "tenant", p.who(h.Tenant), "credential", c.ID.Format(ids.Credential), "outcome", r.Outcome.String(), "code", r.Code)
 	p.note(h.Tenant, c, s.version, r)
 	if r.Outcome != channels.Accepted {
 		// Whoever opened the hold may have been stopped before it went back.
@@ -144,7 +144,7 @@ func (p *prober) probe(h Hold) {
 		return
 	}
 	if err := p.store.RecoverCredential(ctx, h.Tenant, c.ID); err != nil {
-		p.log.Error("resume a credential", p.who(h.Tenant), "credential", c.ID.Format(ids.Credential), "error", err)
+		p.log.Error("resume a credential", "tenant", p.who(h.Tenant), "credential", c.ID.Format(ids.Credential), "error", err)
 		return
 	}
 	p.hints.tenantChanged(h.Tenant)

@@ -118,7 +118,7 @@ func (a *attempter) logAttempt(it *inflight, ans *answer, t *Transition) {
 		return
 	}
 	a.log.LogAttrs(a.running, level, "delivery.attempted",
-		a.who(it.Tenant), slog.String("delivery", it.String()),
+		slog.Attr{Key: "tenant", Value: a.who(it.Tenant)}, slog.String("delivery", it.String()),
 		slog.String("channel", it.Channel.String()), slog.Int("attempt", it.Attempts+1), slog.String("outcome", ans.Outcome.String()),
 		slog.String("code", ans.Code), slog.Int("status", ans.Status), slog.Duration("took", ans.at.Sub(ans.asked)),
 		slog.String("state", t.State.String()), slog.String("reason", t.Reason.String()), slog.Time("due", t.DueAt), slog.Int("spent", t.Spent))

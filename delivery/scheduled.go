@@ -55,7 +55,7 @@ func (s *scheduler) resolveDue(ctx context.Context) {
 		// Each by its own time: what becomes due long before its commit could be passed
 		// over by a claim that has been further already.
 		if err := s.resolve(ctx, m, s.now()); err != nil {
-			s.log.Error("resolve a scheduled notification", s.who(m.Tenant), "notification", m.Notification.Format(ids.Notification), "error", err)
+			s.log.Error("resolve a scheduled notification", "tenant", s.who(m.Tenant), "notification", m.Notification.Format(ids.Notification), "error", err)
 		}
 	}
 }

@@ -39,7 +39,7 @@ func (a *attempter) sendSafely(ctx context.Context, s *sender, it *inflight, l c
 		if known, ok := x.(runtime.Error); ok {
 			why = known.Error()
 		}
-		a.log.Error("a channel panicked", a.who(it.Tenant), "channel", it.Channel.String(), "delivery", l.Delivery, "panic", why, "stack", string(debug.Stack()))
+		a.log.Error("a channel panicked", "tenant", a.who(it.Tenant), "channel", it.Channel.String(), "delivery", l.Delivery, "panic", why, "stack", string(debug.Stack()))
 		r = channels.Result{Outcome: channels.Retry, Code: "engine.panic", Detail: "The channel failed.", Ambiguous: true, MaxTries: 3}
 	}()
 	return s.Send(ctx, it.target.Target, it.payload, l)

@@ -137,23 +137,23 @@ func (c *tenantCache) read(ctx context.Context, tenant ids.ID, x *cachedTenant) 
 
 // who is how the log names a tenant: as people know it, and by the id alone while that
 // cannot be read.
-func (c *tenantCache) who(ctx context.Context, tenant ids.ID) slog.Attr {
+func (c *tenantCache) who(ctx context.Context, tenant ids.ID) slog.Value {
 	c.mu.Lock()
 	x := c.known[tenant]
 	if x != nil && x.newest != nil {
 		defer c.mu.Unlock()
-		return TenantAttr(tenant, x.newest.name) // names never change
+		return TenantInLog(tenant, x.newest.name) // names never change
 	}
 	c.mu.Unlock()
 	if s, err := c.get(ctx, tenant); err == nil {
-		return TenantAttr(tenant, s.name)
+		return TenantInLog(tenant, s.name)
 	}
-	return TenantAttr(tenant, "")
+	return TenantInLog(tenant, "")
 }
 
-// TenantAttr is the attribute of every line in the log that is about a tenant.
-func TenantAttr(id ids.ID, name string) slog.Attr {
-	return slog.Group("tenant", "name", name, "id", id.Format(ids.Tenant))
+// TenantInLog is the attribute tenant of every line in the log that is about one.
+func TenantInLog(id ids.ID, name string) slog.Value {
+	return slog.GroupValue(slog.String("name", name), slog.String("id", id.Format(ids.Tenant)))
 }
 
 // versions lists the credentials of all tenants that have had work, with their

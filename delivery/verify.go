@@ -116,17 +116,17 @@ func (v *verifier) verify(c *tenants.Credential) {
 		got = tenants.VerificationOf(c.Channel, s.Probe(ctx), v.now())
 		s.Close()
 	} else {
-		v.log.Warn("open a credential to verify it", v.who(c.Tenant), "credential", c.ID.Format(ids.Credential), "error", err)
+		v.log.Warn("open a credential to verify it", "tenant", v.who(c.Tenant), "credential", c.ID.Format(ids.Credential), "error", err)
 	}
 	if v.running.Err() != nil {
 		return
 	}
 	if err := v.store.NoteVerification(v.running, c.Tenant, c.ID, c.Version, got); err != nil {
-		v.log.Error("note the verification of a credential", v.who(c.Tenant), "credential", c.ID.Format(ids.Credential), "error", err)
+		v.log.Error("note the verification of a credential", "tenant", v.who(c.Tenant), "credential", c.ID.Format(ids.Credential), "error", err)
 		return
 	}
 	if got.State == tenants.Refused {
-		v.log.Warn("a credential is refused by its provider", v.who(c.Tenant), "credential", c.ID.Format(ids.Credential), "version", c.Version, "code", got.Code)
+		v.log.Warn("a credential is refused by its provider", "tenant", v.who(c.Tenant), "credential", c.ID.Format(ids.Credential), "version", c.Version, "code", got.Code)
 		v.doubts.convict(c.Tenant, subject{versionKey{c.ID, c.Version}, ""}, got.Detail)
 	}
 }

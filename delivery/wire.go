@@ -37,7 +37,7 @@ func newEngine(o *Options) *Engine {
 		backlog:  newBacklog(v, o.Store, Unfinished{Due: o.MaxBacklog, Stored: o.MaxStored}, o.CountEvery),
 		metrics:  newMetrics(o.Metrics),
 	}
-	v.who = func(tenant ids.ID) slog.Attr { return e.tenants.who(v.running, tenant) }
+	v.who = func(tenant ids.ID) slog.Value { return e.tenants.who(v.running, tenant) }
 	e.hints = &hints{env: v, store: o.Store, tenants: e.tenants, inflight: e.inflight, jobs: o.Jobs, poll: o.Poll,
 		claim: newSignal(), holds: newSignal(), exchange: newSignal()}
 	e.pause = &pauseSwitch{env: v, store: o.Store, hints: e.hints, poll: o.Poll}

@@ -19,7 +19,7 @@ type Options struct {
 	Store Store
 	IDs   *ids.Generator
 	Log   *slog.Logger
-	Who   func(context.Context, ids.ID) slog.Attr // how the log names a tenant; nil: by its id
+	Who   func(context.Context, ids.ID) slog.Value // how the log names a tenant; nil: by its id
 	Now   func() time.Time
 	Poll  time.Duration // most time between two looks for work; 1 s
 	Lease time.Duration // of one step; 30 s
@@ -56,7 +56,7 @@ func NewRunner(o Options) *Runner {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Who == nil {
-		o.Who = func(_ context.Context, t ids.ID) slog.Attr { return slog.String("tenant", t.Format(ids.Tenant)) }
+		o.Who = func(_ context.Context, t ids.ID) slog.Value { return slog.StringValue(t.Format(ids.Tenant)) }
 	}
 	if o.IDs == nil {
 		o.IDs = ids.NewGenerator(0, o.Now)
@@ -143,7 +143,7 @@ func (r *Runner) round() time.Duration {
 // take takes a step of a job that was claimed; false: the database has to be left
 // in peace for a while.
 func (r *Runner) take(j Job) bool {
-	log := r.o.Log.With("job", j.ID.Format(ids.Job), "kind", j.Kind.String(), r.o.Who(r.ctx, j.Tenant))
+	log := r.o.Log.With("job", j.ID.Format(ids.Job), "kind", j.Kind.String(), "tenant", r.o.Who(r.ctx, j.Tenant))
 	if j.Cursor == nil && j.Retries == 0 {
 		log.Info("a job begins", "total", j.Total)
 	}

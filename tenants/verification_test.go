@@ -152,8 +152,7 @@ func TestAVerificationOnRequestIsToldWhatItCanDo(t *testing.T) {
 		}
 		refused := 0
 		for range cap(ends) {
-			var p *problem.Error
-			if errors.As(<-ends, &p) {
+			if p, ok := errors.AsType[*problem.Error](<-ends); ok {
 				refused++
 				require.Equal(t, problem.Throttled, p.Code)
 				require.NotContains(t, p.Detail, "verify=false")

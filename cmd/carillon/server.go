@@ -283,10 +283,10 @@ func (s *server) release() {
 }
 
 // who is how the log names a tenant.
-func (s *server) who(ctx context.Context, id ids.ID) slog.Attr {
+func (s *server) who(ctx context.Context, id ids.ID) slog.Value {
 	t, err := s.store.Tenant(ctx, id)
 	if err != nil { // the log says that elsewhere, and the id will do
-		return delivery.TenantAttr(id, "")
+		return delivery.TenantInLog(id, "")
 	}
-	return delivery.TenantAttr(id, t.Name)
+	return delivery.TenantInLog(id, t.Name)
 }

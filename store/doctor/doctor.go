@@ -37,8 +37,8 @@ type Diagnosis struct {
 	// DeadLately are the dead letters of the last day by what was said, the most frequent
 	// first.
 	DeadLately []DeadLetters
-	Pause  delivery.Pause
-	Nodes  []db.Node
+	Pause      delivery.Pause
+	Nodes      []db.Node
 	// Running tells whether a server runs: one that beats, or that holds the lock of
 	// the file.
 	Running bool

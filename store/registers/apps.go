@@ -50,10 +50,10 @@ func (s *credentialRegister) Apps(ctx context.Context, tenant ids.ID) ([]tenants
 	if err := s.db.Gorm(ctx).Table("apps").Where("tenant_id=?", tenant).Order("name").Find(&list).Error; err != nil {
 		return nil, err
 	}
-	out := make([]tenants.App, len(list))
+	out := make([]tenants.App, 0, len(list))
 	known := map[string]bool{}
-	for i, a := range list {
-		out[i] = tenants.App{Tenant: tenant, Name: a.Name, CreatedAt: db.FromMillis(a.CreatedAt)}
+	for _, a := range list {
+		out = append(out, tenants.App{Tenant: tenant, Name: a.Name, CreatedAt: db.FromMillis(a.CreatedAt)})
 		known[a.Name] = true
 	}
 	going, err := appsBeingDeleted(ctx, s.db.Reads(), tenant)
@@ -117,4 +117,7 @@ func appsBeingDeleted(ctx context.Context, q db.Queryer, tenant ids.ID) ([]strin
 	})
 }
 
-func scanText(r *sql.Rows) (s string, err error) { return s, r.Scan(&s) }
+func scanText(r *sql.Rows) (s string, err error) {
+	err = r.Scan(&s)
+	return s, err
+}
