@@ -16,6 +16,7 @@ type Engine struct {
 	*env
 	*overdueSends
 	*commands
+	*workload
 	health HealthStore
 	sends  bool // this node claims and sends
 	giveUp time.Duration

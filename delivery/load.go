@@ -14,12 +14,18 @@ type Load struct {
 	Longest time.Duration // how long the oldest of these has been in its hands
 }
 
+// workload tells how busy the workers are.
+type workload struct {
+	*env
+	dispatch *dispatcher
+}
+
 // Load tells, by lane, how busy the workers are. That all of them hang, each within its
 // time-out, shows in nothing else: what waits behind them is leased, not due.
-func (e *Engine) Load() [LanesCount]Load {
-	e.dispatch.mu.Lock()
-	defer e.dispatch.mu.Unlock()
-	return e.dispatch.queue.load(e.now())
+func (w *workload) Load() [LanesCount]Load {
+	w.dispatch.mu.Lock()
+	defer w.dispatch.mu.Unlock()
+	return w.dispatch.queue.load(w.now())
 }
 
 // load looks at the first of every flow, which has waited longest. A claim is an id,

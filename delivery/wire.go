@@ -57,6 +57,7 @@ func (e *Engine) wireSending(o *Options) {
 		metrics: e.metrics, sendTimeout: o.SendTimeout}
 	e.dispatch = newDispatcher(o.Workers, o.LaneSize, o.Now, a.attempt)
 	a.dispatch = e.dispatch
+	e.workload = &workload{env: e.env, dispatch: e.dispatch}
 	e.dispatch.drained = e.hints.claim.raise
 	e.intake = &intake{inflight: e.inflight, dispatch: e.dispatch, finisher: e.finisher}
 }
