@@ -156,7 +156,7 @@ func (x *waits) put(w NoteWait) (current bool, err error) {
 		x.hints.tenantChanged(w.Tenant)
 	}
 	if began {
-		x.log.LogAttrs(x.running, slog.LevelWarn, "a scope waits", w.attrs()...)
+		x.log.LogAttrs(x.running, slog.LevelWarn, "a scope waits", w.attrs(x.who(w.Tenant))...)
 	}
 	return current, nil
 }
@@ -180,17 +180,17 @@ func (x *waits) succeeded(p passage, rows map[flowKey]Wait, began, now time.Time
 				x.log.Warn("write down that a scope waits no more", "error", err)
 			case ended:
 				x.hints.tenantChanged(w.Tenant)
-				x.log.LogAttrs(x.running, slog.LevelInfo, "a scope waits no more", w.attrs()...)
+				x.log.LogAttrs(x.running, slog.LevelInfo, "a scope waits no more", w.attrs(x.who(w.Tenant))...)
 			}
 		}()
 	}
 }
 
-func (w *Wait) attrs() []slog.Attr {
+func (w *Wait) attrs(tenant slog.Value) []slog.Attr {
 	subject := slog.String("credential", w.Subject.Format(ids.Credential))
 	if w.Channel == channels.Webhook {
 		subject = slog.String("endpoint", w.Subject.Format(ids.Endpoint))
 	}
-	return []slog.Attr{slog.Int64("tenant", int64(w.Tenant)), subject, slog.String("origin", w.Origin), slog.String("channel", w.Channel.String()),
+	return []slog.Attr{{Key: "tenant", Value: tenant}, subject, slog.String("origin", w.Origin), slog.String("channel", w.Channel.String()),
 		slog.String("cause", w.Cause.String()), slog.Time("since", w.Since), slog.Time("until", w.Until), slog.String("why", w.Detail)}
 }
