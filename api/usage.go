@@ -70,12 +70,13 @@ func (s *Server) getUsage(ctx context.Context, c *call, _ *none) (List[TenantUsa
 func (s *Server) limitsNow(tenant ids.ID) []Limit {
 	now := s.now()
 	all := append(s.engine.Usage(tenant), s.limits.usage(tenant)...)
-	out := make([]Limit, len(all))
-	for i, u := range all {
-		out[i] = Limit{Name: u.Limit, Used: u.Used, Limit: u.Most, Waiting: u.Waiting}
+	out := make([]Limit, 0, len(all)+len(s.quotas))
+	for _, u := range all {
+		l := Limit{Name: u.Limit, Used: u.Used, Limit: u.Most, Waiting: u.Waiting}
 		if u.Used > 0 && u.Clears > 0 {
-			out[i].ClearsAt = timestamp(now.Add(u.Clears))
+			l.ClearsAt = timestamp(now.Add(u.Clears))
 		}
+		out = append(out, l)
 	}
 	for _, q := range s.quotas {
 		if what, used, most, known := q.Usage(tenant); known {

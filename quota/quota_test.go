@@ -3,6 +3,7 @@ package quota
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -28,11 +29,7 @@ func (r *register) count(context.Context) (map[ids.ID]int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.asked++
-	out := map[ids.ID]int{}
-	for k, n := range r.rows {
-		out[k] = n
-	}
-	return out, r.err
+	return maps.Clone(r.rows), r.err
 }
 
 func TestAQuota(t *testing.T) {
