@@ -40,6 +40,7 @@ type acceptor struct {
 	urgents  *Budget
 	backlog  *backlog
 	pause    *pauseSwitch
+	payloads *payloads
 	dispatch *dispatcher
 	intake   *intake
 	hints    *hints
@@ -157,6 +158,9 @@ func (a *acceptor) launch(p *plan, lease time.Time) {
 		return
 	}
 	items := make([]*inflight, len(rows))
+	for kind, payload := range p.payloads {
+		p.payloads[kind] = a.payloads.hold(p.accepted.ID, kind, payload)
+	}
 	for i := range rows {
 		items[i] = newInflight(rows[i], p.accepted.AtMostOnce, p.choices[i].target, lease)
 		items[i].payload = p.payloads[rows[i].Channel]

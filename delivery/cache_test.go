@@ -29,3 +29,22 @@ func TestACacheStaysInBounds(t *testing.T) {
 	c.put(6, "f")
 	require.True(t, has(6))
 }
+
+func TestWhatIsHeavyIsBoundedToo(t *testing.T) {
+	t.Parallel()
+	c := cache[int, string]{most: 100, weigh: func(s string) int { return len(s) }, mostWeight: 10}
+	has := func(k int) bool { _, ok := c.get(k); return ok }
+	c.put(1, "aaaa")
+	c.put(2, "bbbb")
+	c.put(1, "aaaaaa") // instead of what it had
+	require.True(t, has(1) && has(2))
+	require.Equal(t, 10, c.weight)
+	c.put(3, "c")
+	require.True(t, has(3) && !has(1) && !has(2), "a full one begins anew")
+	c.forget(3)
+	require.Zero(t, c.weight)
+	c.put(4, "dddddddddddd")
+	require.True(t, has(4), "one alone is kept, however heavy")
+	c.clear()
+	require.Zero(t, c.weight)
+}

@@ -9,7 +9,14 @@ import (
 	"github.com/carillonhq/carillon/ids"
 )
 
-const maxPayloads = 1024 // in memory
+const (
+	maxPayloads     = 1024     // in memory
+	maxPayloadBytes = 64 << 20 // of these
+	// heldPayload is the largest, in bytes, that a delivery holds while it waits for its
+	// turn: no push is larger. A larger one, of a webhook, is read again when its turn
+	// comes, unless it is still known then, so that what waits does not fill the memory.
+	heldPayload = 8 << 10
+)
 
 // ContentStore reads the content of notifications.
 type ContentStore interface {
@@ -30,7 +37,8 @@ type payloadKey struct {
 }
 
 func newPayloads(s ContentStore, all map[channels.Kind]channels.Channel) *payloads {
-	return &payloads{store: s, channels: all, prepared: cache[payloadKey, channels.Payload]{most: maxPayloads}}
+	return &payloads{store: s, channels: all, prepared: cache[payloadKey, channels.Payload]{most: maxPayloads,
+		weigh: channels.Payload.Size, mostWeight: maxPayloadBytes}}
 }
 
 // get prepares the payload of a delivery. unmappable: the stored content cannot be
@@ -56,6 +64,15 @@ func (p *payloads) get(ctx context.Context, it *inflight) (payload channels.Payl
 	}
 	p.prepared.put(k, payload)
 	return payload, false, nil
+}
+
+// hold is what a delivery that was just accepted holds of its payload until its turn.
+func (p *payloads) hold(notification ids.ID, k channels.Kind, payload channels.Payload) channels.Payload {
+	if payload.Size() <= heldPayload {
+		return payload
+	}
+	p.prepared.put(payloadKey{notification, k}, payload)
+	return nil
 }
 
 // clear forgets all: what was erased must not be sent from memory.

@@ -67,7 +67,7 @@ func (e *Engine) wireCommands(o *Options) {
 	urgents := NewBudget(UrgentBudget, float64(o.UrgentRate), 2*o.UrgentRate)
 	e.planner = &planner{env: e.env, store: o.Store, channels: o.Channels, tenants: e.tenants, scheduleBeyond: o.ScheduleAfter}
 	e.acceptor = &acceptor{env: e.env, store: o.Store, planner: e.planner, urgents: urgents, backlog: e.backlog, pause: e.pause,
-		dispatch: e.dispatch, intake: e.intake, hints: e.hints, lease: o.Lease, sends: e.sends}
+		payloads: e.payloads, dispatch: e.dispatch, intake: e.intake, hints: e.hints, lease: o.Lease, sends: e.sends}
 	e.commands = &commands{env: e.env, store: o.Store, tenants: e.tenants, backlog: e.backlog, hints: e.hints}
 	orders := &jobOrders{env: e.env, store: o.Store, hints: e.hints}
 	e.replayer = &replayer{env: e.env, store: o.Store, orders: orders, contents: o.Store, tenants: e.tenants, backlog: e.backlog, hints: e.hints}
