@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -123,4 +124,45 @@ func TestUsersWhoSendSlowlyTakeNothingFromTheirTenant(t *testing.T) {
 	}
 	served(keyAdmin, keys)
 	require.Empty(t, w.limits.busy, "nothing is left behind")
+}
+
+// TestBodiesInHandAreShared: a few large bodies of one tenant leave room for others.
+func TestBodiesInHandAreShared(t *testing.T) {
+	t.Parallel()
+	l := newLimiter(Limits{InFlight: 100, Bytes: 4000}, time.Now)
+	hog, other := func() *call { return &call{tenant: 1} }, &call{tenant: 2}
+	var held []*call
+	for range 2 {
+		c := hog()
+		require.NoError(t, l.occupy(c, 500))
+		held = append(held, c)
+	}
+	err := l.occupy(hog(), 1)
+	require.Equal(t, problem.Throttled, problem.CodeOf(err))
+	require.ErrorContains(t, err, "as many bytes as this server allows, which is 1000")
+	require.NoError(t, l.occupy(hog(), 0), "what has no body takes none")
+	require.Equal(t, 1000, l.usage(1)[2].Used)
+	require.NoError(t, l.occupy(other, 3999), "whoever has nothing in hand is served")
+	require.Equal(t, problem.Unavailable, problem.CodeOf(l.occupy(&call{tenant: 3}, 2)), "there is an end, with a quarter more for newcomers")
+	l.vacate(other)
+	require.NoError(t, l.occupy(&call{tenant: 3}, 2))
+	for _, c := range held {
+		l.vacate(c)
+	}
+	require.NoError(t, l.occupy(hog(), 1))
+}
+
+// TestABodyTakesWhatItSays: a request says how long its body is, or may take the most.
+func TestABodyTakesWhatItSays(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	req := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("0123456789"))
+	withBody := route{hasBody: true}
+	require.EqualValues(t, 10, w.bodyOf(withBody, req))
+	require.Zero(t, w.bodyOf(route{}, req))
+	req.ContentLength = 1 << 40
+	require.Equal(t, w.maxBody, w.bodyOf(withBody, req), "more is not read")
+	req.ContentLength = -1
+	require.Equal(t, w.maxBody, w.bodyOf(withBody, req))
+	require.EqualValues(t, min(w.maxBody, maxUserBody), w.bodyOf(route{hasBody: true, access: access{kind: byUser}}, req))
 }

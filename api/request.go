@@ -26,6 +26,7 @@ type call struct {
 	bodyRead  bool                     // nothing of it is on its way any more
 	idemKey   string                   // Idempotency-Key; "" where none was sent
 	dryRun    bool                     // ?dry_run=true, on routes that take it beside a body
+	held      int64                    // bytes that were taken for the body
 	status    int                      // set by a handler that answers another status than its route says
 }
 
@@ -52,7 +53,7 @@ func (s *Server) guard(r route) func(huma.Context, func(huma.Context)) {
 			s.refuse(g, c, err)
 			return
 		}
-		if err := s.limits.occupy(c); err != nil {
+		if err := s.limits.occupy(c, s.bodyOf(r, g.Request)); err != nil {
 			s.refuse(g, c, err)
 			return
 		}
@@ -71,6 +72,25 @@ func (s *Server) guard(r route) func(huma.Context, func(huma.Context)) {
 		}
 		next(h)
 	}
+}
+
+// longest is the longest body of a route.
+func (s *Server) longest(r route) int64 {
+	if r.access.kind == byUser {
+		return min(s.maxBody, maxUserBody)
+	}
+	return s.maxBody
+}
+
+// bodyOf is how much memory a request may take for its body.
+func (s *Server) bodyOf(r route, req *http.Request) int64 {
+	switch {
+	case !r.hasBody:
+		return 0
+	case req.ContentLength >= 0:
+		return min(req.ContentLength, s.longest(r))
+	}
+	return s.longest(r) // it does not say
 }
 
 func (s *Server) admit(g *gin.Context, c *call, r route) error {
@@ -98,10 +118,7 @@ func (s *Server) admit(g *gin.Context, c *call, r route) error {
 		}
 	}
 	if r.hasBody {
-		most := s.maxBody
-		if r.access.kind == byUser {
-			most = min(most, maxUserBody)
-		}
+		most := s.longest(r)
 		if r.bodyOptional && req.ContentLength == 0 {
 			c.body = []byte("{}")
 		} else {

@@ -30,7 +30,7 @@ type TenantUsage struct {
 
 // Limit is how much of something a tenant has, and how much it may have.
 type Limit struct {
-	Name     string    `json:"name" enum:"deliveries_due,deliveries_unfinished,sends_in_flight,requests_in_hand,user_requests_in_hand,requests_per_second,urgent_per_second,devices,endpoints"`
+	Name     string    `json:"name" enum:"deliveries_due,deliveries_unfinished,sends_in_flight,requests_in_hand,user_requests_in_hand,request_bytes_in_hand,requests_per_second,urgent_per_second,devices,endpoints"`
 	Used     int       `json:"used" doc:"Now; of a rate, what is used up and does not count again yet"`
 	Limit    int       `json:"limit" doc:"The most that it may be now. What tenants share changes with how many have work"`
 	Waiting  int       `json:"waiting,omitzero" doc:"How much waits for a place"`
@@ -41,8 +41,7 @@ func (s *Server) usageRoutes() []route {
 	return []route{
 		{method: http.MethodGet, path: "/v1/usage", access: orInstallation(tenants.Read), id: "getUsage", tag: "Installation",
 			summary: "Tell what a tenant uses of each limit",
-			about: "Who has all that a limit allows is answered 429 until some of it is free. `sends_in_flight`, `requests_in_hand` and " +
-				"`user_requests_in_hand` are those of the server that answers, the others of all servers of the database; devices and endpoints are counted every ten minutes or less often. An operator's key " +
+			about: "Who has all that a limit allows is answered 429 until some of it is free. `sends_in_flight` and what is in hand are those of the server that answers, the others of all servers of the database; devices and endpoints are counted every ten minutes or less often. An operator's key " +
 				"that names no tenant is told of the 100 tenants with the most that is unfinished.",
 			handler: withoutBody(s.getUsage)},
 	}

@@ -47,10 +47,11 @@ type LogConfig struct {
 // LimitsConfig bounds what one server takes.
 type LimitsConfig struct {
 	BodyBytes         int64
-	Queue             int // writes that wait for the database
-	Backlog           int // deliveries that are due
-	Unfinished        int // deliveries that are not final
-	Requests          int // in hand
+	Queue             int   // writes that wait for the database
+	Backlog           int   // deliveries that are due
+	Unfinished        int   // deliveries that are not final
+	Requests          int   // in hand
+	RequestBytes      int64 // of their bodies
 	RequestsPerSecond float64
 	UrgentPerSecond   int
 	Devices           int // of a tenant
@@ -101,7 +102,7 @@ func defaultConfig() Config {
 		Listen: "127.0.0.1:8080", AdminListen: "127.0.0.1:8081",
 		DatabaseURL: "./carillon.db", Connections: 16, Migrate: migrateAuto, Role: delivery.RoleAll, Workers: 512,
 		Log:       LogConfig{Level: "info", Format: "auto"},
-		Limits:    LimitsConfig{BodyBytes: 1 << 20, Queue: 4096, Backlog: 1_000_000, Unfinished: 10_000_000, Requests: 1024, UrgentPerSecond: 100, Devices: 10_000_000, Endpoints: 100_000},
+		Limits:    LimitsConfig{BodyBytes: 1 << 20, Queue: 4096, Backlog: 1_000_000, Unfinished: 10_000_000, Requests: 1024, RequestBytes: 1 << 30, UrgentPerSecond: 100, Devices: 10_000_000, Endpoints: 100_000},
 		Retention: RetentionConfig{Sent: day, Dead: 30 * day, Rows: 30 * day, Credentials: 30 * day},
 		FCM:       FCMConfig{Endpoint: "https://fcm.googleapis.com"},
 		APNs:      APNsConfig{ProductionURL: "https://api.push.apple.com", SandboxURL: "https://api.sandbox.push.apple.com"},

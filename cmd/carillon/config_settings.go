@@ -97,6 +97,8 @@ func (c *Config) limitSettings() []setting {
 			doc: "How many deliveries may be stored that are not final: due, waiting for a retry, or held. Tenants share it in the same way."},
 		{key: "limits.requests", into: &c.Limits.Requests, check: within(&c.Limits.Requests, 16, 100_000),
 			doc: "How many requests a server has in hand at a time: a tenant's keys have a quarter at most, the tokens of its users a quarter of that. More are answered with 429, or 503 where all are taken."},
+		{key: "limits.request_bytes", into: &c.Limits.RequestBytes, check: within(&c.Limits.RequestBytes, 1<<20, 1<<36),
+			doc: "How many bytes the bodies of requests in hand may have together, shared in the same way."},
 		{key: "limits.requests_per_second", into: &c.Limits.RequestsPerSecond, check: within(&c.Limits.RequestsPerSecond, 0, 1_000_000),
 			doc: "How many requests of a tenant are taken in a second, on average, by all servers of the database together. `0` is no limit."},
 		{key: "limits.urgent_per_second", into: &c.Limits.UrgentPerSecond, check: within(&c.Limits.UrgentPerSecond, 1, 1_000_000),

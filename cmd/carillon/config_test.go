@@ -85,7 +85,7 @@ func TestEverySettingIsSetInEveryWay(t *testing.T) {
 	values := map[string]string{
 		"listen": ":1", "admin.listen": "off", "database.url": "sqlite:x.db", "database.connections": "32", "migrate": "check", "role": "worker", "key_ring": "k", "key_ring_file": "f", "node.name": "n",
 		"workers": "3", "log.level": "debug", "log.format": "text", "shutdown.grace": "40s", "docs.enabled": "false",
-		"limits.body_bytes": "4096", "limits.queue": "99", "limits.backlog": "5000", "limits.unfinished": "6000", "limits.requests": "64", "limits.urgent_per_second": "7", "limits.devices": "2000", "limits.endpoints": "200", "limits.requests_per_second": "2.5",
+		"limits.body_bytes": "4096", "limits.queue": "99", "limits.backlog": "5000", "limits.unfinished": "6000", "limits.requests": "64", "limits.request_bytes": "2097152", "limits.urgent_per_second": "7", "limits.devices": "2000", "limits.endpoints": "200", "limits.requests_per_second": "2.5",
 		"retention.sent": "12h", "retention.dead": "2d", "retention.rows": "3d", "retention.credentials": "4d",
 		"erasure_log": "/var/log/erasures", "devices.stale_after": "270d",
 		"channels.fcm.endpoint": "http://localhost:1", "channels.fcm.token_uris": "https://a.example/t,https://b.example/t",

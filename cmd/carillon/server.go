@@ -129,7 +129,7 @@ func (s *server) serveHTTP(kinds map[channels.Kind]channels.Channel, generator *
 		Endpoints: webhooks.NewRegistry(webhooks.Options{Store: s.store, Quota: owned[1], IDs: generator, Now: now,
 			CheckURL: func(raw string) error { _, err := rules.CheckURL(raw); return err }}),
 		Log: p.log, Now: now, MaxBody: s.cfg.Limits.BodyBytes, Metrics: s.metrics, Version: versionText(),
-		Limits: api.Limits{PerSecond: s.cfg.Limits.RequestsPerSecond, InFlight: s.cfg.Limits.Requests},
+		Limits: api.Limits{PerSecond: s.cfg.Limits.RequestsPerSecond, InFlight: s.cfg.Limits.Requests, Bytes: s.cfg.Limits.RequestBytes},
 		SDK:    js.Handler(), Demo: p.demo, HideDocs: !s.cfg.Docs,
 	})
 	if err != nil {
