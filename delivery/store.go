@@ -36,6 +36,7 @@ type Store interface {
 	ReplayStore
 	DeviceRestoreStore
 	ErasureStore
+	KeyRingStore
 
 	// Tenants, and other nodes.
 	SnapshotStore

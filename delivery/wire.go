@@ -84,6 +84,7 @@ func (e *Engine) wireCommands(o *Options) {
 		o.Jobs.Handle(jobs.RetireDevices, o.Store.RestoreDevicesStep)
 		o.Jobs.Handle(jobs.BringForward, (&bringer{o.Store, e.hints}).step)
 		o.Jobs.Handle(jobs.DropForDeletedEndpoints, o.Store.DropForDeletedEndpointsStep)
+		o.Jobs.Handle(jobs.ResealKeys, o.Store.ResealStep)
 	}
 }
 

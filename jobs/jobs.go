@@ -42,6 +42,9 @@ const (
 	// BringForward makes due, step by step, what a tenant has waiting for a credential,
 	// a push service or an endpoint that works again.
 	BringForward Kind = 9
+	// ResealKeys seals the keys of all tenants with the primary key of the key ring. It
+	// is a job of the installation.
+	ResealKeys Kind = 10
 )
 
 // kinds has a row for each kind: its name, and whether it may be canceled, which
@@ -59,6 +62,7 @@ var kinds = [...]struct {
 
 	DropForDeletedEndpoints: {"endpoint_deletion", false},
 	BringForward:            {"bring_forward", true},
+	ResealKeys:              {"key_ring_reseal", true},
 }
 
 func (k Kind) String() string {

@@ -19,7 +19,7 @@ import (
 // TestCodes: these numbers and names are in databases and in clients.
 func TestCodes(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, []jobs.Kind{1, 2, 3, 4, 5, 6, 7, 9}, jobs.Kinds())
+	require.Equal(t, []jobs.Kind{1, 2, 3, 4, 5, 6, 7, 9, 10}, jobs.Kinds())
 	require.Equal(t, "dead_letter_replay", jobs.ReplayDeadLetters.String())
 	require.EqualValues(t, 1, jobs.ReplayDeadLetters)
 	require.True(t, jobs.ReplayDeadLetters.Cancelable())

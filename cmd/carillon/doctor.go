@@ -128,10 +128,7 @@ func newDiagnosis(d doctor.Diagnosis, keyRing bool, early []finding, now time.Ti
 	out := diagnosis{Database: d.Database, Status: "sound", Findings: early, Checked: []string{}}
 	if keyRing {
 		out.Checked = append(out.Checked, "key_ring")
-		if d.KeyRing != nil {
-			out.Findings = append(out.Findings, finding{fault, "key_ring", sentence(d.KeyRing.Error()),
-				"A server does not start with it, and no credential or content can be read.", "Give the key ring that this database was made with: nothing is damaged."})
-		}
+		out.Findings = append(out.Findings, checkKeyRing(&d)...)
 	}
 	for _, u := range d.Unknown {
 		out.Findings = append(out.Findings, finding{warning, "doctor", fmt.Sprintf("Could not look at %s (%s).", u.What, u.Err),

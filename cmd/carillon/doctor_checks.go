@@ -37,6 +37,22 @@ const (
 
 func one(f finding) []finding { return []finding{f} }
 
+func checkKeyRing(d *doctor.Diagnosis) (out []finding) {
+	if d.KeyRing != nil {
+		return one(finding{fault, "key_ring", sentence(d.KeyRing.Error()), "A server does not start with it, and no credential or content can be read.",
+			"Give the key ring that this database was made with, or the one that it was rotated to: nothing is damaged."})
+	}
+	if d.OldKeys > 0 {
+		out = append(out, finding{warning, "key_ring", fmt.Sprintf("The keys of %d tenants are sealed with an old key of the key ring.", d.OldKeys),
+			"The rotation has not reached them: whoever has the old key ring reads what they seal.", "Run `carillon key-ring reseal`; `carillon key-ring show` tells how far it is."})
+	}
+	if d.AESGCM > 0 {
+		out = append(out, finding{note, "key_ring", fmt.Sprintf("%d tenants seal with AES-GCM, as versions before did.", d.AESGCM),
+			"A key of AES-GCM is good for about four billion messages.", "Run `carillon key-ring reseal` once all servers are of this version: it gives them new keys."})
+	}
+	return out
+}
+
 func checkSchema(d *doctor.Diagnosis, _ time.Time) []finding {
 	s := d.Schema
 	switch {

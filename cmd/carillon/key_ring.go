@@ -12,7 +12,7 @@ import (
 )
 
 func newKeyRingCommand(c *cli) *cobra.Command {
-	ring := group(&cobra.Command{Use: "key-ring", Short: "Make the key ring that seals secrets"})
+	ring := group(&cobra.Command{Use: "key-ring", Short: "Make and rotate the key ring that seals secrets"})
 	var out string
 	initialise := &cobra.Command{
 		Use: "init", Short: "Make a new key ring", Args: noArgs,
@@ -23,28 +23,41 @@ func newKeyRingCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if out == "" {
-				_, err = fmt.Fprintln(c.out, text)
-				return err
-			}
-			f, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-			if errors.Is(err, fs.ErrExist) {
-				return fmt.Errorf("%s exists and is never overwritten; use it, or give another file to --out", out)
-			}
-			if err != nil {
-				return fmt.Errorf("write the key ring: %w", err)
-			}
-			_, err = fmt.Fprintln(f, text)
-			if err := errors.Join(err, f.Close()); err != nil {
-				return fmt.Errorf("write the key ring: %w", err)
-			}
-			_, _ = fmt.Fprintf(c.err, "The key ring is in %s. Keep a copy apart from the database.\n", out)
-			return nil
+			return c.giveKeyRing(text, out, "Keep a copy apart from the database.")
 		},
 	}
-	initialise.Flags().StringVar(&out, "out", "", "the file to write; without it the key ring is printed")
-	ring.AddCommand(initialise)
+	addKeyRingOut(initialise, &out)
+	ring.AddCommand(initialise, newKeyRingRotateCommand(c), newKeyRingResealCommand(c), newKeyRingShowCommand(c), newKeyRingPruneCommand(c))
 	return ring
+}
+
+func addKeyRingOut(cmd *cobra.Command, out *string) {
+	cmd.Flags().StringVar(out, "out", "", "the file to write; without it the key ring is printed")
+}
+
+// giveKeyRing writes a key ring to a file that is not there yet, or prints it, and
+// says how to go on.
+func (c *cli) giveKeyRing(text, out, next string) error {
+	if out == "" {
+		if _, err := fmt.Fprintln(c.out, text); err != nil {
+			return err
+		}
+		_, _ = fmt.Fprintln(c.err, next)
+		return nil
+	}
+	f, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s exists and is never overwritten; use it, or give another file to --out", out)
+	}
+	if err != nil {
+		return fmt.Errorf("write the key ring: %w", err)
+	}
+	_, err = fmt.Fprintln(f, text)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write the key ring: %w", err)
+	}
+	_, _ = fmt.Fprintf(c.err, "The key ring is in %s. %s\n", out, next)
+	return nil
 }
 
 // keyRing reads the key ring that is configured; without one nothing is sealed,

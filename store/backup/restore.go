@@ -13,7 +13,6 @@ import (
 
 	"github.com/pressly/goose/v3"
 
-	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/store/backup/archive"
 	"github.com/carillonhq/carillon/store/db"
 	"github.com/carillonhq/carillon/store/registers"
@@ -280,19 +279,9 @@ func (l *load) write(ctx context.Context) error {
 // opens refuses a key ring that what was restored is not sealed with: the server
 // would not start with it, and nobody should find that out later.
 func (l *load) opens(ctx context.Context) error {
-	var (
-		tenant ids.ID
-		sealed []byte
-	)
-	err := l.conn.QueryRowContext(ctx, "SELECT id,keyset FROM tenants WHERE length(keyset)>0 ORDER BY id DESC LIMIT 1").Scan(&tenant, &sealed)
-	if db.IsNoRows(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read the tenants: %w", err)
-	}
-	if !l.db.KeyRing().Opens(tenant, sealed) {
-		return errors.New("the backup was made of a database with another key ring than the one that is configured: give the one that it was made with. Nothing was restored")
+	if err := l.db.KeyRing().Check(ctx, l.conn); err != nil {
+		return fmt.Errorf("the backup was made of a database with another key ring than the one that is configured, or with an older one: give the one that it was made with. "+
+			"Nothing was restored: %w", err)
 	}
 	return nil
 }

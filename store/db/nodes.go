@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/problem"
 )
 
 // Node is a process on the database.
@@ -177,6 +178,21 @@ func (n *nodes) Nodes(ctx context.Context) ([]Node, error) {
 		x.StartedAt, x.BeatAt = FromMillis(started), FromMillis(beat)
 		return x, err
 	})
+}
+
+// OneVersion refuses to go on while a server of another version than this process
+// runs on the database.
+func (n *nodes) OneVersion(ctx context.Context) error {
+	var name, version string
+	err := n.pools.reads.QueryRowContext(ctx, "SELECT name,version FROM nodes WHERE token<>0 AND role<>? AND beat_at>? AND version<>? ORDER BY id LIMIT 1",
+		RoleCommand, Millis(n.pools.Now().Add(-DeadAfter)), n.info.Version).Scan(&name, &version)
+	switch {
+	case IsNoRows(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for servers: %w", err)
+	}
+	return problem.New(problem.Conflict, "The node %s runs %s and another %s: this goes on once all nodes run one version.", name, version, n.info.Version)
 }
 
 // Dead tells whether the node has been silent for so long that the others take

@@ -8,10 +8,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
-	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
@@ -19,10 +17,14 @@ import (
 
 // NewKeyset makes a tenant's keys, sealed for its row.
 func (r *KeyRing) NewKeyset(tenant ids.ID) ([]byte, error) {
-	h, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
+	h, err := keyset.NewHandle(newKey())
 	if err != nil {
 		return nil, fmt.Errorf("make a tenant's keys: %w", err)
 	}
+	return r.seal(tenant, h)
+}
+
+func (r *KeyRing) seal(tenant ids.ID, h *keyset.Handle) ([]byte, error) {
 	var b bytes.Buffer
 	if err := h.WriteWithAssociatedData(keyset.NewBinaryWriter(&b), r.master, ad("tenant", tenant, 0)); err != nil {
 		return nil, fmt.Errorf("seal a tenant's keys: %w", err)
@@ -36,17 +38,9 @@ func (r *KeyRing) read(tenant ids.ID, sealed []byte) (*keyset.Handle, error) {
 	}
 	h, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(sealed)), r.master, ad("tenant", tenant, 0))
 	if err != nil {
-		return nil, errors.New("the tenant's keys do not open with this key ring: was the database made with another one?")
+		return nil, errors.New("the tenant's keys do not open with this key ring: was the database made with another one, or the key ring rotated since?")
 	}
 	return h, nil
-}
-
-func (r *KeyRing) open(tenant ids.ID, sealed []byte) (tink.AEAD, error) {
-	h, err := r.read(tenant, sealed)
-	if err != nil {
-		return nil, err
-	}
-	return aead.New(h)
 }
 
 // SubjectKey derives the key of the hashes that stand for the users of a tenant

@@ -30,6 +30,9 @@ type Diagnosis struct {
 	// KeyRing is why the key ring does not open what the database holds; nil: it
 	// does, or there is nothing, or none was given.
 	KeyRing error
+	// OldKeys counts the tenants whose keys are sealed with an old key of the key ring,
+	// and AESGCM those who seal with AES-GCM.
+	OldKeys, AESGCM int
 	// Broken are the invariants that do not hold.
 	Broken []Violation
 	Depths Depths
@@ -94,6 +97,7 @@ func (s *Doctor) Examine(ctx context.Context, deep bool) Diagnosis {
 	})
 	if s.db.KeyRing() != nil {
 		d.KeyRing = s.db.CheckKeyRing(ctx)
+		try("the tenants' keys", func() error { return s.keysets(ctx, &d) })
 	}
 	try("the facts about the installation", func() error {
 		all, err := registers.Facts(ctx, s.db.Reads())
@@ -133,4 +137,15 @@ func (s *Doctor) waysBack(ctx context.Context, d *Diagnosis) error {
 		}
 	}
 	return nil
+}
+
+func (s *Doctor) keysets(ctx context.Context, d *Diagnosis) error {
+	k, err := s.registers.Keysets(ctx)
+	d.AESGCM = k.AESGCM
+	for _, x := range s.db.KeyRing().Keys() {
+		if x.Role == db.RingOld {
+			d.OldKeys += k.By[x.ID]
+		}
+	}
+	return err
 }

@@ -135,6 +135,12 @@ func planOf(t *testing.T, query string, args ...any) (plan []string) {
 	return plan
 }
 
+// TestKeysetsAreWalkedInOrder: a step of a reseal reads its tenants and no others.
+func TestKeysetsAreWalkedInOrder(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, []string{"SEARCH tenants USING INTEGER PRIMARY KEY (rowid>?)"}, planOf(t, selectKeysets, 1, 1))
+}
+
 // TestCountsFollowAnIndex: what tenants have is counted without a look at the rows.
 func TestCountsFollowAnIndex(t *testing.T) {
 	t.Parallel()

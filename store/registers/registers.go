@@ -29,6 +29,7 @@ type Registers struct {
 	*jobRegister
 	*installation
 	*cleanup
+	*resealer
 }
 
 // New makes the registers of a database.
@@ -38,5 +39,6 @@ func New(d *db.DB, holds Holds) *Registers {
 		tenantRegister: &tenantRegister{d}, keyRegister: &keyRegister{d}, credentialRegister: &credentialRegister{d, holds, j},
 		deviceRegister: &deviceRegister{d, j}, endpointRegister: &endpointRegister{db: d, holds: holds}, jobRegister: j,
 		installation: &installation{d}, cleanup: &cleanup{d},
+		resealer: &resealer{db: d, jobs: j},
 	}
 }
