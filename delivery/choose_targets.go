@@ -275,11 +275,11 @@ func (f *chooser) addEndpoint(e *BoundEndpoint) {
 		return
 	}
 	f.seen[e.ID] = true
-	// The secrets are not read here, so ReadAt stays zero: the worker reads the
+	// Where it is reached and its secrets are not read here, so ReadAt stays zero: the worker reads the
 	// endpoint itself.
 	f.choices = append(f.choices, choice{
 		ref: DeliveryRef{Target: e.ID, Channel: channels.Webhook, User: e.User}, userID: e.UserID,
 		target: TargetNow{Exists: true, UserID: e.UserID, Channel: channels.Webhook,
-			Target: channels.Target{Kind: channels.URL, Address: e.URL}},
+			Target: channels.Target{Kind: channels.URL}},
 	})
 }

@@ -122,6 +122,7 @@ func TestEachFaultIsFound(t *testing.T) {
 		"marker_unserved":       {delivery.Sent, "UPDATE fanouts SET due_at=due_at-3660001 WHERE notification_id<>?"},
 		"purpose_impossible":    {delivery.Pending, "UPDATE devices SET purpose=4 WHERE id<>?"},
 		"content_missing":       {delivery.Pending, "DELETE FROM payloads" + of},
+		"endpoint_without_url":  {delivery.Sent, "INSERT INTO endpoints (id,tenant_id,user_id,url,description,event_types,status,reason,sealed,created_at,updated_at) SELECT 1,tenant_id,0,'','','[]','active','',body,0,0 FROM payloads" + of},
 		"wait_without_subject":  {delivery.Pending, "INSERT INTO waits (tenant_id,subject_id,origin,id,channel,cause,detail,since,until,noted_at,success_at) SELECT tenant_id,1,'',1,1,1,'',0,0,0,0 FROM deliveries" + of},
 	}
 	for _, i := range doctor.Invariants() {

@@ -45,7 +45,7 @@ func TestASoundDatabaseIsFoundSound(t *testing.T) {
 	require.False(t, d.Running)
 	require.True(t, d.BackupAt.IsZero())
 	require.Equal(t, d.Schema.Want, d.Schema.Have)
-	require.EqualValues(t, 1, d.Schema.MinReader)
+	require.EqualValues(t, 15, d.Schema.MinReader, "URLs are sealed from the start")
 	require.Len(t, d.Depths.Dead, 1)
 	require.False(t, d.Pause.On())
 	if !pgtest.Postgres() {

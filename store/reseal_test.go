@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
@@ -306,5 +305,5 @@ func TestResealGoesOnWhereItWas(t *testing.T) {
 	j, err := x.run(s)
 	require.NoError(t, err)
 	require.Equal(t, db.MaxBatch+5, j.Done)
-	require.JSONEq(t, fmt.Sprintf(`{"key":%d}`, s.KeyRing().Primary()), string(json.RawMessage(j.Spec)))
+	require.JSONEq(t, fmt.Sprintf(`{"key":%d}`, s.KeyRing().Primary()), string(j.Spec))
 }

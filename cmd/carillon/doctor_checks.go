@@ -46,6 +46,14 @@ func checkKeyRing(d *doctor.Diagnosis) (out []finding) {
 		out = append(out, finding{warning, "key_ring", fmt.Sprintf("The keys of %d tenants are sealed with an old key of the key ring.", d.OldKeys),
 			"The rotation has not reached them: whoever has the old key ring reads what they seal.", "Run `carillon key-ring reseal`; `carillon key-ring show` tells how far it is."})
 	}
+	if d.ClearURLs > 0 {
+		more := ""
+		if d.ClearURLs == registers.MaxClearURLs {
+			more = " or more"
+		}
+		out = append(out, finding{note, "key_ring", fmt.Sprintf("The URLs of %d endpoints%s are in clear in the database, as versions before wrote them.", d.ClearURLs, more),
+			"Many a webhook's URL is a secret, and backups have it.", "Run `carillon key-ring reseal` once all servers are of this version. The version before cannot be started on the database from then on."})
+	}
 	if d.AESGCM > 0 {
 		out = append(out, finding{note, "key_ring", fmt.Sprintf("%d tenants seal with AES-GCM, as versions before did.", d.AESGCM),
 			"A key of AES-GCM is good for about four billion messages.", "Run `carillon key-ring reseal` once all servers are of this version: it gives them new keys."})

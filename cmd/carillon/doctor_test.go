@@ -71,6 +71,7 @@ func TestEachFindingIsMade(t *testing.T) {
 		{"new schema", soundSQLite, func(d *doctor.Diagnosis) { d.Schema.Have = 6 }, note, "schema", "schema 6"},
 		{"closed schema", soundSQLite, func(d *doctor.Diagnosis) { d.Schema.Have, d.Schema.MinReader = 6, 6 }, fault, "schema", "from schema 6 on"},
 		{"old keys", soundSQLite, func(d *doctor.Diagnosis) { d.OldKeys = 3 }, warning, "key_ring", "The keys of 3 tenants"},
+		{"clear URLs", soundSQLite, func(d *doctor.Diagnosis) { d.ClearURLs = 3 }, note, "key_ring", "The URLs of 3 endpoints"},
 		{"AES-GCM", soundSQLite, func(d *doctor.Diagnosis) { d.AESGCM = 3 }, note, "key_ring", "3 tenants seal with AES-GCM"},
 		{"key ring", soundSQLite, func(d *doctor.Diagnosis) { d.KeyRing = errors.New("it does not open: is it another one?") }, fault, "key_ring", "It does not open"},
 		{"unknown", soundSQLite, func(d *doctor.Diagnosis) {

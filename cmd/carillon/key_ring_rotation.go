@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -56,6 +57,8 @@ func newKeyRingResealCommand(c *cli) *cobra.Command {
 		Use: "reseal", Short: "Seal the tenants' keys with the primary key of the key ring", Args: noArgs,
 		Long: "Makes a job that a server takes: it seals each tenant's keys with the primary key of the key ring that is configured, and gives\n" +
 			"a new key to tenants who still seal with AES-GCM. `carillon key-ring show` tells how far it is.\n\n" +
+			"It also seals the URLs of endpoints that versions before have left in clear. Such a version cannot be started on the database\n" +
+			"from then on. The job waits until all servers are of one version.\n\n" +
 			"With --new-keys every tenant gets a new key for what is sealed from then on. Do it when somebody may have read both the database\n" +
 			"and the key ring. What is sealed already stays as it is: replace the credentials and webhook secrets as well.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -133,14 +136,11 @@ func (c *cli) nothingToPrune(ring *db.KeyRing, k registers.Keysets) error {
 
 func numbers(list []uint32) string {
 	slices.Sort(list)
-	text := "key "
+	text := make([]string, len(list))
 	for i, id := range list {
-		if i > 0 {
-			text += ", "
-		}
-		text += strconv.FormatUint(uint64(id), 10)
+		text[i] = strconv.FormatUint(uint64(id), 10)
 	}
-	return text
+	return "key " + strings.Join(text, ", ")
 }
 
 func (c *cli) configuredKeyRing() (*db.KeyRing, error) {

@@ -57,17 +57,20 @@ func (s *seals) sealer(tenant ids.ID) (opened, error) {
 	if known && now.Sub(a.readAt) < readAgain {
 		return a, nil
 	}
+	if known { // the others go on with what is opened while one reads
+		a.readAt = now
+		s.keep(tenant, a)
+	}
 	b, err := s.read(tenant)
-	if err != nil && known && problem.CodeOf(err) != problem.Conflict {
-		b, err = a, nil // what is opened is as good as ever, whatever keeps the row from being read
-		b.readAt = now
+	switch {
+	case err == nil:
+		s.keep(tenant, b)
+		return b, nil
+	case known && problem.CodeOf(err) != problem.Conflict:
+		return a, nil // as good as ever, whatever keeps the row from being read
 	}
-	if err != nil {
-		s.ForgetKeys(tenant)
-		return b, err
-	}
-	s.keep(tenant, b)
-	return b, nil
+	s.ForgetKeys(tenant)
+	return b, err
 }
 
 // read opens the keys of a tenant as they are in the database.
@@ -184,9 +187,10 @@ func (s *seals) KeyedHash(tenant ids.ID, text string) (int64, error) {
 
 // Kinds of sealed values, part of their associated data.
 const (
-	SealPayload    = "payload"
-	SealCredential = "credential"
-	SealEndpoint   = "endpoint"
-	SealUserKey    = "user_key"
-	SealErasure    = "erasure"
+	SealPayload     = "payload"
+	SealCredential  = "credential"
+	SealEndpoint    = "endpoint"
+	SealEndpointURL = "endpoint_url"
+	SealUserKey     = "user_key"
+	SealErasure     = "erasure"
 )

@@ -33,6 +33,8 @@ type Diagnosis struct {
 	// OldKeys counts the tenants whose keys are sealed with an old key of the key ring,
 	// and AESGCM those who seal with AES-GCM.
 	OldKeys, AESGCM int
+	// ClearURLs counts the endpoints whose URLs are not sealed, up to 10,000.
+	ClearURLs int
 	// Broken are the invariants that do not hold.
 	Broken []Violation
 	Depths Depths
@@ -104,6 +106,7 @@ func (s *Doctor) Examine(ctx context.Context, deep bool) Diagnosis {
 		d.Pause, d.BackupAt = registers.PauseOf(all), all[registers.FactBackup].At
 		return err
 	})
+	try("the endpoints", func() (err error) { d.ClearURLs, err = s.registers.ClearURLs(ctx); return err })
 	try("the credentials", func() (err error) { d.Credentials, err = s.registers.AllCredentials(ctx); return err })
 	try("the versions of credentials", func() error { return s.waysBack(ctx, &d) })
 	try("the VAPID pairs", func() (err error) { d.WrongPairs, err = s.registers.WrongPairs(ctx); return err })

@@ -57,6 +57,8 @@ func Invariants() []Invariant {
 			query: "SELECT count(*) FROM deliveries d INDEXED BY deliveries_hold WHERE d.hold_id<>0 AND d.state<>3"},
 		{Name: "reason_missing", Means: "held, dropped or dead without a reason", slow: true,
 			query: "SELECT count(*) FROM deliveries d WHERE d.state IN (3,5,6) AND d.reason=0"},
+		{Name: "endpoint_without_url", Means: "an endpoint whose row says nowhere where it is reached", slow: true,
+			query: "SELECT count(*) FROM endpoints WHERE url='' AND url_sealed IS NULL"},
 		{Name: "overspent", Means: "more attempts than any policy allows", slow: true,
 			query: fmt.Sprintf("SELECT count(*) FROM deliveries d WHERE d.spent>%d", delivery.MaxSpent)},
 		{Name: "notification_unserved", Means: "accepted more than a minute ago with neither delivery nor skip nor marker", slow: true,

@@ -13,7 +13,7 @@ import (
 
 const (
 	deviceNow   = `SELECT id,user_id,epoch,status,app,vapid_key,expires_at,kind,address,environment,keys,os,registered_at,tenant_id FROM devices`
-	endpointNow = `SELECT id,user_id,url,sealed,tenant_id FROM endpoints`
+	endpointNow = `SELECT id,user_id,url,url_sealed,sealed,tenant_id FROM endpoints`
 	byID        = ` WHERE id=? AND tenant_id=?`
 )
 
@@ -58,9 +58,15 @@ func (s *targets) scanDeviceNow(r db.Scanner) (o owned, now delivery.TargetNow, 
 }
 
 func (s *targets) scanEndpointNow(r db.Scanner) (o owned, now delivery.TargetNow, err error) {
-	var sealed []byte
+	var (
+		url    registers.StoredURL
+		sealed []byte
+	)
 	now.Target.Kind, now.Channel, now.ReadAt = channels.URL, channels.Webhook, s.db.Now()
-	err = r.Scan(&o.id, &now.UserID, &now.Target.Address, &sealed, &o.tenant)
+	err = r.Scan(&o.id, &now.UserID, &url.Clear, &url.Sealed, &sealed, &o.tenant)
+	if err == nil {
+		now.Target.Address, err = url.Open(s.db, o.tenant, o.id)
+	}
 	if err == nil {
 		now.Target.Secrets, err = registers.SigningKeys(s.db, o.tenant, o.id, sealed, now.ReadAt)
 	}

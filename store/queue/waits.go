@@ -47,11 +47,7 @@ func (s *waitRows) PutWait(ctx context.Context, w delivery.NoteWait) (began, cur
 		if err := t.LockTenant(w.Tenant, true); err != nil {
 			return err
 		}
-		query, args, one := "SELECT 1 FROM credentials WHERE id=? AND tenant_id=? AND version=?", []any{w.Subject, w.Tenant, w.Version}, 0
-		if w.Channel == channels.Webhook {
-			query, args = "SELECT 1 FROM endpoints WHERE id=? AND tenant_id=? AND url=?", []any{w.Subject, w.Tenant, w.URL}
-		}
-		if there, err := t.One(t.Locking(query, "SHARE"), args, &one); err != nil || !there {
+		if is, err := s.asItWas(t, w); err != nil || !is {
 			return err
 		}
 		id := t.NextID()
@@ -65,6 +61,22 @@ func (s *waitRows) PutWait(ctx context.Context, w delivery.NoteWait) (began, cur
 		return err
 	})
 	return began, current, err
+}
+
+// asItWas tells whether the credential still has the version, or the endpoint the URL,
+// that was sent with, and keeps it so until the commit.
+func (s *waitRows) asItWas(t *db.Tx, w delivery.NoteWait) (bool, error) {
+	if w.Channel != channels.Webhook {
+		one := 0
+		return t.One(t.Locking("SELECT 1 FROM credentials WHERE id=? AND tenant_id=? AND version=?", "SHARE"), []any{w.Subject, w.Tenant, w.Version}, &one)
+	}
+	var stored registers.StoredURL
+	there, err := t.One(t.Locking("SELECT url,url_sealed FROM endpoints WHERE id=? AND tenant_id=?", "SHARE"), []any{w.Subject, w.Tenant}, &stored.Clear, &stored.Sealed)
+	if err != nil || !there {
+		return false, err
+	}
+	url, err := stored.Open(s.db, w.Tenant, w.Subject)
+	return url == w.URL, err
 }
 
 // EndWait implements delivery.WaitStore.

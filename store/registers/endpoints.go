@@ -24,8 +24,9 @@ type endpointRegister struct {
 	bound boundTenants
 }
 
-// EndpointColumns are those that ScanEndpoint reads, of endpoints e and users u.
-const EndpointColumns = `e.id,e.user_id,coalesce(u.external_id,''),e.url,e.description,e.event_types,e.status,e.reason,e.created_at,e.updated_at`
+// EndpointColumns are those that ScanEndpoint reads, of endpoints e and users u. Where it
+// is reached is not among them: to choose an endpoint nobody has to know.
+const EndpointColumns = `e.id,e.user_id,coalesce(u.external_id,''),e.description,e.event_types,e.status,e.reason,e.created_at,e.updated_at`
 
 // sealedSecret is how a signing secret is written before it is sealed.
 type sealedSecret struct {
@@ -84,8 +85,12 @@ func (s *endpointRegister) CreateEndpoint(ctx context.Context, e webhooks.Endpoi
 		if err != nil {
 			return err
 		}
-		if err := t.Exec(`INSERT INTO endpoints (id,tenant_id,user_id,url,description,event_types,status,reason,sealed,created_at,updated_at)
- VALUES (?,?,?,?,?,?,?,?,?,?,?)`, e.ID, e.Tenant, user, e.URL, e.Description, string(types), e.Status, e.StatusReason, sealed,
+		url, err := sealURL(s.db, t, e)
+		if err != nil {
+			return err
+		}
+		if err := t.Exec(`INSERT INTO endpoints (id,tenant_id,user_id,url,url_sealed,description,event_types,status,reason,sealed,created_at,updated_at)
+ VALUES (?,?,?,?,?,?,?,?,?,?,?,?)`, e.ID, e.Tenant, user, url.Clear, url.Sealed, e.Description, string(types), e.Status, e.StatusReason, sealed,
 			db.Millis(e.CreatedAt), db.Millis(e.UpdatedAt)); err != nil {
 			return err
 		}
@@ -115,9 +120,13 @@ func (s *endpointRegister) UpdateEndpoint(ctx context.Context, e webhooks.Endpoi
 		if err != nil {
 			return err
 		}
-		n, err := t.Affect(`UPDATE endpoints SET user_id=?, url=?, description=?, event_types=?, status=?, reason=?, updated_at=?
+		url, err := sealURL(s.db, t, e)
+		if err != nil {
+			return err
+		}
+		n, err := t.Affect(`UPDATE endpoints SET user_id=?, url=?, url_sealed=?, description=?, event_types=?, status=?, reason=?, updated_at=?
  WHERE id=? AND tenant_id=? AND updated_at=?`,
-			user, e.URL, e.Description, string(types), e.Status, e.StatusReason, db.Millis(e.UpdatedAt), e.ID, e.Tenant, db.Millis(was))
+			user, url.Clear, url.Sealed, e.Description, string(types), e.Status, e.StatusReason, db.Millis(e.UpdatedAt), e.ID, e.Tenant, db.Millis(was))
 		if err != nil {
 			return err
 		}
@@ -157,12 +166,18 @@ func notUpdated(t *db.Tx, tenant, id ids.ID) error {
 
 // Endpoint implements webhooks.Store.
 func (s *endpointRegister) Endpoint(ctx context.Context, tenant, id ids.ID) (webhooks.Endpoint, error) {
-	var sealed []byte
-	row := s.db.Reads().QueryRowContext(ctx, `SELECT `+EndpointColumns+`, e.sealed FROM endpoints e LEFT JOIN users u ON u.tenant_id=e.tenant_id AND u.id=e.user_id
+	var (
+		sealed []byte
+		url    StoredURL
+	)
+	row := s.db.Reads().QueryRowContext(ctx, `SELECT `+EndpointColumns+`,e.url,e.url_sealed,e.sealed FROM endpoints e LEFT JOIN users u ON u.tenant_id=e.tenant_id AND u.id=e.user_id
  WHERE e.id=? AND e.tenant_id=?`, id, tenant)
-	e, err := ScanEndpoint(withMore{row, []any{&sealed}}, tenant)
+	e, err := ScanEndpoint(withMore{row, []any{&url.Clear, &url.Sealed, &sealed}}, tenant)
 	if err != nil {
 		return e.Endpoint, db.NotFoundOr(err, "endpoint")
+	}
+	if e.URL, err = url.Open(s.db, tenant, id); err != nil {
+		return e.Endpoint, err
 	}
 	e.Secrets, err = openSecrets(s.db, tenant, id, sealed)
 	return e.Endpoint, err
@@ -178,13 +193,20 @@ func (w withMore) Scan(into ...any) error { return w.Scanner.Scan(append(into, w
 
 // Endpoints implements webhooks.Store.
 func (s *endpointRegister) Endpoints(ctx context.Context, tenant, after ids.ID, limit int) ([]webhooks.Endpoint, error) {
-	var out []webhooks.Endpoint
+	var (
+		out  []webhooks.Endpoint
+		urls []StoredURL
+	)
 	err := s.db.Each(ctx, func(rows *sql.Rows) error {
-		e, err := ScanEndpoint(rows, tenant)
-		out = append(out, e.Endpoint)
+		var url StoredURL
+		e, err := ScanEndpoint(withMore{rows, []any{&url.Clear, &url.Sealed}}, tenant)
+		out, urls = append(out, e.Endpoint), append(urls, url)
 		return err
-	}, `SELECT `+EndpointColumns+` FROM endpoints e LEFT JOIN users u ON u.tenant_id=e.tenant_id AND u.id=e.user_id
+	}, `SELECT `+EndpointColumns+`,e.url,e.url_sealed FROM endpoints e LEFT JOIN users u ON u.tenant_id=e.tenant_id AND u.id=e.user_id
  WHERE e.tenant_id=? AND e.id>? ORDER BY e.id LIMIT ?`, tenant, after, limit)
+	for i := 0; i < len(out) && err == nil; i++ { // behind the rows: opening may read the tenant's keys
+		out[i].URL, err = urls[i].Open(s.db, tenant, out[i].ID)
+	}
 	return out, err
 }
 
@@ -295,7 +317,7 @@ func (s *endpointRegister) HasBound(ctx context.Context, tenant ids.ID) (bool, e
 // BoundChanged is called after an endpoint was changed otherwise.
 func (s *endpointRegister) BoundChanged(tenant ids.ID) { s.bound.changed(tenant) }
 
-// ScanEndpoint reads an endpoint, without its secrets.
+// ScanEndpoint reads an endpoint, without its secrets and its URL.
 func ScanEndpoint(r db.Scanner, tenant ids.ID) (delivery.BoundEndpoint, error) {
 	var (
 		e                = delivery.BoundEndpoint{}
@@ -303,7 +325,7 @@ func ScanEndpoint(r db.Scanner, tenant ids.ID) (delivery.BoundEndpoint, error) {
 		created, updated int64
 	)
 	e.Tenant = tenant
-	err := r.Scan(&e.ID, &e.UserID, &e.User, &e.URL, &e.Description, &types, &e.Status, &e.StatusReason, &created, &updated)
+	err := r.Scan(&e.ID, &e.UserID, &e.User, &e.Description, &types, &e.Status, &e.StatusReason, &created, &updated)
 	if err != nil {
 		return e, err
 	}

@@ -135,10 +135,12 @@ func planOf(t *testing.T, query string, args ...any) (plan []string) {
 	return plan
 }
 
-// TestKeysetsAreWalkedInOrder: a step of a reseal reads its tenants and no others.
+// TestKeysetsAreWalkedInOrder: a step of a reseal reads its tenants, or its endpoints, and
+// no others.
 func TestKeysetsAreWalkedInOrder(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, []string{"SEARCH tenants USING INTEGER PRIMARY KEY (rowid>?)"}, planOf(t, selectKeysets, 1, 1))
+	require.Equal(t, []string{"SEARCH e USING INTEGER PRIMARY KEY (rowid>?)", "SEARCH t USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN"}, planOf(t, selectURLs, 1, 1))
 }
 
 // TestCountsFollowAnIndex: what tenants have is counted without a look at the rows.

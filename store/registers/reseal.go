@@ -13,7 +13,8 @@ import (
 	"github.com/carillonhq/carillon/store/db"
 )
 
-// resealer brings the sealing keys of tenants under the primary key of the key ring.
+// resealer brings the sealing keys of tenants under the primary key of the key ring, and
+// seals what versions before have left in clear.
 type resealer struct {
 	db   *db.DB
 	jobs *jobRegister
@@ -25,14 +26,17 @@ type resealSpec struct {
 	NewKeys bool   `json:"new_keys,omitempty"` // each tenant gets a key
 }
 
-// resealCursor is where it goes on.
+// resealCursor is where it goes on: first the tenants, then the endpoints.
 type resealCursor struct {
-	After ids.ID `json:"after"`
+	Endpoints bool   `json:"endpoints,omitempty"`
+	After     ids.ID `json:"after"`
 }
 
-// resealResult is what came of it: tenants whose keys do not open.
+// resealResult is what came of it: tenants whose keys do not open, and how many URLs
+// were sealed.
 type resealResult struct {
 	Unopened []string `json:"unopened,omitempty"`
+	URLs     int      `json:"urls_sealed,omitempty"`
 }
 
 // maxUnopened is how many tenants a result names.
@@ -81,7 +85,7 @@ func (s *resealer) CreateReseal(ctx context.Context, newKeys bool, actor string)
 			}
 			return err
 		}
-		total, err := t.Count("SELECT count(*) FROM tenants WHERE deleted_at=0")
+		total, err := t.Count("SELECT (SELECT count(*) FROM tenants WHERE deleted_at=0)+(SELECT count(*) FROM endpoints)")
 		if err != nil {
 			return err
 		}
@@ -118,6 +122,14 @@ func (s *resealer) ResealStep(ctx context.Context, j jobs.Job) (jobs.Progress, e
 	if err := s.db.OneVersion(ctx); err != nil {
 		return jobs.Progress{}, err
 	}
+	if c.Endpoints {
+		return s.sealStep(ctx, j, c, result)
+	}
+	return s.keysStep(ctx, j, spec, c, result)
+}
+
+// keysStep does a part of the tenants.
+func (s *resealer) keysStep(ctx context.Context, j jobs.Job, spec resealSpec, c resealCursor, result resealResult) (jobs.Progress, error) {
 	list, err := s.keysets(ctx, c.After)
 	if err != nil {
 		return jobs.Progress{}, err
@@ -135,7 +147,16 @@ func (s *resealer) ResealStep(ctx context.Context, j jobs.Job) (jobs.Progress, e
 			changes++
 		}
 	}
-	p, err := s.jobs.Step(ctx, j, changes, func(t *db.Tx) (jobs.Progress, error) { return reseal(t, list, result) })
+	p, err := s.jobs.Step(ctx, j, changes, func(t *db.Tx) (jobs.Progress, error) {
+		p, err := reseal(t, list)
+		next := resealCursor{Endpoints: true}
+		if len(list) == db.MaxBatch {
+			next = resealCursor{After: list[len(list)-1].id}
+		} else if err == nil {
+			err = closeToOlder(t)
+		}
+		return p.at(next, result, err)
+	})
 	if err == nil {
 		for _, x := range list {
 			if x.anew != nil {
@@ -148,7 +169,7 @@ func (s *resealer) ResealStep(ctx context.Context, j jobs.Job) (jobs.Progress, e
 
 // reseal writes keys that are still as they were read: those of a tenant that was
 // deleted meanwhile stay destroyed.
-func reseal(t *db.Tx, list []keysetRow, result resealResult) (p jobs.Progress, err error) {
+func reseal(t *db.Tx, list []keysetRow) (p resealed, err error) {
 	for _, x := range list {
 		switch {
 		case x.unopened:
@@ -164,15 +185,43 @@ func reseal(t *db.Tx, list []keysetRow, result resealResult) (p jobs.Progress, e
 			p.Skipped += 1 - int(n)
 		}
 	}
-	if len(result.Unopened) > 0 {
-		if p.Result, err = json.Marshal(result); err != nil {
-			return p, err
+	return p, nil
+}
+
+// sealStep does a part of the endpoints.
+func (s *resealer) sealStep(ctx context.Context, j jobs.Job, c resealCursor, result resealResult) (jobs.Progress, error) {
+	list, failed, err := s.urls(ctx, c.After)
+	if err != nil {
+		return jobs.Progress{}, err
+	}
+	p, err := s.jobs.Step(ctx, j, 1+len(list), func(t *db.Tx) (jobs.Progress, error) {
+		n, err := sealURLs(t, list)
+		p, was := resealed{Done: n, Failed: failed, Skipped: len(list) - n - failed}, result
+		was.URLs += n
+		if p.End = len(list) < db.MaxBatch; !p.End {
+			c.After = list[len(list)-1].id
+		}
+		return p.at(c, was, err)
+	})
+	if err == nil && p.End {
+		if _, err := s.db.Flush(ctx); err != nil { // old pages go by themselves a little later
+			s.db.Log().Warn("the write-ahead log could not be emptied after URLs were sealed", "error", err)
 		}
 	}
-	if p.End = len(list) < db.MaxBatch; !p.End {
-		p.Cursor, err = json.Marshal(resealCursor{After: list[len(list)-1].id})
-	}
 	return p, err
+}
+
+// resealed is what a step has done.
+type resealed jobs.Progress
+
+func (p resealed) at(c resealCursor, result resealResult, err error) (jobs.Progress, error) {
+	if err == nil {
+		p.Cursor, err = json.Marshal(c)
+	}
+	if err == nil && (result.URLs > 0 || result.Unopened != nil) {
+		p.Result, err = json.Marshal(result)
+	}
+	return jobs.Progress(p), err
 }
 
 // Keysets is how the keys of tenants are sealed.
