@@ -127,19 +127,26 @@ func (a *acceptor) commit(ctx context.Context, s Submission, plans []plan, answe
 		}
 		b.Accepted = append(b.Accepted, p.accepted)
 	}
-	failpoint.Hit("accept.begin")
-	stored, err := a.store.Accept(ctx, b)
-	if err != nil || stored != nil {
+	unpromise := func() {
 		for l, n := range promised {
 			a.dispatch.unpromise(Lane(l), s.Tenant, n)
 		}
+	}
+	if err := a.backlog.take(s.Tenant, more); err != nil {
+		unpromise()
+		return Answer{}, err
+	}
+	failpoint.Hit("accept.begin")
+	stored, err := a.store.Accept(ctx, b)
+	if err != nil || stored != nil {
+		unpromise()
+		a.backlog.giveBack(s.Tenant, more)
 		if err != nil {
 			return Answer{}, err
 		}
 		return *stored, nil
 	}
 	failpoint.Hit("accept.committed")
-	a.backlog.add(s.Tenant, more)
 	for i := range plans {
 		a.launch(&plans[i], lease)
 	}

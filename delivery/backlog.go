@@ -49,13 +49,37 @@ func newBacklog(v *env, store BacklogStore, most Unfinished, every time.Duration
 	return &backlog{env: v, store: store, most: most, every: every, due: newTally(), stored: newTally(), ended: map[ids.ID]int{}}
 }
 
-// admit refuses what would make more wait of a tenant that has its part already. One
-// request may go beyond it: how many targets it has must not decide whether it can ever be
-// taken.
+// admit refuses what would make more wait of a tenant that has its part already, before
+// anything is done for it.
 func (b *backlog) admit(tenant ids.ID) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sharing.note(tenant, b.now)
+	return b.refuse(tenant)
+}
+
+// take notes what a tenant is about to store, or refuses it as admit does: of requests that
+// come at the same moment, each meets what those before it have taken. One may go beyond
+// the part: how many targets it has must not decide whether it can ever be taken. Whoever
+// does not store it gives it back.
+func (b *backlog) take(tenant ids.ID, n Unfinished) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.refuse(tenant); err != nil {
+		return err
+	}
+	b.due.add(tenant, n.Due)
+	b.stored.add(tenant, n.Stored)
+	return nil
+}
+
+// giveBack undoes take.
+func (b *backlog) giveBack(tenant ids.ID, n Unfinished) {
+	b.add(tenant, Unfinished{Due: -n.Due, Stored: -n.Stored})
+}
+
+// refuse tells a tenant that it has its part. The lock is held.
+func (b *backlog) refuse(tenant ids.ID) error {
 	for _, l := range b.limits(tenant) {
 		if l.Used >= l.Most {
 			return &problem.Error{Code: problem.Throttled, RetryAfter: min(max(l.Clears/10, time.Second), time.Minute),

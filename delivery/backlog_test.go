@@ -110,3 +110,39 @@ func BenchmarkAdmit(b *testing.B) {
 		x.final(7)
 	}
 }
+
+// midway is a store in which others come while one is stored.
+type midway func() error
+
+func (m midway) Accept(context.Context, Batch) (*Answer, error) { return nil, m() }
+
+// TestWhatComesAtOnceSharesAPart: all of many that come before the first is committed
+// would otherwise find that there is room.
+func TestWhatComesAtOnceSharesAPart(t *testing.T) {
+	t.Parallel()
+	for name, part := range map[string]Unfinished{"due": {Due: 3, Stored: 100}, "stored": {Due: 100, Stored: 3}} {
+		b, now := newTestBacklog(fakeBacklog{}, part.Due, part.Stored)
+		b.env.ids = ids.NewGenerator(1, b.env.now)
+		commit := func(s AcceptStore) error {
+			a := &acceptor{env: b.env, store: s, backlog: b, dispatch: newDispatcher(1, 1, b.env.now, nil), hints: &hints{env: b.env}}
+			plans := []plan{{accepted: Accepted{ID: b.ids.Next(), SendAt: *now, Rows: []Row{{DueAt: now.Add(time.Hour)}, {}}}}}
+			_, err := a.commit(t.Context(), Submission{Tenant: 1}, plans, Answer{}, *now)
+			return err
+		}
+		away := errors.New("the database is away")
+		second, third := errors.New("not asked"), errors.New("not asked")
+		first := commit(midway(func() error {
+			second = commit(midway(func() error {
+				third = commit(midway(func() error { return nil }))
+				return nil
+			}))
+			return away
+		}))
+		require.ErrorIs(t, first, away, name)
+		require.NoError(t, second, "%s: one may go beyond the part", name)
+		var p *problem.Error
+		require.ErrorAs(t, third, &p, name)
+		require.Equal(t, problem.Throttled, p.Code, name)
+		require.Equal(t, []int{2, 2}, []int{b.usage(1)[0].Used, b.usage(1)[1].Used}, "%s: what was not stored is given back", name)
+	}
+}
