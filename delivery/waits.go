@@ -191,6 +191,13 @@ func (w *Wait) attrs(tenant slog.Value) []slog.Attr {
 	if w.Channel == channels.Webhook {
 		subject = slog.String("endpoint", w.Subject.Format(ids.Endpoint))
 	}
-	return []slog.Attr{{Key: "tenant", Value: tenant}, subject, slog.String("origin", w.Origin), slog.String("channel", w.Channel.String()),
-		slog.String("cause", w.Cause.String()), slog.Time("since", w.Since), slog.Time("until", w.Until), slog.String("why", w.Detail)}
+	list := []slog.Attr{{Key: "tenant", Value: tenant}, subject, slog.String("channel", w.Channel.String()),
+		slog.String("cause", w.Cause.String()), slog.Time("since", w.Since), slog.String("why", w.Detail)}
+	if w.Origin != "" {
+		list = append(list, slog.String("origin", w.Origin))
+	}
+	if !w.Until.IsZero() { // what fails has no end that is known
+		list = append(list, slog.Time("until", w.Until))
+	}
+	return list
 }
