@@ -251,6 +251,9 @@ func showDelivery(v delivery.View) Delivery {
 func showWaited(v delivery.View) *Wait {
 	w, last := v.Waited, v.Last
 	if v.State == delivery.Pending && last.Number != 0 && last.At.After(w.At) {
+		if last.Outcome == channels.Accepted || last.Outcome == channels.Gone || last.Outcome == channels.Rejected {
+			return nil // the round that ended so is over: somebody has asked for another
+		}
 		out := &Wait{Reason: channels.Retry.String(), Detail: last.Detail, Since: timestamp(last.At), Until: timestamp(v.DueAt)}
 		if last.Outcome == channels.Throttled {
 			out.Reason = channels.Throttled.String()

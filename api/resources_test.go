@@ -237,6 +237,8 @@ func TestADeliverySaysWhatItWaitsFor(t *testing.T) {
 			&Wait{Reason: "throttled", Since: epoch, Until: epoch.Add(time.Minute)}},
 		"its device":  {delivery.View{State: delivery.Pending, Waited: delivery.Waited{Cause: delivery.WaitThrottled, Device: true, Since: epoch, At: epoch}}, &Wait{Reason: "throttled", Since: epoch}},
 		"it was sent": {delivery.View{State: delivery.Sent, Last: last}, nil},
+		"it is sent again": {delivery.View{State: delivery.Pending, Waited: delivery.Waited{Cause: delivery.WaitFailing, Since: epoch.Add(-time.Hour), At: epoch.Add(-time.Hour)},
+			Last: delivery.Attempt{Number: 2, At: epoch, Outcome: channels.Accepted, Detail: "204"}, DueAt: epoch.Add(time.Minute)}, nil},
 	} {
 		x.v.Channel = channels.WebPush
 		require.Equal(t, x.want, showDelivery(x.v).Wait, name)
