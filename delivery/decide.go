@@ -82,6 +82,14 @@ func waitOrExpire(d Progress, due time.Time, spent int) Transition {
 	return Transition{State: Pending, DueAt: due, Spent: spent}
 }
 
+// waitOut makes a delivery wait for what may end early, until its deadline at most.
+func waitOut(d Progress, due time.Time, spent int) Transition {
+	if due.After(d.ExpiresAt) {
+		due = d.ExpiresAt
+	}
+	return Transition{State: Pending, DueAt: due, Spent: spent}
+}
+
 // expire ends a delivery whose deadline has passed: a push does not matter any
 // more, a webhook can still be replayed.
 func expire(k channels.Kind, spent int) Transition {

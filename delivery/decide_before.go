@@ -24,8 +24,7 @@ const (
 )
 
 // waitForGate makes a delivery wait until a gate opens, and spreads those that
-// wait, as far as their deadlines allow: not all at the moment that it opens. One
-// that a person or a success can open early is waited for until the deadline.
+// wait, as far as their deadlines allow: not all at the moment that it opens.
 // jitter is a random number from 0 to 1.
 func waitForGate(d Progress, g standing, now time.Time, jitter float64) Transition {
 	opens := g.opens
@@ -34,13 +33,8 @@ func waitForGate(d Progress, g standing, now time.Time, jitter float64) Transiti
 	}
 	spread := max(min(opens.Sub(now), d.ExpiresAt.Sub(opens)-time.Second, gateSpread), 0)
 	due := opens.Add(time.Duration(jitter * float64(spread)))
-	if g.shared && due.After(d.ExpiresAt) {
-		return unspent(d, d.ExpiresAt)
-	}
-	t := waitOrExpire(d, due, d.Spent)
-	if t.State == Pending {
-		t.Renew = d.Renewed
-	}
+	t := waitOut(d, due, d.Spent)
+	t.Renew = d.Renewed
 	return t
 }
 

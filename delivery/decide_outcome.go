@@ -45,16 +45,15 @@ func Next(d Progress, r channels.Result, p Policy, a Assessment, now time.Time, 
 		}
 		until := latest(now.Add(max(p.floor(floor), throttleLeast)), r.NotBefore)
 		due := until
-		shared := isShared(d.Channel, r.Scope)
-		if most := now.Add(lookEvery); shared && d.Channel != channels.Webhook && due.After(most) {
+		if most := now.Add(lookEvery); d.Channel != channels.Webhook && due.After(most) {
 			due = most // it looks whether the provider means it
+			if !isShared(d.Channel, r.Scope) {
+				until = most // nobody else looks for a device
+			}
 		}
 		// Jitter only ever adds: the provider named the earliest moment.
 		due = due.Add(min(time.Duration(float64(due.Sub(now))*p.Jitter*jitter), gateSpread))
-		t := waitOrExpire(d, due, d.Spent)
-		if shared && due.After(d.ExpiresAt) {
-			t = Transition{State: Pending, DueAt: d.ExpiresAt, Spent: d.Spent} // the gate may open before
-		}
+		t := waitOut(d, due, d.Spent)
 		t.WaitScope, t.WaitUntil = r.Scope, until
 		if r.Wider > r.Scope {
 			wait := max(p.floor(throttleFloor), throttleLeast)

@@ -136,7 +136,9 @@ func TestNext(t *testing.T) {
 		"throttled past a near deadline": {d: Progress{ExpiresAt: in(5 * m)}, r: channels.Result{Outcome: channels.Throttled, NotBefore: in(2 * time.Hour), Scope: channels.ScopeOrigin},
 			want: waiting(pending(5*m, 1), channels.ScopeOrigin, 2*time.Hour)},
 		"a device throttled past the deadline": {r: channels.Result{Outcome: channels.Throttled, NotBefore: in(2 * time.Hour)},
-			want: waiting(Transition{State: Dropped, Reason: Expired, Spent: 1}, channels.ScopeTarget, 2*time.Hour)},
+			want: waiting(pending(10*m, 1), channels.ScopeTarget, 10*m)},
+		"a device throttled past a near deadline": {d: Progress{ExpiresAt: in(5 * m)}, r: channels.Result{Outcome: channels.Throttled, NotBefore: in(2 * time.Hour)},
+			want: waiting(pending(5*m, 1), channels.ScopeTarget, 10*m)},
 		"throttled for a day, the spread": {d: Progress{Channel: hook, ExpiresAt: in(48 * time.Hour)}, p: jittered(0.5), j: 1, r: channels.Result{Outcome: channels.Throttled, NotBefore: in(24 * time.Hour)},
 			want: waiting(pending(24*time.Hour+10*m, 1), channels.ScopeTarget, 24*time.Hour)},
 		"a webhook throttled past the deadline": {d: Progress{Channel: hook}, r: channels.Result{Outcome: channels.Throttled, NotBefore: in(2 * time.Hour)},
@@ -146,7 +148,7 @@ func TestNext(t *testing.T) {
 		"throttled, perhaps an origin": {r: channels.Result{Outcome: channels.Throttled, Wider: channels.ScopeOrigin},
 			want: wider(waiting(pending(10*second, 1), channels.ScopeTarget, 10*second), channels.ScopeOrigin, 10*second)},
 		"throttled for long, perhaps an origin": {d: Progress{ExpiresAt: in(48 * time.Hour)}, r: channels.Result{Outcome: channels.Throttled, Wider: channels.ScopeOrigin, NotBefore: in(24 * time.Hour)},
-			want: wider(waiting(pending(24*time.Hour, 1), channels.ScopeTarget, 24*time.Hour), channels.ScopeOrigin, 10*second)},
+			want: wider(waiting(pending(10*m, 1), channels.ScopeTarget, 10*m), channels.ScopeOrigin, 10*second)},
 		"throttled with a floor, perhaps a credential": {r: channels.Result{Outcome: channels.Throttled, Wider: channels.ScopeCredential, Floor: m},
 			want: wider(waiting(pending(m, 1), channels.ScopeTarget, m), channels.ScopeCredential, 10*second)},
 		"throttled with a low floor, perhaps a credential": {r: channels.Result{Outcome: channels.Throttled, Wider: channels.ScopeCredential, Floor: 2 * second},
@@ -154,7 +156,7 @@ func TestNext(t *testing.T) {
 		"throttled with the tenant's floor, perhaps an origin": {p: Policy{Floor: &zero}, r: channels.Result{Outcome: channels.Throttled, Wider: channels.ScopeOrigin, NotBefore: in(m)},
 			want: wider(waiting(pending(m, 1), channels.ScopeTarget, m), channels.ScopeOrigin, second)},
 		"throttled past the deadline, perhaps an origin": {r: channels.Result{Outcome: channels.Throttled, Wider: channels.ScopeOrigin, NotBefore: in(2 * time.Hour)},
-			want: wider(waiting(Transition{State: Dropped, Reason: Expired, Spent: 1}, channels.ScopeTarget, 2*time.Hour), channels.ScopeOrigin, 10*second)},
+			want: wider(waiting(pending(10*m, 1), channels.ScopeTarget, 10*m), channels.ScopeOrigin, 10*second)},
 		"throttled, an origin by name": {r: channels.Result{Outcome: channels.Throttled, Scope: channels.ScopeOrigin, Wider: channels.ScopeOrigin},
 			want: waiting(pending(10*second, 1), channels.ScopeOrigin, 10*second)},
 		"retry, perhaps an origin": {r: channels.Result{Outcome: channels.Retry, Wider: channels.ScopeOrigin, NotBefore: in(5 * m)}, want: pending(5*m, 2)},
@@ -266,8 +268,8 @@ func TestNextKeepsItsPromises(t *testing.T) {
 		}
 		require.False(t, n.DueAt.Before(at))
 		if r.Outcome == channels.Retry || r.Outcome == channels.Throttled {
-			// What all of a scope waits for may end early: it is looked at now and then, and kept until the deadline.
-			looks := r.Outcome == channels.Throttled && isShared(d.Channel, r.Scope)
+			// "Too fast" may end early: it is looked at now and then, and kept until the deadline.
+			looks := r.Outcome == channels.Throttled
 			require.True(t, !n.DueAt.Before(r.NotBefore) || looks && (!n.DueAt.Before(at.Add(lookEvery)) || n.DueAt.Equal(d.ExpiresAt)), "not before what the provider said")
 			require.True(t, n.DueAt.Before(d.ExpiresAt) || looks && n.DueAt.Equal(d.ExpiresAt), "never sent late")
 			if r.Unreached && r.Renew == channels.RenewNothing && r.MaxTries == 0 && r.Outcome == channels.Retry && d.Channel != channels.Webhook {
