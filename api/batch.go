@@ -151,7 +151,6 @@ func (s *Server) sendParts(ctx context.Context, c *call, b batch, parts []part, 
 			for range b.requests[p.from:] {
 				whole.Results = append(whole.Results, BatchEntry{Error: newProblem(err, "")})
 			}
-			s.log.WarnContext(ctx, "a batch was accepted in part", "accepted", p.from, "of", len(b.requests), "error", err)
 			return s.wholeBatch(whole, false)
 		}
 		whole.Results = append(whole.Results, done.Results...)

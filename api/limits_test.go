@@ -164,5 +164,5 @@ func TestABodyTakesWhatItSays(t *testing.T) {
 	require.Equal(t, w.maxBody, w.bodyOf(withBody, req), "more is not read")
 	req.ContentLength = -1
 	require.Equal(t, w.maxBody, w.bodyOf(withBody, req))
-	require.EqualValues(t, min(w.maxBody, maxUserBody), w.bodyOf(route{hasBody: true, access: access{kind: byUser}}, req))
+	require.Equal(t, min(w.maxBody, maxUserBody), w.bodyOf(route{hasBody: true, access: access{kind: byUser}}, req))
 }
