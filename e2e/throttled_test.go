@@ -50,7 +50,7 @@ func TestOneLimitedDeviceDelaysNobodyElse(t *testing.T) {
 	sim.SetFault(browser("limited"), simulator.Fault{Status: 429, RetryAfter: day})
 	phone("limited")
 	sim.SetFault("limited", simulator.Fault{Status: 429, Reason: "SOME_QUOTA", RetryAfter: day})
-	become("dropped", "limited") // a day is all that it had
+	become("pending", "limited")
 	for i := range 5 {
 		user := fmt.Sprint("user-", i)
 		browser(user)

@@ -10,7 +10,6 @@ import (
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
-	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/jobs"
 	"github.com/carillonhq/carillon/problem"
@@ -136,9 +135,6 @@ func (s *broughtForward) step(ctx context.Context, j jobs.Job, b *bring, c bring
 				return p, fmt.Errorf("bring deliveries forward: %w", err)
 			}
 			p.Done += int(n)
-		}
-		if len(found) > 0 {
-			failpoint.Hit("bring_forward.written")
 		}
 		p.End = c.Lane == delivery.LanesCount && len(found) == 0 && len(c.Batch) == 0
 		p.NotBefore = t.Now().Add(bringPause)

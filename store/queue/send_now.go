@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/carillonhq/carillon/delivery"
-	"github.com/carillonhq/carillon/failpoint"
 	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/store/db"
@@ -26,7 +25,6 @@ func (s *sentNow) SendNow(ctx context.Context, tenant, notification, target ids.
 		case n == 0:
 			return whyNotNow(t, tenant, notification, target)
 		}
-		failpoint.Hit("send_now.written")
 		return t.Audit(tenant, actor, "delivery.send", ids.FormatDelivery(notification, target))
 	})
 }
