@@ -92,19 +92,20 @@ func (b *backlog) refuse(tenant ids.ID) error {
 var whatOf = map[string]string{LimitDue: "are due and wait for their turn", LimitStored: "are not final yet"}
 
 // limits are what a tenant has and may have. The lock is held.
-func (b *backlog) limits(tenant ids.ID) []Usage {
+func (b *backlog) limits(tenant ids.ID) [2]Usage { // every accept asks: no slice
 	due := Usage{Limit: LimitDue, Used: b.due.of[tenant], Most: b.due.part(tenant, b.most.Due, b.sharing.several)}
 	if speed := b.speed[tenant]; speed > 0 {
 		due.Clears = time.Duration(float64(due.Used) / speed * float64(time.Second))
 	}
-	return []Usage{due, {Limit: LimitStored, Used: b.stored.of[tenant], Most: b.stored.part(tenant, b.most.Stored, b.sharing.several)}}
+	return [2]Usage{due, {Limit: LimitStored, Used: b.stored.of[tenant], Most: b.stored.part(tenant, b.most.Stored, b.sharing.several)}}
 }
 
 // usage tells it.
 func (b *backlog) usage(tenant ids.ID) []Usage {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.limits(tenant)
+	l := b.limits(tenant)
+	return l[:]
 }
 
 // busiest lists the tenants of which the most is stored.

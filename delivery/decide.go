@@ -82,12 +82,13 @@ func waitOrExpire(d Progress, due time.Time, spent int) Transition {
 	return Transition{State: Pending, DueAt: due, Spent: spent}
 }
 
-// waitOut makes a delivery wait for what may end early, until its deadline at most.
-func waitOut(d Progress, due time.Time, spent int) Transition {
+// within is a time to wait until, or the deadline where that comes first: what waits for
+// something that may end early is kept until then.
+func (d *Progress) within(due time.Time) time.Time {
 	if due.After(d.ExpiresAt) {
-		due = d.ExpiresAt
+		return d.ExpiresAt
 	}
-	return Transition{State: Pending, DueAt: due, Spent: spent}
+	return due
 }
 
 // expire ends a delivery whose deadline has passed: a push does not matter any

@@ -32,21 +32,14 @@ func waitForGate(d Progress, g standing, now time.Time, jitter float64) Transiti
 		opens = most
 	}
 	spread := max(min(opens.Sub(now), d.ExpiresAt.Sub(opens)-time.Second, gateSpread), 0)
-	due := opens.Add(time.Duration(jitter * float64(spread)))
-	t := waitOut(d, due, d.Spent)
-	t.Renew = d.Renewed
-	return t
+	return unspent(d, d.within(opens.Add(time.Duration(jitter*float64(spread)))))
 }
 
 // crowdOut puts a delivery back that its flow has no room for. jitter is a random
 // number from 0 to 1.
 func crowdOut(d Progress, accepted, now time.Time, jitter float64) Transition {
 	wait := min(max(now.Sub(accepted), crowdedLeast), crowdedMost)
-	due := now.Add(wait + time.Duration(float64(wait)*jitter))
-	if due.After(d.ExpiresAt) {
-		due = d.ExpiresAt
-	}
-	return unspent(d, due)
+	return unspent(d, d.within(now.Add(wait+time.Duration(float64(wait)*jitter))))
 }
 
 // olderWait is how long a delivery waits before it looks again whether another node
@@ -56,11 +49,7 @@ const olderWait = 500 * time.Millisecond
 // waitForOlder puts a delivery back until an older one of its collapse key, which
 // another node has in its hands, has left them.
 func waitForOlder(d Progress, now time.Time) Transition {
-	due := now.Add(olderWait)
-	if due.After(d.ExpiresAt) {
-		due = d.ExpiresAt
-	}
-	return unspent(d, due)
+	return unspent(d, d.within(now.Add(olderWait)))
 }
 
 // unmappable ends a delivery whose stored content cannot be turned into a payload

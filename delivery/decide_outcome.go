@@ -53,7 +53,7 @@ func Next(d Progress, r channels.Result, p Policy, a Assessment, now time.Time, 
 		}
 		// Jitter only ever adds: the provider named the earliest moment.
 		due = due.Add(min(time.Duration(float64(due.Sub(now))*p.Jitter*jitter), gateSpread))
-		t := waitOut(d, due, d.Spent)
+		t := Transition{State: Pending, DueAt: d.within(due), Spent: d.Spent}
 		t.WaitScope, t.WaitUntil = r.Scope, until
 		if r.Wider > r.Scope {
 			wait := max(p.floor(throttleFloor), throttleLeast)

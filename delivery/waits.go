@@ -78,8 +78,35 @@ type waits struct {
 	gates *gates
 	hints *hints
 
-	mu   sync.Mutex
-	busy map[flowKey]bool
+	mu      sync.Mutex
+	busy    map[flowKey]bool
+	changed map[ids.ID]bool // tenants of which it is about to be told
+}
+
+// changedWithin is how long it takes until all nodes hear that the waits of a tenant have
+// changed. They read all of them then: a tenant of whose endpoints thousands come and go
+// has them read once for all changes within that time.
+const changedWithin = 200 * time.Millisecond
+
+// tell has all nodes read the waits of a tenant anew, soon.
+func (x *waits) tell(tenant ids.ID) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.changed[tenant] {
+		return
+	}
+	if x.changed == nil {
+		x.changed = map[ids.ID]bool{}
+	}
+	x.changed[tenant] = true
+	time.AfterFunc(changedWithin, func() {
+		x.mu.Lock()
+		delete(x.changed, tenant)
+		x.mu.Unlock()
+		if x.running.Err() == nil {
+			x.hints.tenantChanged(tenant)
+		}
+	})
 }
 
 // begin takes the turn to write of a scope; false: somebody has it, or too many do.
@@ -153,7 +180,7 @@ func (x *waits) put(w NoteWait) (current bool, err error) {
 		return false, err
 	}
 	if current {
-		x.hints.tenantChanged(w.Tenant)
+		x.tell(w.Tenant)
 	}
 	if began {
 		x.log.LogAttrs(x.running, slog.LevelWarn, "a scope waits", w.attrs(x.who(w.Tenant))...)
@@ -179,7 +206,7 @@ func (x *waits) succeeded(p passage, rows map[flowKey]Wait, began, now time.Time
 			case err != nil && x.running.Err() == nil:
 				x.log.Warn("write down that a scope waits no more", "error", err)
 			case ended:
-				x.hints.tenantChanged(w.Tenant)
+				x.tell(w.Tenant)
 				x.log.LogAttrs(x.running, slog.LevelInfo, "a scope waits no more", w.attrs(x.who(w.Tenant))...)
 			}
 		}()

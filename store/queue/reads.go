@@ -203,8 +203,8 @@ func (s *reads) list(q *gorm.DB) ([]delivery.View, error) {
 	return db.Collect(rows, scanView)
 }
 
-// LookAt is how many rows a page of a filtered list looks at.
-const LookAt = 5000
+// lookAt is how many rows a page of a filtered list looks at.
+const lookAt = 5000
 
 // listing is one of the lists of deliveries.
 type listing struct {
@@ -299,7 +299,7 @@ func (s *reads) DeliveryWindow(ctx context.Context, tenant ids.ID, q delivery.Qu
 
 func (s *reads) window(ctx context.Context, tenant ids.ID, q delivery.Query, dead bool) *gorm.DB {
 	g := s.db.Gorm(ctx).Table("deliveries d").Select("d.notification_id,d.target_id,d.updated_at")
-	return listOf(dead).rows(g, tenant, q).Limit(1).Offset(LookAt - 1)
+	return listOf(dead).rows(g, tenant, q).Limit(1).Offset(lookAt - 1)
 }
 
 // Deliveries implements delivery.DeliveryReader.
