@@ -206,7 +206,11 @@ func (x *waits) succeeded(p passage, rows map[flowKey]Wait, began, now time.Time
 			case err != nil && x.running.Err() == nil:
 				x.log.Warn("write down that a scope waits no more", "error", err)
 			case ended:
-				x.tell(w.Tenant)
+				if w.Until.After(now) {
+					x.hints.tenantChanged(w.Tenant) // at once: what is put off by it now is not brought forward
+				} else {
+					x.tell(w.Tenant)
+				}
 				x.log.LogAttrs(x.running, slog.LevelInfo, "a scope waits no more", w.attrs(x.who(w.Tenant))...)
 			}
 		}()
