@@ -300,8 +300,9 @@ func (q *fairQueue) forget(t *tenantQueue) {
 }
 
 // trim finds the flows that have more than they can send until it is called again,
-// and takes back what they hold beyond that of a lane that is half full. Flows of
-// endpoints that recover or have nothing to do are forgotten.
+// and takes back what they hold beyond that of a lane that is half full, and what tenants
+// hold beyond their part of a full one: whoever came first would else keep it from those
+// who came since. Flows of endpoints that recover or have nothing to do are forgotten.
 func (q *fairQueue) trim() (left []*inflight) {
 	q.sharing.refresh(q.now())
 	for _, f := range q.flows {
@@ -313,17 +314,49 @@ func (q *fairQueue) trim() (left []*inflight) {
 		idle := f.idle()
 		for l := range Lane(LanesCount) {
 			for q.crowded(f, l) && len(f.queues[l]) > f.slow {
-				last := len(f.queues[l]) - 1
-				left = append(left, f.queues[l][last])
-				f.queues[l][last], f.queues[l] = nil, f.queues[l][:last]
-				f.waiting--
-				f.tenant.queued[l]--
-				q.queued[l]--
+				left = append(left, q.takeBack(f, l))
 			}
 		}
 		if idle {
 			f.widen()
 			q.release(f)
+		}
+	}
+	for l := range Lane(LanesCount) {
+		if q.taken(l) >= q.most {
+			left = append(left, q.even(l)...)
+		}
+	}
+	return left
+}
+
+// takeBack takes the delivery that a flow would send last.
+func (q *fairQueue) takeBack(f *flow, l Lane) *inflight {
+	last := len(f.queues[l]) - 1
+	it := f.queues[l][last]
+	f.queues[l][last], f.queues[l] = nil, f.queues[l][:last]
+	f.waiting--
+	f.tenant.queued[l]--
+	q.queued[l]--
+	return it
+}
+
+// even takes back what tenants hold of a lane beyond their part, of each of their flows
+// in proportion, and leaves every flow one.
+func (q *fairQueue) even(l Lane) (left []*inflight) {
+	type share struct{ has, part int }
+	over := map[*tenantQueue]share{}
+	for _, t := range q.tenants {
+		has := t.queued[l] + t.promised[l]
+		if part := partOf(q.most, len(q.tenants), q.taken(l)-has, false); has > part {
+			over[t] = share{has, part}
+		}
+	}
+	for _, f := range q.flows {
+		s, is := over[f.tenant]
+		keep := max(len(f.queues[l])*s.part/max(s.has, 1), 1)
+		for is && len(f.queues[l]) > keep {
+			left = append(left, q.takeBack(f, l))
 		}
 	}
 	return left

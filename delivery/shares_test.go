@@ -178,6 +178,34 @@ func TestALaneIsSharedToo(t *testing.T) {
 }
 
 // TestWhoWasFullIsClaimedForAgain: once half of its part is sent, and not before.
+// Who came first gives up what is beyond its part once others want it.
+func TestAFullLaneIsEvenedOut(t *testing.T) {
+	t.Parallel()
+	atDesk(t, 4, 4000, func(t *testing.T, k *desk) {
+		const hog, others = 1, 99
+		k.queueOf(hog, Regular, 1, channels.FCM, 3000)
+		k.queueOf(hog, Regular, 2, channels.FCM, 1005)
+		holds := func(id ids.ID) int { return k.dispatcher.queue.tenants[id].queued[Regular] }
+		require.Empty(t, k.trim(), "alone it may have all")
+		for range 12 {
+			for id := range ids.ID(others) {
+				k.queueOf(10+id, Regular, 10+id, channels.FCM, 40)
+			}
+			for _, it := range k.trim() {
+				require.GreaterOrEqual(t, holds(it.Tenant), 39, "nobody is held below a fair part")
+			}
+		}
+		require.LessOrEqual(t, holds(hog), 400)
+		for id := range ids.ID(others) {
+			require.GreaterOrEqual(t, holds(10+id), 30, "a fair part is 40, and a quarter of the room is for newcomers")
+		}
+		first, second := len(k.dispatcher.queue.flows[flowKey{id: 1}].queues[Regular]), len(k.dispatcher.queue.flows[flowKey{id: 2}].queues[Regular])
+		require.Greater(t, first, second, "in proportion")
+		require.Positive(t, second, "each flow goes on")
+		k.ends(Regular, 1, true)
+	})
+}
+
 // A claim takes room for itself, which must not make anybody look full.
 func TestAClaimMakesNobodyFull(t *testing.T) {
 	t.Parallel()
