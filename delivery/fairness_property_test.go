@@ -3,6 +3,7 @@ package delivery_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -72,7 +73,7 @@ const (
 
 const (
 	others      = 4
-	endpointsOf = 10 // of each of the others
+	endpointsOf = 30 // of each of the others, for one of three types each
 	phonesOf    = 8
 	answerTime  = 30 * time.Second // that a request has, on the test's clock
 )
@@ -169,7 +170,9 @@ func (x *crowd) join(name string, endpoints, phones int) ids.ID {
 	k := x.at(x.kit, id)
 	k.credential(channels.FCM, "")
 	for n := range endpoints {
-		x.endpoints = append(x.endpoints, k.endpoint(func(e *webhooks.Endpoint) { e.URL = fmt.Sprintf("https://%s.example.com/%d", name, n) }))
+		x.endpoints = append(x.endpoints, k.endpoint(func(e *webhooks.Endpoint) {
+			e.URL, e.EventTypes = fmt.Sprintf("https://%s.example.com/%d", name, n), []string{orderType(n)}
+		}))
 		x.manners[fmt.Sprintf("https://%s.example.com/%d", name, n)] = isWell
 	}
 	for n := range phones {
@@ -178,6 +181,8 @@ func (x *crowd) join(name string, endpoints, phones int) ids.ID {
 	}
 	return id
 }
+
+func orderType(n int) string { return fmt.Sprint("order.", n%3) }
 
 // at is a node as a tenant has it.
 func (x *crowd) at(node *kit, tenant ids.ID) *kit {
@@ -244,8 +249,11 @@ func (x *crowd) hanging() int {
 
 func (x *crowd) run() {
 	most := 0
-	// One of them begins with more than a node can have under way, which hangs.
-	begin := []crowdStep{{kind: crowdChanges, manner: isHung, of: 1}, {kind: crowdSends, posts: 8, ttl: 7200}, {kind: crowdSends, posts: 8, ttl: 7200}, {kind: crowdHealthy}}
+	// One of them begins with more than the nodes have room for, and all of it hangs.
+	begin := []crowdStep{{kind: crowdChanges, manner: isHung, of: 1}, {kind: crowdHealthy}, {kind: crowdHealthy}}
+	for range 2 * len(x.nodes) {
+		begin = slices.Insert(begin, 1, crowdStep{kind: crowdSends, posts: 16, ttl: 7200})
+	}
 	for _, s := range append(begin, x.script...) {
 		x.turn++
 		node := x.nodes[x.turn%len(x.nodes)]
@@ -278,9 +286,9 @@ func (x *crowd) sends(k *kit, s crowdStep) {
 	for n := range users {
 		users[n] = fmt.Sprint("user-", n)
 	}
-	for range s.posts {
+	for n := range s.posts {
 		for _, r := range []delivery.Request{
-			{Type: "order.paid", Title: "hello", TTL: &s.ttl, Urgent: s.urgent},
+			{Type: orderType(n), Title: "hello", TTL: &s.ttl, Urgent: s.urgent},
 			{To: delivery.To{Users: users}, Title: "hello", TTL: &s.ttl, Urgent: s.urgent},
 		} {
 			var got delivery.Receipt
@@ -316,7 +324,7 @@ func (x *crowd) isServed(node *kit) {
 	x.t.Helper()
 	k := x.at(node, x.healthy)
 	for _, r := range []delivery.Request{
-		{Type: "order.paid", Title: "hello"},
+		{Type: orderType(0), Title: "hello"},
 		{To: delivery.To{Users: []string{"user-0", "user-1"}}, Title: "hello"},
 	} {
 		got := k.post(r)
