@@ -18,11 +18,12 @@ import (
 // rounds; then it is thrown away, so that a long run does not grow.
 type arena struct {
 	*world
-	t      *testing.T
-	rng    *rand.Rand
-	ledger *ledger
-	report *report
-	serial *atomic.Int64
+	neighbour *neighbour
+	t         *testing.T
+	rng       *rand.Rand
+	ledger    *ledger
+	report    *report
+	serial    *atomic.Int64
 
 	began    time.Time      // of the round
 	until    time.Time      // what was scheduled for later is left to a later round
@@ -38,12 +39,14 @@ func newArena(t *testing.T, db func(t *testing.T, dir string) database, size int
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = sim.Close() })
 	f := newFleet(t, sim, db(t, dir), dir, size)
-	c := newClient(f, makeTenant(t, f), rng.Uint64())
+	c := newClient(f, makeTenant(t, f, "acme"), rng.Uint64())
 	t.Cleanup(c.http.CloseIdleConnections)
+	bad := newClient(f, makeTenant(t, f, "neighbour"), rng.Uint64())
+	t.Cleanup(bad.http.CloseIdleConnections)
 	for _, n := range f.nodes {
 		n.start(t, "")
 	}
-	return &arena{t: t, world: newWorld(t, c, sim), rng: rng, ledger: newLedger(), report: r, serial: serial}
+	return &arena{t: t, world: newWorld(t, c, sim), neighbour: newNeighbour(t, bad), rng: rng, ledger: newLedger(), report: r, serial: serial}
 }
 
 // load makes callers who wish what mix says; nil: the usual.
@@ -52,7 +55,7 @@ func (a *arena) load(change func(*[wishes]int)) *load {
 	if change != nil {
 		change(&mix)
 	}
-	return &load{w: a.world, ledger: a.ledger, mix: mix, gone: a.dooms, serial: a.serial, ahead: 1200 * time.Millisecond}
+	return &load{w: a.world, neighbour: a.neighbour, ledger: a.ledger, mix: mix, gone: a.dooms, serial: a.serial, ahead: 1200 * time.Millisecond}
 }
 
 // round plays one scenario, makes everything whole, waits until everything is at
@@ -71,6 +74,7 @@ func (a *arena) round(s scenario) *verdict {
 	a.finishKeys()
 	a.drain()
 	v := judge(a.evidence())
+	a.neighbour.judge(a.t, v, a.before != nil)
 	a.report.add(s.kind, v)
 	return v
 }

@@ -34,16 +34,17 @@ func usual() [wishes]int {
 
 // load is callers at work.
 type load struct {
-	w      *world
-	ledger *ledger
-	mix    [wishes]int
-	gone   []string // users whose phones are gone
-	got    atomic.Int64
-	serial *atomic.Int64 // makes types unique over a run
-	ahead  time.Duration // how far postAhead looks
-	pairs  atomic.Int64  // VAPID pairs added
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	w         *world
+	neighbour *neighbour
+	ledger    *ledger
+	mix       [wishes]int
+	gone      []string // users whose phones are gone
+	got       atomic.Int64
+	serial    *atomic.Int64 // makes types unique over a run
+	ahead     time.Duration // how far postAhead looks
+	pairs     atomic.Int64  // VAPID pairs added
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
 }
 
 const (
@@ -55,11 +56,12 @@ const (
 // whose answer never came.
 const typeAtMostOnce = "order.stop"
 
-// begin puts the callers to work until end. Only what they got answers to is
+// begin puts the callers to work until end, and the neighbour's. Only what they got answers to is
 // in the ledger as promised.
 func (l *load) begin() {
 	var ctx context.Context
 	ctx, l.cancel = context.WithCancel(context.Background())
+	l.wg.Go(func() { l.neighbour.post(ctx) })
 	for caller := range callers {
 		l.wg.Go(func() {
 			for n := caller; ctx.Err() == nil; n++ {

@@ -32,11 +32,11 @@ type world struct {
 	doomCount int
 }
 
-// makeTenant makes the tenant and a key for it, before any node runs.
-func makeTenant(t *testing.T, f *fleet) (key string) {
+// makeTenant makes a tenant and a key for it, before any node runs.
+func makeTenant(t *testing.T, f *fleet, name string) (key string) {
 	t.Helper()
-	f.command(t, "tenant", "create", "acme")
-	return f.command(t, "key", "create", "--tenant", "acme", "--scopes", "admin")
+	f.command(t, "tenant", "create", name)
+	return f.command(t, "key", "create", "--tenant", name, "--scopes", "admin")
 }
 
 const usersCount = 6

@@ -2,7 +2,7 @@
 // a server accepts and delivers in a second, and at what cost.
 //
 // Files: bench.go measures a channel, neighbours.go what one waits because of others, beside
-// receivers of hostile.go; server.go runs the server, load.go posts to
+// receivers of simulator.Hostile; server.go runs the server, load.go posts to
 // it, measure.go computes the figures, report.go shows them, tempdb.go makes a
 // database on a PostgreSQL server.
 package bench

@@ -49,7 +49,7 @@ type scenario struct {
 	Options
 	sim     *simulator.Simulator
 	server  *server
-	hostile *hostile
+	hostile *simulator.Hostile
 }
 
 func withServer(ctx context.Context, o Options, run func(context.Context, *scenario) ([]Comparison, error)) (list []Comparison, err error) {
@@ -71,11 +71,11 @@ func withServer(ctx context.Context, o Options, run func(context.Context, *scena
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, drop()) }()
-	h, err := startHostile()
+	h, err := simulator.StartHostile()
 	if err != nil {
 		return nil, err
 	}
-	defer h.stop()
+	defer h.Stop()
 	s, err := startServer(ctx, filepath.Join(dir, "carillon.yaml"), database, "bench", "neighbour")
 	if err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ func otherTenant(ctx context.Context, x *scenario) ([]Comparison, error) {
 func (x *scenario) flood(ctx context.Context, load *sync.WaitGroup) error {
 	as := *x.server
 	as.key = x.server.keys[1]
-	hooks, err := x.endpoints(ctx, as.key, neighbourHooks, func(i int) string { return x.hostile.urls[i%len(x.hostile.urls)] + fmt.Sprint(i) })
+	hooks, err := x.endpoints(ctx, as.key, neighbourHooks, x.hostile.URL)
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func ownEndpoints(ctx context.Context, x *scenario) ([]Comparison, error) {
 	if err != nil {
 		return nil, err
 	}
-	bad, err := x.endpoints(ctx, x.server.key, ownHooks/5, func(i int) string { return x.hostile.urls[0] + fmt.Sprint(i) })
+	bad, err := x.endpoints(ctx, x.server.key, ownHooks/5, x.hostile.Hanging)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package bench
+package simulator
 
 import (
 	"context"
@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// hostile are receivers that do what hurts a sender.
-type hostile struct {
+// Hostile are receivers of webhooks that do what hurts a sender.
+type Hostile struct {
 	urls      []string // one of each kind
 	listeners []net.Listener
 	ctx       context.Context
@@ -21,9 +21,9 @@ type hostile struct {
 // slowAnswer is below the time that a request has.
 const slowAnswer = 14 * time.Second
 
-// startHostile listens on loopback, a port for each kind.
-func startHostile() (*hostile, error) {
-	h := &hostile{}
+// StartHostile listens on loopback, a port for each kind.
+func StartHostile() (*Hostile, error) {
+	h := &Hostile{}
 	h.ctx, h.end = context.WithCancel(context.Background())
 	for _, kind := range []struct {
 		scheme string
@@ -49,7 +49,7 @@ func startHostile() (*hostile, error) {
 	} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
-			h.stop()
+			h.Stop()
 			return nil, err
 		}
 		h.listeners = append(h.listeners, l)
@@ -58,14 +58,14 @@ func startHostile() (*hostile, error) {
 	}
 	closed, err := net.Listen("tcp", "127.0.0.1:0") // one that refuses
 	if err != nil {
-		h.stop()
+		h.Stop()
 		return nil, err
 	}
 	h.urls = append(h.urls, fmt.Sprintf("http://%s/", closed.Addr()))
 	return h, closed.Close()
 }
 
-func (h *hostile) serve(l net.Listener, play func(net.Conn)) {
+func (h *Hostile) serve(l net.Listener, play func(net.Conn)) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -89,14 +89,28 @@ func (h *hostile) serve(l net.Listener, play func(net.Conn)) {
 	}
 }
 
-func (h *hostile) wait(net.Conn) {}
+func (h *Hostile) wait(net.Conn) {}
 
-func (h *hostile) pause(d time.Duration) bool { return sleepUntil(h.ctx, time.Now().Add(d)) }
+func (h *Hostile) pause(d time.Duration) bool {
+	select {
+	case <-h.ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
 
-func (h *hostile) stop() {
+// URL is the n-th receiver's: one kind after the other, and never the same.
+func (h *Hostile) URL(n int) string { return h.urls[n%len(h.urls)] + fmt.Sprint(n) }
+
+// Stop ends all that hangs.
+func (h *Hostile) Stop() {
 	h.end()
 	for _, l := range h.listeners {
 		_ = l.Close()
 	}
 	h.open.Wait()
 }
+
+// Hanging is the n-th that takes a request and never answers.
+func (h *Hostile) Hanging(n int) string { return h.urls[0] + fmt.Sprint(n) }
