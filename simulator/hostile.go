@@ -75,6 +75,10 @@ func (h *Hostile) serve(l net.Listener, play func(net.Conn)) {
 			gone := make(chan struct{})
 			stop := context.AfterFunc(h.ctx, func() { _ = c.Close() })
 			defer stop()
+			if _, err := c.Read(make([]byte, 1)); err != nil { // nothing is answered before it is asked
+				_ = c.Close()
+				return
+			}
 			go func() {
 				defer close(gone)
 				_, _ = io.Copy(io.Discard, c) // the request, and the end of the connection
