@@ -31,7 +31,7 @@ func (ChannelList) Schema(huma.Registry) *huma.Schema {
 
 // Content is what a notification says and to whom.
 type Content struct {
-	To          To                                `json:"to,omitzero" doc:"At most 1,000 targets; an installation of an app counts once. May be left out for an event that only webhook subscribers get; type is needed then"`
+	To          To                                `json:"to,omitzero" doc:"At most 1,000 users, devices and endpoints. What leads to more than 1,000 targets is stored in parts: the answer says fans_out. May be left out for an event that only webhook subscribers get; type is needed then"`
 	Channels    ChannelList                       `json:"channels,omitempty" enum:"fcm,apns,webpush,webhook" doc:"Absent: all that the users have"`
 	Type        string                            `json:"type,omitempty" maxLength:"128" doc:"What happened, such as order.shipped"`
 	Title       string                            `json:"title,omitempty"`

@@ -35,6 +35,7 @@ type Accepted struct {
 	Scheduled  bool     `json:"scheduled" doc:"send_at is ahead: its targets are looked up then"`
 	Deliveries []Target `json:"deliveries,omitzero" required:"true" doc:"One for each target that will be tried; absent where delivery_count is there"`
 	Skips      []Skip   `json:"skips,omitzero" required:"true" doc:"Who gets nothing, and why; absent where delivery_count is there"`
+	FansOut    bool     `json:"fans_out" doc:"It leads to more than 1,000 targets: its deliveries are stored in parts from now on, and are not listed here"`
 
 	DeliveryCount int `json:"delivery_count,omitzero" doc:"In the answer to a batch that names more than 1,000 targets, instead of the lists"`
 	SkipCount     int `json:"skip_count,omitzero" doc:"The same of skips"`
@@ -59,6 +60,7 @@ type Skip struct {
 // Preview is the answer to a dry run.
 type Preview struct {
 	DryRun     bool             `json:"dry_run"`
+	FansOut    bool             `json:"fans_out" doc:"It leads to more than 1,000 targets, of which the first are listed"`
 	Deliveries []Target         `json:"deliveries"`
 	Skips      []Skip           `json:"skips"`
 	Payloads   []PayloadPreview `json:"payloads" doc:"One for each channel that has a target"`
@@ -78,6 +80,7 @@ type Notification struct {
 	CreatedAt time.Time      `json:"created_at"`
 	SendAt    time.Time      `json:"send_at,omitzero"`
 	Scheduled bool           `json:"scheduled" doc:"Still waits for its send_at"`
+	FansOut   bool           `json:"fans_out" doc:"Its targets are being looked up: there will be more deliveries"`
 	Canceled  bool           `json:"canceled"`
 	Sensitive bool           `json:"sensitive"`
 	Content   *Content       `json:"content,omitempty" doc:"Absent when sensitive, or past its retention"`
@@ -86,7 +89,7 @@ type Notification struct {
 }
 
 func showReceipt(r delivery.Receipt) Accepted {
-	return Accepted{ID: r.Notification.Format(ids.Notification), Scheduled: r.Scheduled,
+	return Accepted{ID: r.Notification.Format(ids.Notification), Scheduled: r.Scheduled, FansOut: r.FansOut,
 		Deliveries: showTargets(r.Notification, r.Deliveries), Skips: showSkips(r.Skips)}
 }
 
@@ -114,7 +117,7 @@ func showSkips(list []delivery.Skip) []Skip {
 }
 
 func showPreview(p delivery.Preview) Preview {
-	out := Preview{DryRun: true, Deliveries: showTargets(0, p.Deliveries), Skips: showSkips(p.Skips), Payloads: make([]PayloadPreview, len(p.Payloads))}
+	out := Preview{DryRun: true, FansOut: p.FansOut, Deliveries: showTargets(0, p.Deliveries), Skips: showSkips(p.Skips), Payloads: make([]PayloadPreview, len(p.Payloads))}
 	for i, x := range p.Payloads {
 		out.Payloads[i] = PayloadPreview{Channel: x.Channel.String(), Size: x.Size, Payload: x.Payload}
 	}
@@ -123,7 +126,7 @@ func showPreview(p delivery.Preview) Preview {
 
 func showNotification(n delivery.NotificationView) (Notification, error) {
 	out := Notification{ID: n.ID.Format(ids.Notification), Type: n.Type, CreatedAt: timestamp(n.CreatedAt), SendAt: timestamp(n.SendAt),
-		Scheduled: n.Scheduled, Canceled: n.Canceled, Sensitive: n.Sensitive, Counts: map[string]int{}, Skips: showSkips(n.Skips)}
+		Scheduled: n.Scheduled, FansOut: n.FansOut, Canceled: n.Canceled, Sensitive: n.Sensitive, Counts: map[string]int{}, Skips: showSkips(n.Skips)}
 	for _, state := range delivery.States() {
 		out.Counts[state.String()] = n.Counts[state]
 	}

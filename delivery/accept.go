@@ -158,6 +158,9 @@ func (a *acceptor) commit(ctx context.Context, s Submission, plans []plan, answe
 func (a *acceptor) launch(p *plan, lease time.Time) {
 	rows := p.accepted.Rows
 	if len(rows) == 0 {
+		if p.receipt.FansOut {
+			a.hints.due()
+		}
 		return
 	}
 	if rows[0].State != Sending {

@@ -76,8 +76,8 @@ func TestAPushReachesTheTokensThatAreForIt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := chooser{req: &x.r, res: household(), now: at, purposes: map[channels.Kind]channels.Purpose{apns: x.purpose}}
-			require.NoError(t, f.run())
+			f := choosing(chooser{req: &x.r, res: household(), now: at, purposes: map[channels.Kind]channels.Purpose{apns: x.purpose}})
+			require.NoError(t, f.refuse())
 			var got []ids.ID
 			for _, c := range f.choices {
 				got = append(got, c.ref.Target)
@@ -98,10 +98,10 @@ func TestLimitsCountInstallations(t *testing.T) {
 				InstallationID: string(rune('A' + i)), Purpose: channels.Activity, ActivityID: activity})
 		}
 	}
-	run := func() (chooser, error) {
-		f := chooser{req: &Request{To: To{Users: []string{"alice"}}, Urgent: true}, res: res, now: at,
-			purposes: map[channels.Kind]channels.Purpose{channels.APNs: channels.Activity}}
-		err := f.run()
+	run := func() (*chooser, error) {
+		f := choosing(chooser{req: &Request{To: To{Users: []string{"alice"}}, Urgent: true}, res: res, now: at,
+			purposes: map[channels.Kind]channels.Purpose{channels.APNs: channels.Activity}})
+		err := f.refuse()
 		return f, err
 	}
 	f, err := run()

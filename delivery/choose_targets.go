@@ -18,6 +18,9 @@ type Resolution struct {
 	// Endpoints are the named ones, those bound to the users, and with
 	// subscribers all unbound ones. Their secrets are left out.
 	Endpoints []BoundEndpoint
+	// Through is the last id of what was read; 0: that is all there is. With the targets
+	// of several users it only says that there are more.
+	Through ids.ID
 }
 
 // BoundEndpoint is an endpoint with the internal id of its user.
@@ -36,9 +39,11 @@ type choice struct {
 // chooser turns what a request names into targets and skips. It reads nothing
 // and writes nothing, so that a dry run says exactly what a send would do.
 type chooser struct {
-	req *Request
-	res Resolution
-	now time.Time
+	req  *Request
+	look Lookup
+	res  Resolution
+	part bool // of a fan-out
+	now  time.Time
 	// purposes are those of the addresses that are meant; all, where a channel has
 	// no entry.
 	purposes map[channels.Kind]channels.Purpose
@@ -60,23 +65,30 @@ func (r *Request) wants(k channels.Kind) bool {
 	return len(r.Channels) == 0 || slices.Contains(r.Channels, k)
 }
 
-func (f *chooser) run() error {
+func (f *chooser) run() {
 	f.seen = make(map[ids.ID]bool, len(f.res.Devices)+len(f.res.Endpoints))
 	f.users()
 	f.devices()
 	f.endpoints()
-	switch n := len(f.choices) - f.repeats; {
-	case n > MaxTargets:
-		return problem.AtField("to", "leads to %d targets, the limit is %d; send several notifications", n, MaxTargets)
-	case f.req.Urgent && n > MaxUrgent:
-		return problem.AtField("urgent", "is for at most %d targets, this one has %d", MaxUrgent, n)
+}
+
+// targets counts an installation once.
+func (f *chooser) targets() int { return len(f.choices) - f.repeats }
+
+// tooMany: they are not stored at once.
+func (f *chooser) tooMany() bool { return f.res.Through != 0 || f.targets() > MaxTargets }
+
+// refuse says why what was chosen cannot be accepted.
+func (f *chooser) refuse() error {
+	if n := f.targets(); f.req.Urgent && (n > MaxUrgent || f.tooMany()) {
+		return problem.AtField("urgent", "is for at most %d targets, this one has %d or more", MaxUrgent, n)
 	}
 	return nil
 }
 
 func (f *chooser) users() {
-	for i, user := range f.req.To.Users {
-		if slices.Contains(f.req.To.Users[:i], user) {
+	for i, user := range f.look.Users {
+		if slices.Contains(f.look.Users[:i], user) {
 			continue
 		}
 		id, known := f.res.Users[user]
@@ -97,7 +109,9 @@ func (f *chooser) users() {
 				}
 			}
 		}
-		f.skipUser(user, reached, retired)
+		if f.look.After == 0 && f.res.Through == 0 { // else this is not all there is of the user
+			f.skipUser(user, reached, retired)
+		}
 	}
 }
 
@@ -203,7 +217,7 @@ func (f *chooser) skipUser(user string, reached, retired map[channels.Kind]bool)
 }
 
 func (f *chooser) devices() {
-	for _, id := range f.req.To.Devices {
+	for _, id := range f.look.Devices {
 		i := slices.IndexFunc(f.res.Devices, func(d devices.Device) bool { return d.ID == id })
 		switch {
 		case i < 0:
@@ -221,7 +235,7 @@ func (f *chooser) devices() {
 }
 
 func (f *chooser) endpoints() {
-	for _, id := range f.req.To.Endpoints {
+	for _, id := range f.look.Endpoints {
 		i := slices.IndexFunc(f.res.Endpoints, func(e BoundEndpoint) bool { return e.ID == id })
 		if i < 0 {
 			f.skips = append(f.skips, Skip{Target: id, Channel: channels.Webhook, Reason: SkipUnknownTarget})
@@ -229,7 +243,7 @@ func (f *chooser) endpoints() {
 		}
 		f.addEndpoint(&f.res.Endpoints[i])
 	}
-	if !f.req.wantsSubscribers() {
+	if !f.look.Subscribers {
 		return
 	}
 	found := false
@@ -245,7 +259,7 @@ func (f *chooser) endpoints() {
 		}
 		f.addEndpoint(e)
 	}
-	if !found && len(f.choices) == 0 && len(f.skips) == 0 {
+	if !found && !f.part && len(f.choices) == 0 && len(f.skips) == 0 {
 		f.skips = append(f.skips, Skip{Channel: channels.Webhook, Reason: SkipNoSubscriber})
 	}
 }

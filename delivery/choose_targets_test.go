@@ -111,8 +111,8 @@ func TestRouting(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := chooser{req: &x.r, res: town(), now: at}
-			require.NoError(t, f.run())
+			f := choosing(chooser{req: &x.r, res: town(), now: at})
+			require.NoError(t, f.refuse())
 			var got []ids.ID
 			for _, c := range f.choices {
 				got = append(got, c.ref.Target)
@@ -126,10 +126,17 @@ func TestRouting(t *testing.T) {
 	}
 }
 
+// choosing chooses from all that a request names.
+func choosing(f chooser) *chooser {
+	f.look = Lookup{To: f.req.To, Subscribers: f.req.wantsSubscribers()}
+	f.run()
+	return &f
+}
+
 func TestAnEventThatNobodyWants(t *testing.T) {
 	t.Parallel()
-	f := chooser{req: &Request{Type: "order.paid"}, res: Resolution{}, now: at}
-	require.NoError(t, f.run())
+	f := choosing(chooser{req: &Request{Type: "order.paid"}, res: Resolution{}, now: at})
+	require.NoError(t, f.refuse())
 	require.Empty(t, f.choices)
 	require.Equal(t, []Skip{{Channel: channels.Webhook, Reason: SkipNoSubscriber}}, f.skips)
 }
@@ -139,8 +146,8 @@ func TestWhatADeliveryKnowsOfItsTarget(t *testing.T) {
 	res := town()
 	res.Endpoints[0].Status = webhooks.Paused
 	res.Devices[0].VAPIDKey, res.Devices[0].ExpiresAt, res.Devices[0].Epoch = "key", in(time.Hour), 4
-	f := chooser{req: &Request{To: To{Users: []string{"alice"}}}, res: res, now: at}
-	require.NoError(t, f.run())
+	f := choosing(chooser{req: &Request{To: To{Users: []string{"alice"}}}, res: res, now: at})
+	require.NoError(t, f.refuse())
 	require.Equal(t, choice{ref: DeliveryRef{Target: 11, Channel: channels.FCM, User: "alice"}, userID: 1, target: TargetNow{Exists: true, UserID: 1, Epoch: 4,
 		Device: devices.Active, App: "default", Channel: channels.FCM, VAPIDKey: "key", Target: res.Devices[0].Target, CreatedAt: ids.ID(11).Time(), ReadAt: at, ExpiresAt: in(time.Hour)}}, f.choices[0])
 	hook := f.choices[3]
@@ -161,9 +168,11 @@ func TestLimitsOfOneNotification(t *testing.T) {
 		n      int
 		urgent bool
 		path   string
-	}{{MaxTargets, false, ""}, {MaxTargets + 1, false, "to"}, {MaxUrgent, true, ""}, {MaxUrgent + 1, true, "urgent"}} {
-		f := chooser{req: &Request{To: To{Users: []string{"alice"}}, Urgent: x.urgent}, res: crowd(x.n), now: at}
-		err := f.run()
+		many   bool
+	}{{MaxTargets, false, "", false}, {MaxTargets + 1, false, "", true}, {MaxUrgent, true, "", false}, {MaxUrgent + 1, true, "urgent", false}} {
+		f := choosing(chooser{req: &Request{To: To{Users: []string{"alice"}}, Urgent: x.urgent}, res: crowd(x.n), now: at})
+		err := f.refuse()
+		require.Equal(t, x.many, f.tooMany())
 		if x.path == "" {
 			require.NoError(t, err)
 			require.Len(t, f.choices, x.n)

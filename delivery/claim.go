@@ -30,23 +30,22 @@ type ClaimStore interface {
 	Claim(ctx context.Context, o ClaimOrder) ([]Claimed, error)
 }
 
-// claimer finds what is due: retries, what found no room, scheduled notifications,
-// and what a node that died has left.
+// claimer finds what is due: retries, what found no room, and what a node that died has
+// left.
 type claimer struct {
 	*env
-	store     ClaimStore
-	intake    *intake
-	dispatch  *dispatcher
-	tenants   *tenantCache
-	leases    *leases
-	backlog   *backlog
-	scheduled *scheduler
-	pause     *pauseSwitch
-	hints     *hints
-	metrics   *metrics
-	poll      time.Duration
-	lease     time.Duration
-	slow      slowStart
+	store    ClaimStore
+	intake   *intake
+	dispatch *dispatcher
+	tenants  *tenantCache
+	leases   *leases
+	backlog  *backlog
+	pause    *pauseSwitch
+	hints    *hints
+	metrics  *metrics
+	poll     time.Duration
+	lease    time.Duration
+	slow     slowStart
 
 	lastRound atomic.Int64 // unix ms
 }
@@ -75,7 +74,6 @@ func (c *claimer) round() (more bool) {
 	if c.now().Sub(c.lastBeat()) > c.lease/2 {
 		c.leases.renew() // the process stood still: first keep what is ours from ourselves
 	}
-	c.scheduled.resolveDue(c.running)
 	if c.pause.current().On() {
 		return false
 	}

@@ -42,12 +42,13 @@ type hints struct {
 	jobs     *jobs.Runner // nil: another node runs them
 	poll     time.Duration
 
-	claim, holds, exchange signal
+	claim, holds, exchange, schedule signal
 }
 
 // due tells that deliveries are due now.
 func (h *hints) due() {
 	h.claim.raise()
+	h.schedule.raise()
 	h.store.Hint(Hint{Kind: HintDue})
 }
 
@@ -108,6 +109,7 @@ func (h *hints) receive(x Hint) {
 	switch x.Kind {
 	case HintDue:
 		h.claim.raise()
+		h.schedule.raise()
 	case HintHolds:
 		h.holds.raise()
 	case HintTenant:

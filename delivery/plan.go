@@ -22,7 +22,7 @@ type Accepted struct {
 	SendAt     time.Time // zero: at once
 	Sensitive  bool
 	AtMostOnce bool
-	Scheduled  bool   // targets are resolved when SendAt comes
+	Scheduled  bool   // targets are resolved when SendAt comes, or in parts
 	Body       []byte // the request as JSON; the store seals it
 	Rows       []Row
 	Skips      []Skip
@@ -30,8 +30,8 @@ type Accepted struct {
 
 // ResolveStore finds who and what a request names.
 type ResolveStore interface {
-	// Resolve reads it as it is now.
-	Resolve(ctx context.Context, tenant ids.ID, to To, subscribers bool) (Resolution, error)
+	// Resolve reads it as it is now, up to the limit.
+	Resolve(ctx context.Context, tenant ids.ID, l Lookup) (Resolution, error)
 	// OrderKey is the number that stands for a collapse key; never 0.
 	OrderKey(tenant ids.ID, collapseKey string) (int64, error)
 }
@@ -43,6 +43,8 @@ type plan struct {
 	choices  []choice
 	payloads map[channels.Kind]channels.Payload
 	lane     Lane
+	part     bool      // of a fan-out
+	now      time.Time // when its targets are looked up
 }
 
 // planner turns requests into what is stored of them.
@@ -84,24 +86,47 @@ func (pl *planner) plan(ctx context.Context, tenant ids.ID, r *Request, id ids.I
 		err := pl.prepare(&p, r, channels.Kinds()) // nothing is accepted that cannot be sent later
 		return p, err
 	}
-	if err := pl.resolve(ctx, &p, r, s, now); err != nil {
+	p.now = now
+	whole, err := pl.resolve(ctx, &p, r, s)
+	if err != nil {
 		return plan{}, err
+	}
+	if !whole {
+		p.accepted.Scheduled, p.receipt.FansOut = true, true
+		err := pl.prepare(&p, r, channels.Kinds())
+		return p, err
 	}
 	err = pl.prepare(&p, r, nil)
 	return p, err
 }
 
-// resolve finds the targets and makes their rows.
-func (pl *planner) resolve(ctx context.Context, p *plan, r *Request, s *snapshot, now time.Time) error {
-	a := &p.accepted
-	res, err := pl.store.Resolve(ctx, a.Tenant, r.To, r.wantsSubscribers())
+// resolve finds the targets and makes their rows, unless there are too many to be stored
+// at once.
+func (pl *planner) resolve(ctx context.Context, p *plan, r *Request, s *snapshot) (whole bool, err error) {
+	f, err := pl.choose(ctx, p, r, Lookup{To: r.To, Subscribers: r.wantsSubscribers(), Limit: MaxLookup})
+	if err == nil {
+		err = f.refuse()
+	}
+	if err != nil || f.tooMany() {
+		return false, err
+	}
+	return true, pl.rows(p, f, r, s)
+}
+
+// choose looks up what a request names, and chooses what it goes to.
+func (pl *planner) choose(ctx context.Context, p *plan, r *Request, l Lookup) (*chooser, error) {
+	res, err := pl.store.Resolve(ctx, p.accepted.Tenant, l)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	f := chooser{req: r, res: res, now: now, purposes: pl.purposes(r)}
-	if err := f.run(); err != nil {
-		return err
-	}
+	f := &chooser{req: r, look: l, res: res, part: p.part, now: p.now, purposes: pl.purposes(r)}
+	f.run()
+	return f, nil
+}
+
+// rows makes the rows of what was chosen.
+func (pl *planner) rows(p *plan, f *chooser, r *Request, s *snapshot) (err error) {
+	a, now := &p.accepted, p.now
 	p.choices = f.choices
 	a.Skips, p.receipt.Skips = f.skips, f.skips
 	a.Rows = make([]Row, len(f.choices))
@@ -109,7 +134,7 @@ func (pl *planner) resolve(ctx context.Context, p *plan, r *Request, s *snapshot
 	start := latest(now, r.SendAt)
 	from := start
 	if a.Scheduled { // one that is resolved late has lost that time
-		from = r.SendAt
+		from = latest(a.ID.Time(), r.SendAt)
 	}
 	var order int64
 	if r.CollapseKey != "" {

@@ -19,12 +19,15 @@ func (pl *planner) preview(ctx context.Context, tenant ids.ID, r Request) (Previ
 	if err != nil {
 		return Preview{}, err
 	}
-	if p.accepted.Scheduled { // show who it would reach as things are now
-		if err := pl.resolve(ctx, &p, &r, s, now); err != nil {
+	if p.accepted.Scheduled { // show who it would reach as things are now, or the first of them
+		p.now = now
+		next, err := pl.part(ctx, &p, &r, s, FanOut{})
+		if err != nil {
 			return Preview{}, err
 		}
+		p.receipt.FansOut = next != nil
 	}
-	v := Preview{Deliveries: p.receipt.Deliveries, Skips: p.receipt.Skips}
+	v := Preview{FansOut: p.receipt.FansOut, Deliveries: p.receipt.Deliveries, Skips: p.receipt.Skips}
 	reached := map[channels.Kind]ids.ID{}
 	for _, d := range v.Deliveries {
 		reached[d.Channel] = cmp.Or(reached[d.Channel], d.Target)

@@ -16,6 +16,7 @@ type NotificationView struct {
 	CreatedAt time.Time
 	SendAt    time.Time // zero: at once
 	Scheduled bool      // still waits for its send_at; targets are not resolved yet
+	FansOut   bool      // targets are being resolved, in parts if they are many
 	Canceled  bool
 	Sensitive bool
 	// Content is the Request as JSON; nil when sensitive or past its retention.

@@ -10,7 +10,7 @@ import (
 
 // Limits of what one request may ask for.
 const (
-	MaxTargets   = 1000                // targets of one notification that names them; an installation counts once
+	MaxTargets   = 1000                // users, devices and endpoints that a notification names, and targets that are stored at once
 	MaxUrgent    = 10                  // of an urgent one
 	MaxBatch     = 500                 // notifications in one batch request
 	MaxSendAhead = 90 * 24 * time.Hour // send_at
@@ -101,6 +101,7 @@ type Receipt struct {
 	Err          error
 	Notification ids.ID
 	Scheduled    bool // send_at is far ahead: targets are resolved then
+	FansOut      bool // it leads to more targets than are stored at once: they follow in parts
 	Deliveries   []DeliveryRef
 	Skips        []Skip
 }
@@ -150,6 +151,7 @@ type Skip struct {
 
 // Preview is what a dry run shows; nothing is stored.
 type Preview struct {
+	FansOut    bool // there are more deliveries than are listed
 	Deliveries []DeliveryRef
 	Skips      []Skip
 	Payloads   []PayloadPreview // one per channel that has a target, in Kinds order

@@ -21,7 +21,7 @@ type faulty struct {
 	failed chan struct{}
 }
 
-func (f *faulty) Resolve(ctx context.Context, tenant ids.ID, to delivery.To, subscribers bool) (delivery.Resolution, error) {
+func (f *faulty) Resolve(ctx context.Context, tenant ids.ID, l delivery.Lookup) (delivery.Resolution, error) {
 	if f.broken.Load() {
 		select {
 		case f.failed <- struct{}{}:
@@ -29,7 +29,7 @@ func (f *faulty) Resolve(ctx context.Context, tenant ids.ID, to delivery.To, sub
 		}
 		return delivery.Resolution{}, errors.New("disk on fire")
 	}
-	return f.Store.Resolve(ctx, tenant, to, subscribers)
+	return f.Store.Resolve(ctx, tenant, l)
 }
 
 // TestAScheduledNotificationOutlivesTrouble: when its targets cannot be looked
@@ -57,7 +57,7 @@ func TestAScheduledNotificationOutlivesTrouble(t *testing.T) {
 	<-f.failed
 	view, err := k.store.Notification(k.ctx, k.tenant, got.Notification)
 	require.NoError(t, err)
-	require.True(t, view.Scheduled)
+	require.True(t, view.Scheduled || view.FansOut)
 	f.broken.Store(false)
 	clock.Add(time.Minute.Milliseconds()) // the marker was this node's for a while
 	k.until(got.Notification, d.ID, "to be sent", func(v delivery.View) bool { return v.State == delivery.Sent })

@@ -94,9 +94,9 @@ func (e *Engine) wireLoops(o *Options) {
 	renewals := &leases{env: e.env, store: o.Store, inflight: e.inflight, dispatch: e.dispatch, finisher: e.finisher,
 		gates: e.gates, lease: o.Lease, every: o.Beat}
 	schedule := &scheduler{env: e.env, store: o.Store, contents: o.Store, tenants: e.tenants, planner: e.planner,
-		backlog: e.backlog, hints: e.hints}
+		backlog: e.backlog, hints: e.hints, poll: o.Poll}
 	e.claimer = &claimer{env: e.env, store: o.Store, intake: e.intake, dispatch: e.dispatch, tenants: e.tenants, leases: renewals, backlog: e.backlog,
-		scheduled: schedule, pause: e.pause, hints: e.hints, metrics: e.metrics, poll: o.Poll, lease: o.Lease, slow: slowStart{on: o.AfterCrash}}
+		pause: e.pause, hints: e.hints, metrics: e.metrics, poll: o.Poll, lease: o.Lease, slow: slowStart{on: o.AfterCrash}}
 	holds := &holdMover{env: e.env, store: o.Store, prober: e.prober, pause: e.pause, duties: work, backlog: e.backlog,
 		hints: e.hints, every: 5 * o.Poll}
 	purge := &purger{env: e.env, store: o.Store, duties: work, tenants: e.tenants, senders: e.senders, breakers: e.breakers, refusals: e.refusals,
@@ -106,5 +106,5 @@ func (e *Engine) wireLoops(o *Options) {
 	check := &verifier{env: e.env, store: o.Store, channels: o.Channels, doubts: e.doubts, duties: work, pause: e.pause,
 		every: o.VerifyEvery, within: tenants.VerifyWithin}
 	e.overdueSends = &overdueSends{env: e.env, inflight: e.inflight, metrics: e.metrics, within: o.SendTimeout, every: o.Beat}
-	e.loops = []func(){e.overdueSends.run, check.run, e.claimer.run, renewals.run, holds.run, purge.run, clean.run}
+	e.loops = []func(){e.overdueSends.run, check.run, e.claimer.run, schedule.run, renewals.run, holds.run, purge.run, clean.run}
 }

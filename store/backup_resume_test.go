@@ -191,7 +191,7 @@ func TestScheduledOnesAreResolvedFirst(t *testing.T) {
 	_, err = a.s.ResumeAfterRestore(ctx, backup.Cutoff{Before: a.now.Add(-time.Hour), State: delivery.Dead}, "cli")
 	require.ErrorContains(t, err, "Start a server")
 	a.is("half day", delivery.Pending, delivery.NoReason)
-	done, err := a.s.ResolveScheduled(ctx, delivery.Accepted{ID: n.ID, Tenant: tenant, Skips: []delivery.Skip{{User: "bob", Reason: delivery.SkipUnknownUser}}})
+	done, err := a.s.ResolveScheduled(ctx, delivery.Part{Accepted: delivery.Accepted{ID: n.ID, Tenant: tenant, Skips: []delivery.Skip{{User: "bob", Reason: delivery.SkipUnknownUser}}}})
 	require.NoError(t, err)
 	require.True(t, done)
 	_, err = a.s.ResumeAfterRestore(ctx, backup.Cutoff{Before: a.now.Add(-time.Hour), State: delivery.Dead}, "cli")

@@ -169,6 +169,7 @@ type (
 	acceptedAnswer struct {
 		ID         string `json:"id"`
 		Scheduled  bool   `json:"scheduled"`
+		FansOut    bool   `json:"fans_out"`
 		Deliveries []struct {
 			ID      string `json:"id"`
 			Channel string `json:"channel"`

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -104,6 +106,13 @@ func (c *cli) send(ctx context.Context, x *client, n map[string]any, dry bool, w
 	if err := x.call(ctx, "POST", "/v1/notifications", n, &a); err != nil {
 		return err
 	}
+	if a.FansOut {
+		_, _ = fmt.Fprintf(c.out, "%s accepted: it leads to more than 1,000 deliveries, which are stored in parts; GET /v1/notifications/%s counts them\n", a.ID, a.ID)
+		if wait == 0 {
+			return nil
+		}
+		return c.waitForFanOut(ctx, x, a.ID, wait)
+	}
 	_, _ = fmt.Fprintf(c.out, "%s accepted: %d deliveries, %d skipped\n", a.ID, len(a.Deliveries), len(a.Skips))
 	for _, s := range a.Skips {
 		_, _ = fmt.Fprintf(c.out, "  skipped %s: %s\n", strings.Join(slices.DeleteFunc([]string{s.User, s.Target, s.Channel}, func(x string) bool { return x == "" }), " "), s.Reason)
@@ -127,6 +136,51 @@ func (c *cli) send(ctx context.Context, x *client, n map[string]any, dry bool, w
 	}
 	if sent < len(list) {
 		return fmt.Errorf("%d of %d deliveries are not sent", len(list)-sent, len(list))
+	}
+	return nil
+}
+
+// waitForFanOut waits until all deliveries are stored and have come to their ends, at most
+// so long, and counts them by state.
+func (c *cli) waitForFanOut(ctx context.Context, x *client, notification string, most time.Duration) error {
+	ctx, stop := context.WithTimeout(ctx, most)
+	defer stop()
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	var n struct {
+		FansOut bool           `json:"fans_out"`
+		Counts  map[string]int `json:"counts"`
+	}
+	all, open := 0, 0
+	for over := false; !over; {
+		if err := x.call(ctx, "GET", "/v1/notifications/"+notification, nil, &n); err != nil {
+			return err
+		}
+		all, open = 0, 0
+		for state, of := range n.Counts {
+			if all += of; !(deliveryAnswer{State: state}).final() {
+				open += of
+			}
+		}
+		if !n.FansOut && open == 0 {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			over = true
+		case <-tick.C:
+		}
+	}
+	for _, state := range slices.Sorted(maps.Keys(n.Counts)) {
+		if n.Counts[state] > 0 {
+			_, _ = fmt.Fprintf(c.out, "%-8s %d\n", state, n.Counts[state])
+		}
+	}
+	if n.FansOut {
+		return errors.New("it is still being stored, and goes on without you")
+	}
+	if sent := n.Counts["sent"]; sent < all {
+		return fmt.Errorf("%d of %d deliveries are not sent", all-sent, all)
 	}
 	return nil
 }

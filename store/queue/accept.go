@@ -36,7 +36,8 @@ type accepts struct {
 	bulk   db.Bulk
 	// move makes deliveries the newest of their order keys, before they are stored;
 	// drop drops what they supersede, after it.
-	move, drop func(*db.Tx, []*delivery.Row) error
+	move func(t *db.Tx, rows []*delivery.Row, until int64) error
+	drop func(*db.Tx, []*delivery.Row) error
 }
 
 func newAccepts(d *db.DB, b db.Bulk) *accepts {
@@ -136,24 +137,64 @@ func (s *accepts) notification(t *db.Tx, a *delivery.Accepted, sealed []byte) er
 		}
 	}
 	if a.Scheduled {
-		return t.Exec("INSERT INTO fanouts (tenant_id,notification_id,due_at) VALUES (?,?,?)", a.Tenant, a.ID, db.Millis(a.SendAt))
+		due := max(db.Millis(a.CreatedAt), db.Millis(a.SendAt))
+		return t.Exec("INSERT INTO fanouts (tenant_id,notification_id,due_at,moved_at) VALUES (?,?,?,?)", a.Tenant, a.ID, due, db.Millis(a.CreatedAt))
 	}
-	return s.targets(t, a)
+	if err := s.deliveries(t, a, always); err != nil {
+		return err
+	}
+	return insertSkips(t, a, 0)
 }
 
-// targets stores the deliveries and skips of a notification.
-func (s *accepts) targets(t *db.Tx, a *delivery.Accepted) error {
+// part stores the deliveries and skips of a part of a fan-out, or of one that is scheduled.
+func (s *accepts) part(t *db.Tx, a *delivery.Accepted, p *delivery.Part) error {
+	until, skips, stored := int64(always), 0, 0
+	if p.At.Stage != delivery.FanOutBegins {
+		until = max(db.Millis(a.ID.Time()), db.Millis(a.SendAt))
+	}
+	if err := s.deliveries(t, a, until); err != nil {
+		return err
+	}
+	if list := ordered(a, nil); until < always && len(list) > 0 {
+		targets, err := targetList(a)
+		if err != nil {
+			return err
+		}
+		to := delivery.Supersession(0)
+		if err := t.Exec(dropOvertaken, to.State, to.Reason, db.Millis(t.Now()), a.Tenant, a.ID, targets); err != nil {
+			return fmt.Errorf("drop what was overtaken: %w", err)
+		}
+	}
+	if _, err := t.One("SELECT coalesce(max(n)+1,0) FROM skips WHERE tenant_id=? AND notification_id=?", []any{a.Tenant, a.ID}, &skips); err != nil {
+		return err
+	}
+	if p.Next == nil && len(a.Rows)+len(a.Skips)+skips == 0 && p.IfNothing.Reason != 0 {
+		if _, err := t.One("SELECT targets FROM notifications WHERE tenant_id=? AND id=?", []any{a.Tenant, a.ID}, &stored); err != nil {
+			return err
+		}
+		if stored == 0 {
+			a.Skips = []delivery.Skip{p.IfNothing}
+		}
+	}
+	return insertSkips(t, a, skips)
+}
+
+// deliveries stores those of a notification. They are the newest of their collapse keys
+// where what is there was moved until then.
+func (s *accepts) deliveries(t *db.Tx, a *delivery.Accepted, until int64) error {
 	newest := ordered(a, nil)
-	if err := s.move(t, newest); err != nil {
+	if err := s.move(t, newest, until); err != nil {
 		return err
 	}
 	if err := s.insert(t, a); err != nil {
 		return fmt.Errorf("store deliveries: %w", err)
 	}
-	if err := s.drop(t, newest); err != nil {
-		return err
-	}
-	for n, k := range a.Skips {
+	return s.drop(t, newest)
+}
+
+// insertSkips numbers them from n.
+func insertSkips(t *db.Tx, a *delivery.Accepted, n int) error {
+	for i, k := range a.Skips {
 		user := ids.ID(0)
 		if k.User != "" {
 			var err error
@@ -161,7 +202,7 @@ func (s *accepts) targets(t *db.Tx, a *delivery.Accepted) error {
 				return err
 			}
 		}
-		if err := t.Exec(InsertSkip, a.Tenant, a.ID, n, db.OrNull(user), k.Target, k.Channel, k.Reason); err != nil {
+		if err := t.Exec(InsertSkip, a.Tenant, a.ID, n+i, db.OrNull(user), k.Target, k.Channel, k.Reason); err != nil {
 			return fmt.Errorf("store a skip: %w", err)
 		}
 	}

@@ -77,7 +77,7 @@ func acceptTogether(t *db.Tx, members []any, done []bool) (superseding, error) {
 			plain, newest = append(plain, x), ordered(x, newest)
 		}
 	}
-	if err := moveTogether(t, newest); err != nil {
+	if err := moveTogether(t, newest, always); err != nil {
 		return nil, err
 	}
 	for _, x := range plain {

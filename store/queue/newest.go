@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/carillonhq/carillon/delivery"
@@ -15,10 +16,12 @@ import (
 const (
 	// moveNewest makes a delivery the newest of its order key, and says which was
 	// before. The lock of the row is what orders accepts that come at the same time.
-	moveNewest = `INSERT INTO newest AS w (tenant_id,target_id,order_key,notification_id,previous_id,moved_at) VALUES (?,?,?,?,0,?)` + moved
+	moveNewest = `INSERT INTO newest AS w (tenant_id,target_id,order_key,notification_id,previous_id,moved_at) VALUES (?,?,?,?,0,?)` + moved + `?` + returned
 
+	// What has been accepted since it began is newer than a part of a fan-out.
 	moved = ` ON CONFLICT (tenant_id,target_id,order_key) DO UPDATE SET previous_id=w.notification_id, notification_id=excluded.notification_id,
- moved_at=excluded.moved_at RETURNING previous_id`
+ moved_at=excluded.moved_at WHERE w.moved_at<=`
+	returned = ` RETURNING previous_id`
 
 	// dropSuperseded leaves alone what is in somebody's hands, who finds out before it
 	// is sent, and what has ended.
@@ -77,11 +80,15 @@ func ordered(a *delivery.Accepted, list []*delivery.Row) []*delivery.Row {
 	return list
 }
 
-// moveEach makes rows the newest, one after the other, and notes what each replaces.
-func moveEach(t *db.Tx, rows []*delivery.Row) error {
+// always is after everything.
+const always = math.MaxInt64
+
+// moveEach makes rows the newest, one after the other, where what is there was moved until
+// then, and notes what each replaces.
+func moveEach(t *db.Tx, rows []*delivery.Row, until int64) error {
 	for _, r := range rows {
 		r.Replaces = 0
-		if _, err := t.One(moveNewest, []any{r.Tenant, r.Target, r.OrderKey, r.Notification, db.Millis(t.Now())}, &r.Replaces); err != nil {
+		if _, err := t.One(moveNewest, []any{r.Tenant, r.Target, r.OrderKey, r.Notification, db.Millis(t.Now()), until}, &r.Replaces); err != nil {
 			return fmt.Errorf("move the newest of a collapse key: %w", err)
 		}
 	}
@@ -101,6 +108,14 @@ func dropEach(t *db.Tx, rows []*delivery.Row) error {
 	}
 	return nil
 }
+
+// dropOvertaken drops what a part of a fan-out has just stored, of devices that have been
+// sent something newer since it began.
+const dropOvertaken = `UPDATE deliveries SET state=?1, reason=?2, due_at=0, updated_at=?3,
+ superseded_by=(SELECT w.notification_id FROM newest w WHERE w.tenant_id=deliveries.tenant_id AND w.target_id=deliveries.target_id AND w.order_key=deliveries.order_key)
+ WHERE tenant_id=?4 AND notification_id=?5 AND target_id IN (SELECT CAST(x.value AS BIGINT) FROM json_each(?6) x) AND state=1
+ AND EXISTS (SELECT 1 FROM newest w WHERE w.tenant_id=deliveries.tenant_id AND w.target_id=deliveries.target_id AND w.order_key=deliveries.order_key
+ AND w.notification_id<>deliveries.notification_id)`
 
 // newestKey is the primary key of a row.
 type newestKey struct{ tenant, target, key int64 }
@@ -124,7 +139,7 @@ func scanMoved(r *sql.Rows) (m struct {
 
 // moveTogether does what moveEach does with one statement. All lock in the order of
 // the keys, so that none waits for the other.
-func moveTogether(t *db.Tx, rows []*delivery.Row) error {
+func moveTogether(t *db.Tx, rows []*delivery.Row, until int64) error {
 	first, last := map[newestKey]*delivery.Row{}, map[newestKey]*delivery.Row{}
 	for _, r := range rows {
 		k := newestKeyOf(r)
@@ -150,7 +165,7 @@ func moveTogether(t *db.Tx, rows []*delivery.Row) error {
 	if len(tenants) == 0 {
 		return nil
 	}
-	list, err := t.Query(moveNewestTogether, tenants, targets, keys, notifications, db.Millis(t.Now()))
+	list, err := t.Query(moveNewestTogether, tenants, targets, keys, notifications, db.Millis(t.Now()), until)
 	if err != nil {
 		return fmt.Errorf("move the newest of collapse keys: %w", err)
 	}

@@ -14,7 +14,7 @@ import (
 const (
 	moveNewestTogether = `INSERT INTO newest AS w (tenant_id,target_id,order_key,notification_id,previous_id,moved_at)
  SELECT v.tenant,v.target,v.key,v.notification,0,$5 FROM unnest($1::bigint[],$2::bigint[],$3::bigint[],$4::bigint[]) WITH ORDINALITY
-  AS v(tenant,target,key,notification,n) ORDER BY v.n` + moved + `,tenant_id,target_id,order_key`
+  AS v(tenant,target,key,notification,n) ORDER BY v.n` + moved + `$6` + returned + `,tenant_id,target_id,order_key`
 
 	lockDeliveries = `SELECT 1 FROM unnest($1::bigint[],$2::bigint[],$3::bigint[]) AS v(tenant,notification,target)
  JOIN deliveries d ON d.tenant_id=v.tenant AND d.notification_id=v.notification AND d.target_id=v.target

@@ -31,6 +31,8 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		windowOfPairsDevices, waitingForApp, fmt.Sprintf(windowOfAppsDevices, "1=1"), fmt.Sprintf(windowOfAppsDeliveries, "1=1")} {
 		queries[fmt.Sprint("affected ", i)] = q
 	}
+	queries["page of a user"], queries["subscribers"] = resolveUserDevices+inOrder, resolveUnbound
+	queries["scheduled tenants"], queries["scheduled"], queries["stored targets"], queries["overtaken"] = dueScheduledTenants, dueScheduled, storedTargets, dropOvertaken
 	queries["count holds"], queries["list holds"] = countHolds, listHolds
 	queries["list waits"], queries["put wait"], queries["end wait"], queries["new trouble"], queries["purge waits"] = listWaits, putWait, endWait, newTrouble, purgeWaits
 	queries["bring forward"], queries["send now"], queries["replay"], queries["resend"] = bringForward, sendNow, replayDead, resendHook
@@ -51,7 +53,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 				detail             string
 			)
 			require.NoError(t, rows.Scan(&id, &parent, &unused, &detail))
-			for _, table := range []string{"d", "deliveries", "a", "attempts", "n", "notifications", "k", "skips", "u", "devices", "device_events", "endpoints", "h", "holds", "shared_refusals", "shared_successes", "w", "newest"} {
+			for _, table := range []string{"d", "deliveries", "a", "attempts", "n", "notifications", "k", "skips", "u", "devices", "device_events", "endpoints", "h", "holds", "shared_refusals", "shared_successes", "w", "newest", "f", "fanouts", "e"} {
 				require.NotEqual(t, "SCAN "+table, detail, "%s reads a whole table", name)
 				require.False(t, strings.HasPrefix(detail, "SCAN "+table+" USING"), "%s reads a whole index: %s", name, detail)
 			}
@@ -253,12 +255,14 @@ func TestTheNewestIsFoundByItsKeys(t *testing.T) {
 		args  []any
 	}{
 		"newest":          {selectNewest, []any{1, 7, 7}},
-		"move":            {moveNewestTogether, []any{some, some, some, some, 1}},
+		"move":            {moveNewestTogether, []any{some, some, some, some, 1, 1}},
 		"lock":            {lockDeliveries, []any{some, some, some}},
 		"drop":            {dropSupersededTogether, []any{some, some, some, some, 5, 24, 1}},
 		"older in hand":   {olderInHand, []any{1, 7, 29000, 1, mostOlder}},
 		"replay":          {replayDead, []any{1, 0, 1, 1, 0, 1, 1, 9, 7, 9, 1}},
 		"newer than dead": {newerThanDead, []any{1, 9, 7}},
+		"stored targets":  {storedTargets, []any{1, 7, "[1]"}},
+		"overtaken":       {dropOvertaken, []any{5, 24, 1, 1, 7, "[1]"}},
 		"purge newest":    {purges[1].query, []any{1, 1000, 1000, 100}},
 	} {
 		rows, err := d.Lists().Query("EXPLAIN "+q.query, q.args...)

@@ -57,7 +57,11 @@ func (s *reads) notifications(ctx context.Context, tenant ids.ID, where string, 
 		)
 		err = r.Scan(&v.ID, &v.Type, &created, &at, &flags)
 		v.CreatedAt, v.SendAt = db.FromMillis(created), db.FromMillis(at)
-		v.Sensitive, v.Canceled, v.Scheduled = flags&flagSensitive != 0, flags&flagCanceled != 0, flags&flagScheduled != 0
+		v.Sensitive, v.Canceled = flags&flagSensitive != 0, flags&flagCanceled != 0
+		if flags&flagScheduled != 0 {
+			v.Scheduled = v.SendAt.After(s.db.Now())
+			v.FansOut = !v.Scheduled
+		}
 		return v, err
 	})
 	if err != nil {

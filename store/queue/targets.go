@@ -1,10 +1,12 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/devices"
@@ -30,7 +32,7 @@ const (
 	resolveUsers = `SELECT u.external_id,u.id FROM json_each(?2) x CROSS JOIN users u ON u.tenant_id=?1 AND u.external_id=x.value`
 
 	resolveUserDevices = `SELECT ` + resolvedColumns + ` FROM json_each(?2) x CROSS JOIN users u ON u.tenant_id=?1 AND u.external_id=x.value
- CROSS JOIN devices d INDEXED BY devices_user ON d.tenant_id=?1 AND d.user_id=u.id ORDER BY d.id`
+ CROSS JOIN devices d INDEXED BY devices_user ON d.tenant_id=?1 AND d.user_id=u.id AND d.id>?3`
 
 	resolveDevices = `SELECT ` + resolvedColumns + ` FROM json_each(?2) x CROSS JOIN devices d ON d.id=CAST(x.value AS BIGINT) AND d.tenant_id=?1
  CROSS JOIN users u INDEXED BY users_id ON u.tenant_id=d.tenant_id AND u.id=d.user_id`
@@ -39,13 +41,18 @@ const (
  LEFT JOIN users u INDEXED BY users_id ON u.tenant_id=e.tenant_id AND u.id=e.user_id`
 
 	resolveBound = `SELECT ` + registers.EndpointColumns + ` FROM json_each(?2) x CROSS JOIN users u ON u.tenant_id=?1 AND u.external_id=x.value
- CROSS JOIN endpoints e INDEXED BY endpoints_user ON e.tenant_id=?1 AND e.user_id=u.id AND e.user_id<>0`
+ CROSS JOIN endpoints e INDEXED BY endpoints_user ON e.tenant_id=?1 AND e.user_id=u.id AND e.user_id<>0 AND e.id>?3`
 
-	resolveUnbound = `SELECT ` + registers.EndpointColumns + ` FROM endpoints e INDEXED BY endpoints_tenant LEFT JOIN users u ON 1=0 WHERE e.tenant_id=? AND e.user_id=0 ORDER BY e.id`
+	resolveUnbound = `SELECT ` + registers.EndpointColumns + ` FROM endpoints e INDEXED BY endpoints_tenant LEFT JOIN users u ON 1=0 WHERE e.tenant_id=? AND e.id>? ORDER BY e.id LIMIT ?`
+
+	// What stops there is cut where it is; of one user it is cut by id, so that the next
+	// look-up can go on behind it.
+	anyOfThem = ` LIMIT ?4`
+	inOrder   = ` ORDER BY 1 LIMIT ?4`
 )
 
 // Resolve implements delivery.ResolveStore.
-func (s *targets) Resolve(ctx context.Context, tenant ids.ID, to delivery.To, subscribers bool) (delivery.Resolution, error) {
+func (s *targets) Resolve(ctx context.Context, tenant ids.ID, to delivery.Lookup) (delivery.Resolution, error) {
 	var r delivery.Resolution
 	// These look-ups are short; with a context that can be cancelled each would
 	// cost a goroutine that waits to interrupt it.
@@ -55,7 +62,7 @@ func (s *targets) Resolve(ctx context.Context, tenant ids.ID, to delivery.To, su
 		if err != nil {
 			return r, err
 		}
-		if err := s.resolveUsers(ctx, tenant, string(names), len(to.Users), &r); err != nil {
+		if err := s.resolveUsers(ctx, tenant, to, string(names), &r); err != nil {
 			return r, fmt.Errorf("look up users: %w", err)
 		}
 	}
@@ -78,19 +85,42 @@ func (s *targets) Resolve(ctx context.Context, tenant ids.ID, to delivery.To, su
 			return r, fmt.Errorf("look up targets: %w", err)
 		}
 	}
-	if subscribers {
-		if err := s.db.Each(ctx, addEndpoint(&r, tenant), resolveUnbound, tenant); err != nil {
+	if to.Subscribers {
+		if err := s.resolveSubscribers(ctx, tenant, to, &r); err != nil {
 			return r, fmt.Errorf("look up subscribers: %w", err)
 		}
 	}
 	return r, nil
 }
 
-func (s *targets) resolveUsers(ctx context.Context, tenant ids.ID, names string, n int, r *delivery.Resolution) error {
+// resolveSubscribers reads the unbound endpoints; those that are bound count against the
+// limit, since they are read.
+func (s *targets) resolveSubscribers(ctx context.Context, tenant ids.ID, to delivery.Lookup, r *delivery.Resolution) error {
+	n, last := 0, ids.ID(0)
+	err := s.db.Each(ctx, func(rows *sql.Rows) error {
+		e, err := registers.ScanEndpoint(rows, tenant)
+		if n++; n > to.Limit {
+			r.Through = last
+			return err
+		}
+		if last = e.ID; e.UserID == 0 {
+			r.Endpoints = append(r.Endpoints, e)
+		}
+		return err
+	}, resolveUnbound, tenant, to.After, to.Limit+1)
+	return err
+}
+
+func (s *targets) resolveUsers(ctx context.Context, tenant ids.ID, to delivery.Lookup, names string, r *delivery.Resolution) error {
+	n, cut := len(to.Users), anyOfThem
+	if n == 1 {
+		cut = inOrder
+	}
 	r.Users = make(map[string]ids.ID, n)
-	if err := s.db.Each(ctx, addDevice(r, tenant), resolveUserDevices, tenant, names); err != nil {
+	if err := s.db.Each(ctx, addDevice(r, tenant), resolveUserDevices+cut, tenant, names, to.After, to.Limit+1); err != nil {
 		return err
 	}
+	slices.SortFunc(r.Devices, func(a, b devices.Device) int { return cmp.Compare(a.ID, b.ID) })
 	for _, d := range r.Devices {
 		r.Users[d.User] = d.UserID
 	}
@@ -108,10 +138,26 @@ func (s *targets) resolveUsers(ctx context.Context, tenant ids.ID, names string,
 		}
 	}
 	bound, err := s.registers.HasBound(ctx, tenant)
-	if err != nil || !bound {
-		return err
+	if err == nil && bound {
+		err = s.db.Each(ctx, addEndpoint(r, tenant), resolveBound+cut, tenant, names, to.After, to.Limit+1)
 	}
-	return s.db.Each(ctx, addEndpoint(r, tenant), resolveBound, tenant, names)
+	cutOff(r, to.Limit)
+	return err
+}
+
+// cutOff leaves what was read completely: where there are more devices or endpoints than
+// the limit, those of both up to the same id.
+func cutOff(r *delivery.Resolution, limit int) {
+	if len(r.Devices) > limit {
+		r.Through = r.Devices[limit-1].ID
+	}
+	if len(r.Endpoints) > limit && (r.Through == 0 || r.Endpoints[limit-1].ID < r.Through) {
+		r.Through = r.Endpoints[limit-1].ID
+	}
+	if r.Through != 0 {
+		r.Devices = slices.DeleteFunc(r.Devices, func(d devices.Device) bool { return d.ID > r.Through })
+		r.Endpoints = slices.DeleteFunc(r.Endpoints, func(e delivery.BoundEndpoint) bool { return e.ID > r.Through })
+	}
 }
 
 func addDevice(r *delivery.Resolution, tenant ids.ID) func(*sql.Rows) error {

@@ -215,7 +215,7 @@ func skipsMakeUsers(k *kit) {
 	list, err := k.Store.UserNotifications(k.ctx, k.tenant, "ghost", 0, 10)
 	k.ok(err)
 	require.Len(k, list, 2)
-	r, err := k.Store.Resolve(k.ctx, k.tenant, delivery.To{Users: []string{"ghost"}}, false)
+	r, err := k.Store.Resolve(k.ctx, k.tenant, delivery.Lookup{To: delivery.To{Users: []string{"ghost"}}, Limit: delivery.MaxLookup})
 	k.ok(err)
 	require.Len(k, r.Users, 1, "a user exists from first sight")
 }
@@ -228,8 +228,8 @@ func resolves(k *kit) {
 	unbound := k.endpoint()
 	k.endpoint(func(e *webhooks.Endpoint) { e.User = "carol" })
 
-	r, err := k.Store.Resolve(k.ctx, k.tenant, delivery.To{Users: []string{"alice", "nobody"}, Devices: []ids.ID{b1.ID, 12345},
-		Endpoints: []ids.ID{named.ID, 6789}}, false)
+	r, err := k.Store.Resolve(k.ctx, k.tenant, delivery.Lookup{Limit: delivery.MaxLookup, To: delivery.To{
+		Users: []string{"alice", "nobody"}, Devices: []ids.ID{b1.ID, 12345}, Endpoints: []ids.ID{named.ID, 6789}}})
 	k.ok(err)
 	require.Equal(k, map[string]ids.ID{"alice": a1.UserID}, r.Users)
 	require.Equal(k, []ids.ID{a1.ID, a2.ID, b1.ID}, idsOf(r.Devices, func(d devices.Device) ids.ID { return d.ID }))
@@ -245,7 +245,7 @@ func resolves(k *kit) {
 			require.Equal(k, "alice", e.User)
 		}
 	}
-	r, err = k.Store.Resolve(k.ctx, k.tenant, delivery.To{}, true)
+	r, err = k.Store.Resolve(k.ctx, k.tenant, delivery.Lookup{Subscribers: true, Limit: delivery.MaxLookup})
 	k.ok(err)
 	require.Equal(k, []ids.ID{named.ID, unbound.ID}, idsOf(r.Endpoints, id))
 	require.Empty(k, r.Devices)
@@ -262,7 +262,8 @@ func idsOf[T any](list []T, id func(T) ids.ID) []ids.ID {
 func resolvesNothingOfOthers(k *kit) {
 	d, e := k.device("alice", "a"), k.endpoint()
 	other := k.newTenant("other")
-	r, err := k.Store.Resolve(k.ctx, other, delivery.To{Users: []string{"alice"}, Devices: []ids.ID{d.ID}, Endpoints: []ids.ID{e.ID}}, true)
+	r, err := k.Store.Resolve(k.ctx, other, delivery.Lookup{Subscribers: true, Limit: delivery.MaxLookup,
+		To: delivery.To{Users: []string{"alice"}, Devices: []ids.ID{d.ID}, Endpoints: []ids.ID{e.ID}}})
 	k.ok(err)
 	require.Empty(k, r.Users)
 	require.Empty(k, r.Devices)
@@ -272,7 +273,7 @@ func resolvesNothingOfOthers(k *kit) {
 func resolvesUsersWithoutDevice(k *kit) {
 	d := k.device("alice", "a")
 	k.ok(k.Store.DeleteDevice(k.ctx, k.tenant, d.ID, "", "key_test"))
-	r, err := k.Store.Resolve(k.ctx, k.tenant, delivery.To{Users: []string{"alice"}}, false)
+	r, err := k.Store.Resolve(k.ctx, k.tenant, delivery.Lookup{To: delivery.To{Users: []string{"alice"}}, Limit: delivery.MaxLookup})
 	k.ok(err)
 	require.Equal(k, map[string]ids.ID{"alice": d.UserID}, r.Users)
 }

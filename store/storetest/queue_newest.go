@@ -213,7 +213,7 @@ func newestOfScheduled(k *kit) {
 	k.superseded(today, meanwhile)
 	due := k.keyed("score", 7)
 	due.ID, due.Rows[0].Notification = tomorrow.ID, tomorrow.ID
-	done, err := k.Store.ResolveScheduled(k.ctx, due)
+	done, err := k.Store.ResolveScheduled(k.ctx, delivery.Part{Accepted: due})
 	k.ok(err)
 	require.True(k, done)
 	k.superseded(meanwhile, due.Rows[0])

@@ -180,7 +180,7 @@ func purgesScheduledLater(k *kit) {
 	a.Rows[0].Notification = a.ID
 	empty.Skips = []delivery.Skip{{User: "bob", Reason: delivery.SkipNoDevice}}
 	for _, x := range []delivery.Accepted{a, empty} {
-		there, err := k.Store.ResolveScheduled(k.ctx, x)
+		there, err := k.Store.ResolveScheduled(k.ctx, delivery.Part{Accepted: x})
 		k.ok(err)
 		require.True(k, there)
 	}

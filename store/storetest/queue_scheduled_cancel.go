@@ -62,7 +62,7 @@ func cancelTakesScheduledBack(k *kit) {
 	k.ok(err)
 	require.Empty(k, due)
 	a.Rows = k.notification(1).Rows
-	there, err := k.Store.ResolveScheduled(k.ctx, a)
+	there, err := k.Store.ResolveScheduled(k.ctx, delivery.Part{Accepted: a})
 	k.ok(err)
 	require.False(k, there)
 	view, err := k.Store.Notification(k.ctx, k.tenant, a.ID)
@@ -219,7 +219,7 @@ func resolvesOnce(k *kit) {
 	rows[0].Notification = a.ID
 	a.Rows, a.Skips = rows, []delivery.Skip{{User: "bob", Reason: delivery.SkipNoDevice}}
 	for _, want := range []bool{true, false} {
-		there, err := k.Store.ResolveScheduled(k.ctx, a)
+		there, err := k.Store.ResolveScheduled(k.ctx, delivery.Part{Accepted: a})
 		k.ok(err)
 		require.Equal(k, want, there)
 	}

@@ -90,7 +90,7 @@ func (c *Clock) Advance(d time.Duration) {
 // with the others.
 func Run(t *testing.T, open func(t *testing.T) Opened) {
 	for _, group := range []map[string]func(*kit){
-		acceptTests(), newestTests(), claimTests(), finishTests(), holdTests(), commandTests(), purgeTests(), readTests(),
+		acceptTests(), newestTests(), fanOutTests(), claimTests(), finishTests(), holdTests(), commandTests(), purgeTests(), readTests(),
 		deviceTests(), deviceHistoryTests(), deviceRestoreTests(), endpointTests(), tenantTests(), credentialTests(), credentialVersionTests(), tenancyTests(), modelTests(), jobTests(), replayTests(),
 		erasureTests(), deletionTests(), appDeletionTests(), affectedTests(), upkeepTests(), pauseTests(), sharedTests(), waitTests(), bringForwardTests(),
 	} {

@@ -67,7 +67,7 @@ func anothersIDIsNotFound(k *kit) {
 		require.Error(k, err, name)
 		require.Equal(k, problem.NotFound, problem.CodeOf(err), "%s: %v", name, err)
 	}
-	there, err := s.ResolveScheduled(ctx, delivery.Accepted{ID: a.ID, Tenant: other})
+	there, err := s.ResolveScheduled(ctx, delivery.Part{Accepted: delivery.Accepted{ID: a.ID, Tenant: other}})
 	k.ok(err)
 	require.False(k, there)
 	_, err = s.PutCredential(ctx, tenants.Credential{Tenant: other, ID: c.ID, App: c.App, Channel: c.Channel},
