@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"

@@ -43,7 +43,8 @@ const (
 	resolveBound = `SELECT ` + registers.EndpointColumns + ` FROM json_each(?2) x CROSS JOIN users u ON u.tenant_id=?1 AND u.external_id=x.value
  CROSS JOIN endpoints e INDEXED BY endpoints_user ON e.tenant_id=?1 AND e.user_id=u.id AND e.user_id<>0 AND e.id>?3`
 
-	resolveUnbound = `SELECT ` + registers.EndpointColumns + ` FROM endpoints e INDEXED BY endpoints_tenant LEFT JOIN users u ON 1=0 WHERE e.tenant_id=? AND e.id>? ORDER BY e.id LIMIT ?`
+	// No user has the id 0: the join finds none, by a seek.
+	resolveUnbound = `SELECT ` + registers.EndpointColumns + ` FROM endpoints e INDEXED BY endpoints_tenant LEFT JOIN users u INDEXED BY users_id ON u.tenant_id=e.tenant_id AND u.id=0 WHERE e.tenant_id=? AND e.id>? ORDER BY e.id LIMIT ?`
 
 	// What stops there is cut where it is; of one user it is cut by id, so that the next
 	// look-up can go on behind it.
