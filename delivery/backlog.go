@@ -173,7 +173,7 @@ func (b *backlog) count(ctx context.Context) error {
 func (b *backlog) run() {
 	for {
 		began := time.Now()
-		if err := b.count(b.running); err != nil && b.running.Err() == nil {
+		if err := b.count(b.running); err != nil {
 			b.log.Error("count what is unfinished", "error", err)
 		}
 		if !b.wait(nil, max(b.every, countShare*time.Since(began))) {

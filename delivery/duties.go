@@ -20,7 +20,7 @@ type duties struct {
 // take makes a duty this node's for a while, unless it is another's.
 func (d *duties) take(name string, every time.Duration) bool {
 	mine, err := d.store.TakeDuty(d.running, name, every*9/10) // so that it is due again when the timer is
-	if err != nil && d.running.Err() == nil {
+	if err != nil {
 		d.log.Error("take a duty", "duty", name, "error", err)
 	}
 	return mine

@@ -37,7 +37,7 @@ func (m *holdMover) run() {
 	nextProbe := m.now().Add(m.prober.every)
 	for {
 		holds, err := m.store.HoldsEndingOrDenied(m.running)
-		if err != nil && m.running.Err() == nil {
+		if err != nil {
 			m.log.Error("read holds", "error", err)
 		}
 		now := m.now()

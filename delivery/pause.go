@@ -102,7 +102,7 @@ func (s *pauseSwitch) warn(p Pause) {
 // run keeps what is known of the pause fresh. What cannot be read changes nothing.
 func (s *pauseSwitch) run() {
 	for s.wait(nil, s.poll) {
-		if err := s.read(s.running); err != nil && s.running.Err() == nil {
+		if err := s.read(s.running); err != nil {
 			s.log.Error("look whether sending is paused", "error", err)
 		}
 		if p := s.current(); p.On() && s.now().UnixMilli()-s.logged.Load() >= pauseLogEvery.Milliseconds() {

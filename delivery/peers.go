@@ -72,7 +72,7 @@ func (p *peers) run() {
 		switch {
 		case err == nil:
 			known, failing = began.Add(-exchangeOverlap), false
-		case p.running.Err() == nil && !failing:
+		case !failing:
 			p.log.Warn("nothing can be exchanged with the other nodes; this one goes by what it knows", "error", err)
 			failing = true
 		}

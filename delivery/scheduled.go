@@ -69,9 +69,7 @@ func (s *scheduler) run() {
 func (s *scheduler) resolveDue(ctx context.Context) (more bool) {
 	due, err := s.store.DueScheduled(ctx, s.now(), scheduledLimit)
 	if err != nil {
-		if ctx.Err() == nil {
-			s.log.Error("look for scheduled notifications", "error", err)
-		}
+		s.log.Error("look for scheduled notifications", "error", err)
 		return false
 	}
 	for _, m := range due {

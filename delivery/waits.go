@@ -174,9 +174,7 @@ func (x *waits) failed(w NoteWait) {
 func (x *waits) put(w NoteWait) (current bool, err error) {
 	began, current, err := x.store.PutWait(x.running, w)
 	if err != nil {
-		if x.running.Err() == nil {
-			x.log.Warn("write down that a scope waits", "error", err)
-		}
+		x.log.Warn("write down that a scope waits", "error", err)
 		return false, err
 	}
 	if current {
@@ -203,7 +201,7 @@ func (x *waits) succeeded(p passage, rows map[flowKey]Wait, began, now time.Time
 			defer x.end(k)
 			ended, err := x.store.EndWait(x.running, w, began, look)
 			switch {
-			case err != nil && x.running.Err() == nil:
+			case err != nil:
 				x.log.Warn("write down that a scope waits no more", "error", err)
 			case ended:
 				if w.Until.After(now) {

@@ -22,8 +22,9 @@ func New(o Options) *Engine {
 
 // newEngine makes what the parts share.
 func newEngine(o *Options) *Engine {
-	v := &env{log: slog.New(outageLog{o.Log.Handler()}), now: o.Now, jitter: o.Jitter, ids: o.IDs}
+	v := &env{now: o.Now, jitter: o.Jitter, ids: o.IDs}
 	v.running, v.stopRunning = context.WithCancel(context.Background())
+	v.log = slog.New(loopLog{o.Log.Handler(), func() bool { return v.running.Err() != nil }})
 	v.sending, v.stopSending = context.WithCancelCause(context.Background())
 	e := &Engine{env: v, health: o.Store, sends: o.Role != RoleAPI, giveUp: o.GiveUp,
 		tenants:  newTenantCache(o.Store, o.Now),

@@ -204,7 +204,7 @@ func (s *resealer) sealStep(ctx context.Context, j jobs.Job, c resealCursor, res
 		return p.at(c, was, err)
 	})
 	if err == nil && p.End {
-		if _, err := s.db.Flush(ctx); err != nil { // old pages go by themselves a little later
+		if _, err := s.db.Flush(ctx); err != nil && ctx.Err() == nil { // old pages go by themselves a little later
 			s.db.Log().Warn("the write-ahead log could not be emptied after URLs were sealed", "error", err)
 		}
 	}
