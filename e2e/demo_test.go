@@ -27,7 +27,7 @@ func startDemo(t testing.TB) *demo {
 	t.Helper()
 	path, err := build()
 	require.NoError(t, err)
-	d := &demo{t: t, cmd: exec.Command(path, "demo", "--at", "127.0.0.1:0"), ended: make(chan error, 1)}
+	d := &demo{t: t, cmd: exec.Command(path, "demo", "--listen", "127.0.0.1:0"), ended: make(chan error, 1)}
 	d.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir()}
 	d.cmd.Stderr = os.Stderr
 	stdout, err := d.cmd.StdoutPipe()

@@ -30,7 +30,7 @@ func newDemoCommand(c *cli) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return demo.Run(cmd.Context(), o) },
 	}
 	cmd.Flags().BoolVar(&o.Once, "once", false, "exit when the story is told: 0 only if everything came out as said")
-	cmd.Flags().StringVar(&o.Listen, "at", "127.0.0.1:8080", "where the demo's server listens; a free port where this one is taken")
+	cmd.Flags().StringVar(&o.Listen, "listen", "127.0.0.1:8080", "where the demo's server listens; a free port where this one is taken")
 	return cmd
 }
 

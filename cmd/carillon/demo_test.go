@@ -50,7 +50,7 @@ func TestDemoStays(t *testing.T) {
 	out, end := io.Pipe()
 	ended := make(chan int, 1)
 	go func() {
-		ended <- run(ctx, []string{"demo", "--at", taken.Addr().String()}, streams{in: strings.NewReader(""), out: end, err: io.Discard})
+		ended <- run(ctx, []string{"demo", "--listen", taken.Addr().String()}, streams{in: strings.NewReader(""), out: end, err: io.Discard})
 		_ = end.Close()
 	}()
 	urls := map[string]string{}

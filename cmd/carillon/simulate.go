@@ -48,7 +48,7 @@ func newSimulateCommand(c *cli) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.Listen, "listen-plain", o.Listen, "address for FCM, OAuth, push service, webhooks and the page")
+	f.StringVar(&o.Listen, "listen", o.Listen, "address for FCM, OAuth, push service, webhooks and the page")
 	f.StringVar(&o.APNsListen, "listen-apns", o.APNsListen, "address for APNs production (TLS)")
 	f.StringVar(&o.SandboxListen, "listen-apns-sandbox", o.SandboxListen, "address for the APNs sandbox (TLS)")
 	f.StringVar(&dir, "dir", "", "folder to write credentials and a server configuration to")

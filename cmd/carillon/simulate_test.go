@@ -22,7 +22,7 @@ func TestSimulate(t *testing.T) {
 	out, end := io.Pipe()
 	ended := make(chan int, 1)
 	go func() {
-		ended <- run(ctx, []string{"simulate", "--dir", dir, "--listen-plain", "127.0.0.1:0", "--listen-apns", "127.0.0.1:0", "--listen-apns-sandbox", "127.0.0.1:0"},
+		ended <- run(ctx, []string{"simulate", "--dir", dir, "--listen", "127.0.0.1:0", "--listen-apns", "127.0.0.1:0", "--listen-apns-sandbox", "127.0.0.1:0"},
 			streams{in: strings.NewReader(""), out: end, err: io.Discard})
 		_ = end.Close()
 	}()
@@ -67,7 +67,22 @@ func TestSimulate(t *testing.T) {
 func TestSimulateNeedsItsAddresses(t *testing.T) {
 	t.Parallel()
 	i := install(t)
-	code, _, errs := i.command("simulate", "--listen-plain", strings.TrimPrefix(i.sim.FCM().URL, "http://"))
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit) // it must not stay at another
+	defer cancel()
+	var errs strings.Builder
+	code := run(ctx, []string{"simulate", "--listen", strings.TrimPrefix(i.sim.FCM().URL, "http://")}, streams{in: strings.NewReader(""), out: io.Discard, err: &errs})
 	require.Equal(t, exitFailed, code)
-	require.Contains(t, errs, "cannot listen")
+	require.Contains(t, errs.String(), "cannot listen")
+}
+
+// TestWhatListensIsToldWhereByOneName: --listen is a setting of the server, which every
+// command takes; one that listens by itself must not pass it by.
+func TestWhatListensIsToldWhereByOneName(t *testing.T) {
+	t.Parallel()
+	root := newRootCommand(&cli{})
+	for _, name := range []string{"simulate", "demo"} {
+		cmd, _, err := root.Find([]string{name})
+		require.NoError(t, err)
+		require.NotNil(t, cmd.LocalNonPersistentFlags().Lookup("listen"), name)
+	}
 }
