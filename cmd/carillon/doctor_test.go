@@ -256,10 +256,17 @@ func TestDoctorBesideAServer(t *testing.T) {
 	_, found = status("--key-ring-file", filepath.Join(k.dir, "missing"))
 	require.Equal(t, "fault key_ring, note servers", found)
 
-	code, _, errs := k.command("doctor", "--database-url", filepath.Join(k.dir, "missing.db"))
+	missing := filepath.Join(k.dir, "missing.db")
+	code, _, errs := k.command("doctor", "--database-url", missing)
 	require.Equal(t, exitFailed, code)
-	require.Contains(t, errs, "no such file")
-	require.NoFileExists(t, filepath.Join(k.dir, "missing.db"), "looking makes nothing")
+	for _, told := range []string{"there is no database " + missing, "at its first start", "database.url", "docs/operations/incidents.md"} {
+		require.Contains(t, errs, told)
+	}
+	require.NoFileExists(t, missing, "looking makes nothing")
+	require.NoError(t, os.WriteFile(missing+"-wal", []byte("what was accepted"), 0o600))
+	code, _, errs = k.command("doctor", "--database-url", missing)
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "missing.db-wal, and no database")
 	require.NoError(t, os.WriteFile(filepath.Join(k.dir, "empty.db"), nil, 0o600))
 	code, out, _ := k.command("doctor", "--database-url", filepath.Join(k.dir, "empty.db"))
 	require.Equal(t, exitFaults, code)

@@ -59,8 +59,8 @@ func (f *sqliteFile) dsn() string {
 
 func (f *sqliteFile) open(context.Context) (writes, reads, lists *sql.DB, err error) {
 	if f.peek {
-		if _, err := os.Stat(f.path); err != nil {
-			return nil, nil, nil, fmt.Errorf("open the database: %w", err)
+		if err := f.present(); err != nil {
+			return nil, nil, nil, err
 		}
 	} else if err := f.prepare(); err != nil {
 		return nil, nil, nil, err
@@ -94,6 +94,32 @@ func (f *sqliteFile) prepare() error {
 	if found, err := os.Stat(f.path); err == nil && found.Size() > 0 {
 		return nil
 	}
+	return f.logAlone()
+}
+
+// present tells that there is a file, for who would only look at it, or what to do where
+// there is none.
+func (f *sqliteFile) present() error {
+	_, err := os.Stat(f.path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		if err != nil {
+			return fmt.Errorf("open the database: %w", err)
+		}
+		return nil
+	}
+	if err := f.logAlone(); err != nil {
+		return err
+	}
+	path := f.path
+	if whole, err := filepath.Abs(path); err == nil {
+		path = whole
+	}
+	return fmt.Errorf("there is no database %s: a server makes it at its first start. If there was one, see that database.url names it; "+
+		"if it was moved or removed, \"The database is gone or damaged\" in docs/operations/incidents.md says how to bring it back", path)
+}
+
+// logAlone tells of a write-ahead log without its database.
+func (f *sqliteFile) logAlone() error {
 	log := f.path + "-wal"
 	if found, err := os.Stat(log); err != nil || found.Size() == 0 {
 		return nil //nolint:nilerr // there is none
