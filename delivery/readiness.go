@@ -9,8 +9,11 @@ import (
 // HealthStore tells whether the database does its work.
 type HealthStore interface {
 	LivenessStore
-	// WriteBeat is when the writer last came round, and how much waits for it.
+	// WriteBeat is when something was last written, and how much waits.
 	WriteBeat() (last time.Time, waiting int)
+	// TakesWrites is false from the first write that the database has failed until none
+	// has for a while.
+	TakesWrites() bool
 }
 
 // stillAfter is how long a loop may be silent before the node is not ready.
@@ -33,8 +36,11 @@ func (e *Engine) Ready() error {
 	if n := e.Overdue(); n > 0 && n >= e.dispatch.queue.slots(Regular) {
 		return problem.New(problem.Unavailable, "%d sends do not end and keep all workers; see the log, and restart this server.", n)
 	}
+	if !e.health.TakesWrites() {
+		return problem.New(problem.Unavailable, "The database takes no writes; see the log.")
+	}
 	if last, waiting := e.health.WriteBeat(); waiting > 0 && now.Sub(last) > stillAfter {
-		return problem.New(problem.Unavailable, "The database takes no writes for %s.", now.Sub(last).Truncate(time.Second))
+		return problem.New(problem.Unavailable, "Nothing has been written for %s, and writes wait.", now.Sub(last).Truncate(time.Second))
 	}
 	return nil
 }

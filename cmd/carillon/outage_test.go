@@ -84,10 +84,35 @@ func TestAFileThatIsGoneAcceptsNothing(t *testing.T) {
 	require.Equal(t, 503, status)
 	require.Contains(t, p.Detail, "nothing was changed")
 	eventually(t, func() bool { status, _, _ := k.ask("GET", "/readyz", ""); return status == 503 }, "it is not ready")
+	eventually(t, func() bool { return strings.Contains(k.server.said(), "the database is lost") }, "the log says so")
 	require.NoError(t, os.Rename(file+".aside", file))
 	eventually(t, func() bool { status, _, _ := k.ask("GET", "/readyz", ""); return status == 200 }, "it goes on")
 	status, _, _ = k.ask("POST", "/v1/notifications", notification)
 	require.Equal(t, 202, status)
 	eventually(t, func() bool { return strings.Contains(k.server.said(), "the database is back where it was") }, "the log says so")
 	require.Equal(t, 1, strings.Count(k.server.said(), "the database is lost"))
+}
+
+// TestAFullDiskIsNotReady: from the first write that fails on, so that a balancer sends
+// requests elsewhere, until there is room again, though nobody writes meanwhile.
+func TestAFullDiskIsNotReady(t *testing.T) {
+	t.Parallel()
+	disk := pgtest.NewDisk(t, 16)
+	i := install(t)
+	i.environ = append(i.environ, "CARILLON_DATABASE_URL="+filepath.Join(disk.Dir, "carillon.db"))
+	k := i.kit()
+	notification := `{"to":{"users":["u"]},"title":"` + strings.Repeat("x", 2000) + `"}`
+	post := func() int { status, _, _ := k.ask("POST", "/v1/notifications", notification); return status }
+	ready := func() int { status, _, _ := k.ask("GET", "/readyz", ""); return status }
+	require.Equal(t, 202, post())
+	require.Equal(t, 200, ready())
+	require.NoError(t, disk.Fill())
+	eventually(t, func() bool { return post() == 503 }, "nothing is accepted that cannot be stored")
+	require.Equal(t, 503, ready())
+	require.NoError(t, disk.Free())
+	eventually(t, func() bool { return ready() == 200 }, "it goes on")
+	require.Equal(t, 202, post())
+	for _, line := range []string{"the database takes no writes", "the database takes writes again"} {
+		require.Equal(t, 1, strings.Count(k.server.said(), line), line)
+	}
 }

@@ -15,8 +15,8 @@ import (
 const commitTries = 6
 
 // commit runs a batch as one transaction. Should a member fail, the others must
-// not suffer: they are run again without it.
-func (w *writer) commit(t *Tx, batch []Op) {
+// not suffer: they are run again without it. false: the database took nothing.
+func (w *writer) commit(t *Tx, batch []Op) bool {
 	bulk, unknown, tries := true, false, 0
 	for len(batch) > 0 {
 		r := w.try(t, batch, bulk)
@@ -24,11 +24,10 @@ func (w *writer) commit(t *Tx, batch []Op) {
 		switch {
 		case r.err == nil:
 			w.trouble.over(w.pools.opts.Log)
-			w.failing.Store(false)
 			for i, o := range batch {
 				o.Done(r.refusals[i])
 			}
-			return
+			return true
 		case w.pools.dialect.again(r.err) && tries < commitTries: // nothing was written
 			tries++
 			continue
@@ -39,13 +38,12 @@ func (w *writer) commit(t *Tx, batch []Op) {
 					continue
 				}
 			}
-			w.failing.Store(true)
 			w.trouble.met(w.pools.opts.Log, w.pools.dialect.explain(r.err))
 			err := errors.Join(errCannotWrite(unknown), r.err)
 			for _, o := range batch {
 				o.Done(err)
 			}
-			return
+			return false
 		case r.culprit == all: // which of them is found out one by one
 			bulk = false
 			continue
@@ -53,6 +51,7 @@ func (w *writer) commit(t *Tx, batch []Op) {
 		batch[r.culprit].Done(w.explain(r.err))
 		batch = slices.Delete(batch, r.culprit, r.culprit+1)
 	}
+	return true
 }
 
 // repeatable tells those that cannot be run twice when it is not known whether

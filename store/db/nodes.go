@@ -68,6 +68,7 @@ func (n *nodes) Join(ctx context.Context, info Node) error {
 	}
 	loop, stop := context.WithCancel(context.Background())
 	n.stop = stop
+	n.running.Go(func() { n.seeTroubleEnd(loop) })
 	if !n.pools.Shared() {
 		n.running.Go(func() { n.watchFile(loop) })
 		return nil

@@ -56,8 +56,7 @@ type writer struct {
 	running sync.WaitGroup
 	mu      sync.RWMutex // guards closed against sends on ops
 	closed  bool
-	beat    atomic.Int64 // unix ms of the last commit
-	failing atomic.Bool  // the newest try to commit failed
+	beat    atomic.Int64 // unix ms of when a batch was written last
 	trouble trouble
 }
 
@@ -160,19 +159,18 @@ func (w *writer) loop(t *Tx) {
 	batch := make([]Op, 0, 256)
 	for first := range w.ops {
 		batch = w.gather(append(batch[:0], first))
-		w.commit(t, batch)
-		if !w.failing.Load() {
+		if w.commit(t, batch) {
 			w.beat.Store(w.pools.now().UnixMilli())
 		}
 	}
 }
 
-// WriteBeat is when the writer last committed, and how much waits for it or
-// failed: with an old beat it stands still.
+// WriteBeat is when a batch was last written, and how much waits: with an old beat the
+// writer stands still.
 func (w *writer) WriteBeat() (last time.Time, waiting int) {
-	waiting = len(w.ops)
-	if w.failing.Load() {
-		waiting++
-	}
-	return time.UnixMilli(w.beat.Load()), waiting
+	return time.UnixMilli(w.beat.Load()), len(w.ops)
 }
+
+// TakesWrites is false from the first write that the database has failed until none has
+// for a while.
+func (w *writer) TakesWrites() bool { return !w.trouble.on() }

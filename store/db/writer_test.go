@@ -180,12 +180,20 @@ func TestADatabaseThatTakesNoWritesSaysSo(t *testing.T) {
 	}
 	require.Equal(t, problem.Unavailable, problem.CodeOf(err), "%v", err)
 	require.ErrorContains(t, err, "nothing was changed", "which is so, though the commit itself may have failed")
-	_, waiting := s.WriteBeat()
-	require.Positive(t, waiting, "so that the server is not ready for long")
+	require.False(t, s.TakesWrites(), "so that the server is not ready")
+	require.Error(t, s.tryWrite(t.Context()), "though nobody else writes")
+	require.Error(t, s.addTenant("no room"))
 	full(1 << 20)
 	require.NoError(t, s.addTenant("again"))
-	_, waiting = s.WriteBeat()
-	require.Zero(t, waiting)
+	require.False(t, s.TakesWrites(), "what is small may find room")
+	s.trouble.mu.Lock()
+	s.trouble.last = s.trouble.last.Add(-settled)
+	s.trouble.mu.Unlock()
+	require.NoError(t, s.tryWrite(t.Context()))
+	require.True(t, s.TakesWrites())
+	var left int
+	require.NoError(t, s.Reads().QueryRow("SELECT count(*) FROM installation").Scan(&left))
+	require.Zero(t, left)
 }
 
 // TestWithoutAWriterNothingWaits: a database that is opened to be looked at refuses
