@@ -33,12 +33,20 @@ type CleanupStore interface {
 	DropEndedActivities(ctx context.Context, before time.Time, limit int) (int, error)
 }
 
+// SizeStore keeps in mind how large the database was.
+type SizeStore interface {
+	// NoteSize notes how large it is now.
+	NoteSize(ctx context.Context, now time.Time) error
+}
+
 // cleaner does slowly what nobody waits for, on one node at a time: it removes
 // secrets that have served their time, keys that count no more, devices of Live
-// Activities that are over, and devices that are silent.
+// Activities that are over, and devices that are silent. And it notes how the database
+// grows.
 type cleaner struct {
 	*env
 	store  CleanupStore
+	sizes  SizeStore
 	duties *duties
 	every  time.Duration
 	stale  time.Duration // devices of which nothing is heard for so long; 0: never
@@ -48,7 +56,7 @@ type cleaner struct {
 }
 
 func (c *cleaner) run() {
-	for c.wait(nil, c.every) {
+	for c.noteSize(); c.wait(nil, c.every); c.noteSize() {
 		if c.duties.take("upkeep", c.every) {
 			c.dropOld()
 		}
@@ -57,6 +65,12 @@ func (c *cleaner) run() {
 				return c.store.RetireStale(ctx, c.stale, now)
 			})
 		}
+	}
+}
+
+func (c *cleaner) noteSize() {
+	if c.duties.take("size", c.every) {
+		c.do("note how large the database is", func(ctx context.Context, now time.Time) (int, error) { return 0, c.sizes.NoteSize(ctx, now) })
 	}
 }
 

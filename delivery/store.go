@@ -24,6 +24,7 @@ type Store interface {
 	VerifyStore
 	RetentionStore
 	CleanupStore
+	SizeStore
 	BacklogStore
 	PauseStore
 	DutyStore

@@ -102,7 +102,7 @@ func (e *Engine) wireLoops(o *Options) {
 		hints: e.hints, every: 5 * o.Poll}
 	purge := &purger{env: e.env, store: o.Store, duties: work, tenants: e.tenants, senders: e.senders, breakers: e.breakers, refusals: e.refusals,
 		retention: o.Retention, every: o.PurgeEvery}
-	clean := &cleaner{env: e.env, store: o.Store, duties: work, every: o.CleanupEvery, stale: o.StaleAfter,
+	clean := &cleaner{env: e.env, store: o.Store, sizes: o.Store, duties: work, every: o.CleanupEvery, stale: o.StaleAfter,
 		oldCredentials: o.OldCredentials, oldKeys: o.Retention.Rows}
 	check := &verifier{env: e.env, store: o.Store, channels: o.Channels, doubts: e.doubts, duties: work, pause: e.pause,
 		every: o.VerifyEvery, within: tenants.VerifyWithin}

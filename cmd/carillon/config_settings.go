@@ -112,7 +112,8 @@ func (c *Config) limitSettings() []setting {
 		{key: "retention.dead", into: &c.Retention.Dead, check: between(&c.Retention.Dead, day, year),
 			doc: "How long dead letters are kept with their content, to be replayed."},
 		{key: "retention.rows", into: &c.Retention.Rows, check: between(&c.Retention.Rows, day, year),
-			doc: "How long it can be asked what became of a notification. Revoked and expired API keys are listed as long."},
+			doc: "How long it can be asked what became of a notification. Revoked and expired API keys are listed as long. It decides how large the " +
+				"database becomes: see [how much room it takes](operations/durability.md#how-much-room-it-takes)."},
 		{key: "retention.credentials", into: &c.Retention.Credentials, check: between(&c.Retention.Credentials, time.Hour, year),
 			doc: "How long the secret of a credential is kept after a newer version has replaced it."},
 		{key: "erasure_log", into: &c.ErasureLog,

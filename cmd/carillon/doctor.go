@@ -99,6 +99,7 @@ func diagnose(ctx context.Context, cfg Config, deep bool) (diagnosis, error) {
 		return diagnosis{}, err
 	}
 	facts := s.Examine(ctx, deep)
+	facts.KeptFor = cfg.Retention.Rows
 	return newDiagnosis(facts, o.KeyRing != nil, early, time.Now()), s.Close()
 }
 
@@ -118,7 +119,7 @@ func checksFor(d *doctor.Diagnosis) []check {
 			check{"replication_slots", checkSlots}, check{"connections", checkConnections}, check{"clock", checkClock})
 	}
 	if d.Schema.Have >= d.Schema.Want && d.Schema.Have > 0 {
-		list = append(list, check{"servers", checkServers}, check{"invariants", checkInvariants}, check{"sending", checkSending}, check{"queue", checkQueue},
+		list = append(list, check{"growth", checkGrowth}, check{"servers", checkServers}, check{"invariants", checkInvariants}, check{"sending", checkSending}, check{"queue", checkQueue},
 			check{"holds", checkHolds}, check{"waits", checkWaits}, check{"dead_letters", checkDead}, check{"devices", checkDoubt}, check{"credentials", checkCredentials}, check{"vapid_pairs", checkPairs}, check{"backup", checkBackup})
 	}
 	return list

@@ -105,21 +105,6 @@ func checkSQLite(d *doctor.Diagnosis, _ time.Time) (out []finding) {
 	return out
 }
 
-func checkDisk(d *doctor.Diagnosis, _ time.Time) []finding {
-	f := d.SQLite
-	switch {
-	case f.Free < 0:
-		return nil
-	case f.Free < leastFree:
-		return one(finding{fault, "disk", fmt.Sprintf("The volume of the database has %s left.", size(f.Free)),
-			"When it is full nothing more is accepted, and outcomes cannot be written: what was sent may be sent again.", "Make room now: remove other files, or move the database to a bigger volume."})
-	case f.Free < max(fewFree, f.Size):
-		return one(finding{warning, "disk", fmt.Sprintf("The volume of the database has %s left, and the database has %s.", size(f.Free), size(f.Size)),
-			"A burst, or a backup on the same volume, fills it.", "Make room for at least as much again as the database has."})
-	}
-	return nil
-}
-
 func checkServers(d *doctor.Diagnosis, now time.Time) (out []finding) {
 	if !d.Running {
 		out = append(out, finding{note, "servers", "No server runs on this database.", "Nothing is accepted or sent.", "Start one, unless it is stopped on purpose."})
@@ -362,15 +347,4 @@ func checkBackup(d *doctor.Diagnosis, now time.Time) []finding {
 			"What was accepted since would be lost with the disk.", "See why `carillon backup` has not run."})
 	}
 	return nil
-}
-
-// size is a number of bytes for people.
-func size(n int64) string {
-	switch {
-	case n >= gib:
-		return fmt.Sprintf("%.1f GiB", float64(n)/float64(gib))
-	case n >= mib:
-		return fmt.Sprintf("%d MiB", n/mib)
-	}
-	return fmt.Sprintf("%d KiB", n>>10)
 }

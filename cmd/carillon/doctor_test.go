@@ -27,12 +27,15 @@ var doctorNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func soundSQLite() doctor.Diagnosis {
 	return doctor.Diagnosis{Database: "c.db", Kind: "sqlite", Schema: db.SchemaFacts{Have: 5, Want: 5, MinReader: 1}, Running: true,
 		BackupAt: doctorNow.Add(-time.Hour),
-		SQLite:   &doctor.SQLiteFacts{JournalMode: "wal", Synchronous: 2, Mode: 0o600, Size: gib, Free: 10 * gib}}
+		KeptFor:  30 * 24 * time.Hour,
+		Growth: doctor.Growth{Space: doctor.Space{Files: gib, Used: gib, Spare: 3 * gib, Free: 10 * gib}, PerDay: gib / 4, Over: 7 * 24 * time.Hour,
+			Oldest: doctorNow.Add(-10 * 24 * time.Hour)},
+		SQLite: &doctor.SQLiteFacts{JournalMode: "wal", Synchronous: 2, Mode: 0o600, Size: gib, Free: 10 * gib}}
 }
 
 func soundPostgres() doctor.Diagnosis {
 	d := soundSQLite()
-	d.Kind, d.SQLite = "postgres", nil
+	d.Kind, d.SQLite, d.Growth.Spare, d.Growth.Free = "postgres", nil, 0, -1
 	d.Nodes = []db.Node{{Number: 1, Name: "a", Role: "all", Version: "v1", BeatAt: doctorNow}, {Number: 2, Name: "b", Role: "worker", Version: "v1", BeatAt: doctorNow}}
 	d.Postgres = &doctor.PostgresFacts{Version: 150000, Fsync: true, FullPageWrites: true, SynchronousCommit: "on",
 		Standbys:   []doctor.Standby{{Name: "s1", State: "streaming", Sync: "sync"}, {Name: "s2", State: "streaming", Sync: "async"}},
@@ -95,6 +98,17 @@ func TestEachFindingIsMade(t *testing.T) {
 		{"little room", soundSQLite, func(d *doctor.Diagnosis) { d.SQLite.Free = gib }, warning, "disk", "1.0 GiB left"},
 		{"less than the database", soundSQLite, func(d *doctor.Diagnosis) { d.SQLite.Size = 20 * gib }, warning, "disk", "20.0 GiB"},
 		{"no room", soundSQLite, func(d *doctor.Diagnosis) { d.SQLite.Free = 10 * mib }, fault, "disk", "10 MiB left"},
+		{"full soon", soundSQLite, func(d *doctor.Diagnosis) {
+			d.Growth.PerDay = gib
+		}, warning, "growth", "full in 13 days: there is room for 13.0 GiB. The database has 1.0 GiB and has grown by 1.0 GiB a day (measured over 7 days). " +
+			"Rows are kept for 30 days, the oldest for 10 days so far, so about 20.0 GiB are to come."},
+		{"full though it has its age", soundSQLite, func(d *doctor.Diagnosis) {
+			d.Growth.PerDay, d.Growth.Oldest = gib, doctorNow.Add(-31*24*time.Hour)
+		}, warning, "growth", "full in 13 days"},
+		{"full within hours", soundSQLite, func(d *doctor.Diagnosis) {
+			d.Growth.PerDay, d.Growth.Oldest, d.Growth.Over = 10*gib, time.Time{}, 20*time.Hour
+		}, warning, "growth", "full in 31 hours"},
+		{"much to come", soundPostgres, func(d *doctor.Diagnosis) { d.Growth.PerDay = gib }, note, "growth", "about 20.0 GiB are to come"},
 		{"nobody runs", soundSQLite, func(d *doctor.Diagnosis) { d.Running = false }, note, "servers", "No server"},
 		{"dead node", soundPostgres, func(d *doctor.Diagnosis) { d.Nodes[1].BeatAt = doctorNow.Add(-time.Minute) }, warning, "servers", "node b"},
 		{"two versions", soundPostgres, func(d *doctor.Diagnosis) { d.Nodes[1].Version = "v2" }, note, "servers", "v1, v2"},

@@ -71,6 +71,8 @@ var (
 	descWaiting   = desc("carillon_writes_waiting", "Writes that wait for the database.")
 	descPaused    = desc("carillon_sending_paused", "1: sending is paused, and nothing is sent by any node; 0: it is not.")
 	descJobs      = desc("carillon_jobs", "Background jobs by kind and state; those that have ended as long as rows are kept.", "kind", "state")
+	descSize      = desc("carillon_database_bytes", "What the database takes on its disk.")
+	descFree      = desc("carillon_disk_free_bytes", "How much room the volume of the SQLite file has; absent with PostgreSQL.")
 	descAge       = desc("carillon_state_age_seconds", "How long ago the oldest look at the database was that these metrics show.")
 	descViolation = desc("carillon_invariant_violations", "Rows that break an invariant; anything but 0 is a fault.", "invariant")
 )
@@ -82,13 +84,13 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 func newStateCollector(s *store.Store, e *delivery.Engine, log *slog.Logger) *stateCollector {
 	c := &stateCollector{store: s, engine: e, log: log}
 	c.ctx, c.close = context.WithCancel(context.Background())
-	c.looks = []*look{{read: c.depths, part: 20}, {read: c.credentials, part: 20}, {read: c.jobs, part: 20}, {read: c.invariants, part: 50}}
+	c.looks = []*look{{read: c.depths, part: 20}, {read: c.credentials, part: 20}, {read: c.jobs, part: 20}, {read: c.space, part: 20}, {read: c.invariants, part: 50}}
 	return c
 }
 
 // Describe implements prometheus.Collector.
 func (c *stateCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descQueue, descOldest, descBusy, descWorkers, descInHand, descHeld, descDead, descDevices, descWaits, descUp, descVerified, descExpiry, descBeat, descWaiting, descPaused, descJobs, descAge, descViolation} {
+	for _, d := range []*prometheus.Desc{descQueue, descOldest, descBusy, descWorkers, descInHand, descHeld, descDead, descDevices, descWaits, descUp, descVerified, descExpiry, descBeat, descWaiting, descPaused, descJobs, descSize, descFree, descAge, descViolation} {
 		out <- d
 	}
 }
@@ -247,6 +249,18 @@ func (c *stateCollector) jobs(ctx context.Context, k *kept) error {
 		for _, s := range jobs.States() {
 			k.keep(descJobs, float64(n[key{kind, s}]), kind.String(), s.String())
 		}
+	}
+	return nil
+}
+
+func (c *stateCollector) space(ctx context.Context, k *kept) error {
+	s, err := c.store.Space(ctx)
+	if err != nil {
+		return err
+	}
+	k.keep(descSize, float64(s.Files))
+	if s.Free >= 0 {
+		k.keep(descFree, float64(s.Free))
 	}
 	return nil
 }

@@ -118,6 +118,8 @@ func TestMetrics(t *testing.T) {
 		`carillon_loop_heartbeat_seconds{loop="claim"}`,
 		`carillon_loop_heartbeat_seconds{loop="write"}`,
 		`carillon_writes_waiting 0`,
+		"carillon_database_bytes ",
+		"carillon_disk_free_bytes ",
 		`carillon_invariant_violations{invariant=`,
 		`go_goroutines`,
 	} {

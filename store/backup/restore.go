@@ -299,6 +299,9 @@ func (l *load) endProcesses(ctx context.Context, tables []archive.Table) (leased
 			}
 		}
 	}
+	if _, err := l.exec(ctx, "DELETE FROM installation WHERE name=?", registers.FactSizes); err != nil { // of another database
+		return 0, err
+	}
 	now, at := l.db.Now(), l.sum.Header.SnapshotAt
 	detail := "a backup of " + at.Format(timeForPeople) + " was restored"
 	for _, f := range []struct {

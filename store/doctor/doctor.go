@@ -57,6 +57,8 @@ type Diagnosis struct {
 	BackupAt   time.Time // of the newest backup that is known of; zero: none is
 	// ClockAhead is by how much the database's clock is ahead of this machine's.
 	ClockAhead time.Duration
+	Growth     Growth
+	KeptFor    time.Duration // how long rows are kept by the configuration, which is not in the database
 	SQLite     *SQLiteFacts
 	Postgres   *PostgresFacts
 	// Unknown are the looks that failed.
@@ -80,6 +82,7 @@ func (s *Doctor) Examine(ctx context.Context, deep bool) Diagnosis {
 		}
 		return err == nil
 	}
+	sizes := ""
 	if path, ok := s.db.File(); ok {
 		d.SQLite = &SQLiteFacts{Free: -1}
 		try("the settings of SQLite", func() error { return s.sqlite(ctx, path, d.SQLite, deep) })
@@ -103,9 +106,10 @@ func (s *Doctor) Examine(ctx context.Context, deep bool) Diagnosis {
 	}
 	try("the facts about the installation", func() error {
 		all, err := registers.Facts(ctx, s.db.Reads())
-		d.Pause, d.BackupAt = registers.PauseOf(all), all[registers.FactBackup].At
+		d.Pause, d.BackupAt, sizes = registers.PauseOf(all), all[registers.FactBackup].At, all[registers.FactSizes].Detail
 		return err
 	})
+	try("how the database grows", func() (err error) { d.Growth, err = s.growth(ctx, sizes, s.db.Now()); return err })
 	try("the endpoints", func() (err error) { d.ClearURLs, err = s.registers.ClearURLs(ctx); return err })
 	try("the credentials", func() (err error) { d.Credentials, err = s.registers.AllCredentials(ctx); return err })
 	try("the versions of credentials", func() error { return s.waysBack(ctx, &d) })

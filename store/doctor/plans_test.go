@@ -20,6 +20,7 @@ func TestLooksCostWhatTheyTellOf(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, d.Close()) })
 	for query, want := range map[string]string{
+		selectOldest:     "SEARCH n USING PRIMARY KEY (tenant_id=?)",
 		selectInHand:     "SCAN deliveries USING INDEX deliveries_due",
 		selectDeadLately: "SEARCH d USING INDEX deliveries_dead (tenant_id=? AND updated_at>?)",
 	} {

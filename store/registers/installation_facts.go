@@ -19,6 +19,7 @@ const (
 	FactPaused   = "sending_paused" // nothing is sent
 	FactRestored = "restored"       // and what a backup brought back has to be judged first
 	FactBackup   = "backup"         // the newest one
+	FactSizes    = "sizes"          // how much room the database took lately
 )
 
 // Fact is a row of the table installation.
