@@ -1,10 +1,12 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-json-experiment/json/jsontext"
@@ -39,6 +41,7 @@ var _ huma.SchemaTransformer = BatchEntry{}
 
 // Bounds of a batch. What is accepted in one transaction keeps others waiting.
 const (
+	batchID         = "sendNotifications"
 	maxBatchTargets = 100_000 // users, devices and endpoints that a batch may name
 	partTargets     = 1000    // that are accepted in one transaction
 	listedTargets   = 1000    // a batch that names more is answered with numbers of deliveries, and no list
@@ -47,7 +50,7 @@ const (
 func (s *Server) sendBatch(ctx context.Context, c *call) (*answer, error) {
 	key, stored, err := s.repeated(ctx, c, batchRoute)
 	if err != nil || stored != nil && stored.Status != statusPart {
-		return stored, err
+		return s.untilAgain(stored), err
 	}
 	b, err := readBatch(c)
 	if err != nil {
@@ -56,11 +59,11 @@ func (s *Server) sendBatch(ctx context.Context, c *call) (*answer, error) {
 	parts := b.parts()
 	if len(parts) == 1 {
 		got, err := s.engine.Accept(ctx, delivery.Submission{Tenant: c.tenant, Requests: b.requests, Refused: b.refused, Idempotency: key,
-			Render: renderBatch(http.StatusAccepted, true)})
+			Render: s.renderBatch(http.StatusAccepted, true)})
 		if err != nil {
 			return nil, err
 		}
-		return rendered(got), nil
+		return s.untilAgain(rendered(got)), nil
 	}
 	return s.sendParts(ctx, c, b, parts, key)
 }
@@ -130,7 +133,7 @@ func (s *Server) sendParts(ctx context.Context, c *call, b batch, parts []part, 
 	replayed := key != nil
 	for i, p := range parts {
 		sub := delivery.Submission{Tenant: c.tenant, Requests: b.requests[p.from:p.to], Refused: b.refused[p.from:p.to],
-			Render: renderBatch(statusPart, b.targets <= listedTargets)}
+			Render: s.renderBatch(statusPart, b.targets <= listedTargets)}
 		if key != nil {
 			of := *key
 			if i > 0 {
@@ -148,8 +151,9 @@ func (s *Server) sendParts(ctx context.Context, c *call, b batch, parts []part, 
 		case err != nil && (key != nil || i == 0):
 			return nil, err
 		case err != nil:
+			late := s.refusedEntry(s.problem(ctx, c, err))
 			for range b.requests[p.from:] {
-				whole.Results = append(whole.Results, BatchEntry{Error: newProblem(err, "")})
+				whole.Results = append(whole.Results, late)
 			}
 			return s.wholeBatch(whole, false)
 		}
@@ -170,15 +174,53 @@ func (s *Server) acceptPart(ctx context.Context, c *call, sub delivery.Submissio
 
 func (s *Server) wholeBatch(whole BatchResult, replayed bool) (*answer, error) {
 	status, body, err := render(http.StatusAccepted, whole)
-	return rendered(delivery.Answer{Status: status, Body: body, Replayed: replayed}), err
+	return s.untilAgain(rendered(delivery.Answer{Status: status, Body: body, Replayed: replayed})), err
 }
 
-func renderBatch(status int, listed bool) func([]delivery.Receipt) (int, []byte, error) {
+// refusedEntry is an entry with an error, which says by itself when it may be sent again:
+// an entry has no headers.
+func (s *Server) refusedEntry(p *Problem) BatchEntry {
+	if p.retryAfter > 0 {
+		p.RetryAt = timestamp(s.now().Add(p.retryAfter))
+	}
+	return BatchEntry{Error: p}
+}
+
+// untilAgain says in the header of an answer how long it takes until all may be sent
+// again that was refused for now. It goes by the body, so that an answer that was stored
+// for an earlier request says what is left of that.
+func (s *Server) untilAgain(a *answer) *answer {
+	if a == nil || !bytes.Contains(a.Body, []byte(`"retry_at"`)) {
+		return a
+	}
+	var said struct {
+		Results []struct {
+			Error struct {
+				RetryAt time.Time `json:"retry_at"`
+			} `json:"error"`
+		} `json:"results"`
+	}
+	if json.Unmarshal(a.Body, &said) != nil {
+		return a
+	}
+	var last time.Time
+	for _, r := range said.Results {
+		if r.Error.RetryAt.After(last) {
+			last = r.Error.RetryAt
+		}
+	}
+	if left := last.Sub(s.now()); left > 0 {
+		a.RetryAfter = seconds(left)
+	}
+	return a
+}
+
+func (s *Server) renderBatch(status int, listed bool) func([]delivery.Receipt) (int, []byte, error) {
 	return func(receipts []delivery.Receipt) (int, []byte, error) {
 		out := BatchResult{Results: make([]BatchEntry, len(receipts))}
 		for i, r := range receipts {
 			if r.Err != nil {
-				out.Results[i].Error = newProblem(r.Err, "")
+				out.Results[i] = s.refusedEntry(newProblem(r.Err, ""))
 				continue
 			}
 			a := showReceipt(r)

@@ -116,7 +116,7 @@ func TestABatchWithoutAKeyTellsWhatFailed(t *testing.T) {
 	w := setup(t, func(o *Options) { o.MaxBody = 1 << 20 })
 	p := acceptedParts{fail: func(part int) error {
 		if part == 1 {
-			return &problem.Error{Code: problem.Throttled, RetryAfter: time.Second, Detail: "too much"}
+			return &problem.Error{Code: problem.Throttled, RetryAfter: 7 * time.Second, Detail: "too much"}
 		}
 		return nil
 	}}
@@ -135,10 +135,52 @@ func TestABatchWithoutAKeyTellsWhatFailed(t *testing.T) {
 	for _, r := range got.Results[1:] {
 		require.Empty(t, r.ID)
 		require.Equal(t, problem.Throttled, r.Error.Code)
+		require.True(t, r.Error.RetryAt.Equal(epoch.Add(7*time.Second)), r.Error.RetryAt)
 	}
+	require.Equal(t, "7", rec.Header().Get("Retry-After"))
 
 	p.fail = func(int) error {
 		return &problem.Error{Code: problem.Throttled, RetryAfter: time.Second, Detail: "later"}
 	}
 	require.Equal(t, problem.Throttled, problemIn(t, w.do(t, batchOf(wideBatch(3, 1000), ""))).Code, "nothing was accepted")
+}
+
+// TestABatchTellsWhenToComeAgain by the entry that takes longest, also when it is answered
+// from what was stored.
+func TestABatchTellsWhenToComeAgain(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	var p acceptedParts
+	p.serve(w)
+	accept := w.engine.accept
+	refused := map[int]error{
+		1: &problem.Error{Code: problem.Throttled, RetryAfter: 3 * time.Second, Detail: "slow down"},
+		2: &problem.Error{Code: problem.Throttled, RetryAfter: 9 * time.Second, Detail: "slow down"},
+		3: problem.AtField("to", "is missing"),
+	}
+	w.engine.accept = func(s delivery.Submission) (delivery.Answer, error) {
+		render := s.Render
+		s.Render = func(list []delivery.Receipt) (int, []byte, error) {
+			for i, err := range refused {
+				list[i] = delivery.Receipt{Err: err}
+			}
+			return render(list)
+		}
+		return accept(s)
+	}
+	req := batchOf(wideBatch(4, 1), "k")
+	rec := w.do(t, req)
+	require.Equal(t, "9", rec.Header().Get("Retry-After"))
+	require.Zero(t, jsonIn[BatchResult](t, rec, 202).Results[3].Error.RetryAt, "it never may")
+
+	p.stored[batchRoute+"k"] = delivery.Answer{Status: 202, Body: rec.Body.Bytes()}
+	w.now = w.now.Add(5 * time.Second)
+	again := w.do(t, req)
+	require.Equal(t, "true", again.Header().Get("Idempotency-Replayed"))
+	require.Equal(t, "4", again.Header().Get("Retry-After"), "what is left of it")
+	w.now = w.now.Add(5 * time.Second)
+	require.Empty(t, w.do(t, req).Header().Values("Retry-After"))
+
+	clear(refused)
+	require.Empty(t, w.do(t, batchOf(wideBatch(4, 1), "")).Header().Values("Retry-After"))
 }

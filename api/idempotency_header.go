@@ -75,6 +75,7 @@ type answer struct {
 	Status      int
 	ContentType string `header:"Content-Type"`
 	Replayed    string `header:"Idempotency-Replayed"`
+	RetryAfter  string `header:"Retry-After"` // of a batch
 	Body        []byte
 }
 

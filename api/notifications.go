@@ -67,12 +67,13 @@ func (s *Server) notificationRoutes() []route {
 			about: "202 means that it is stored and will be delivered or explained, whatever happens to the server. " +
 				"With dry_run nothing is stored: the answer is 200 and a Preview with the exact payloads.",
 			example: `{"to":{"users":["u42"]},"title":"Your order has shipped","body":"It arrives tomorrow.","url":"https://example.com/orders/7","ttl":86400}`},
-		{method: http.MethodPost, path: "/v1/notifications/batch", access: needs(tenants.Send), id: "sendNotifications", tag: tag, status: http.StatusAccepted, idempotent: true,
+		{method: http.MethodPost, path: "/v1/notifications/batch", access: needs(tenants.Send), id: batchID, tag: tag, status: http.StatusAccepted, idempotent: true,
 			summary: "Send up to 500 notifications", handler: prerendered[BatchRequest, BatchResult](s.sendBatch),
 			about: "One that is refused does not keep the others from being accepted; results has one entry for each, in order. Up to 1,000 users, devices and " +
 				"endpoints they are stored together, and a batch may name 100,000. A larger one is stored in parts of about 1,000, which let others pass, and is answered with numbers of " +
 				"deliveries instead of lists. With an Idempotency-Key it may be repeated when it fails on the way: it goes on where it stopped. Without one, what came too late has " +
-				"an error of its own.",
+				"an error of its own. What was refused and may be sent again, such as throttled, has retry_at in its error, and the answer a Retry-After by which all of it may: send " +
+				"these entries again, with another Idempotency-Key if you use one.",
 			example: `{"notifications":[{"to":{"users":["u1"]},"title":"Hello"},{"to":{"users":["u2"]},"title":"Hello"}]}`},
 		{method: http.MethodGet, path: "/v1/notifications/{id}", access: needs(tenants.Read), id: "getNotification", tag: tag,
 			summary: "Read a notification and how its deliveries stand", handler: withoutBody(s.getNotification)},

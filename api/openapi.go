@@ -124,6 +124,11 @@ func (s *Server) document(r route) {
 		if !r.idempotent {
 			delete(answer.Headers, "Idempotency-Replayed")
 		}
+		if r.id == batchID {
+			answer.Headers["Retry-After"].Description = "Some entries were refused and may be sent again after so many seconds: the latest of their retry_at"
+		} else {
+			delete(answer.Headers, "Retry-After")
+		}
 		answer.Content = map[string]*huma.MediaType{jsonType: {Schema: schemas.Schema(t, true, r.id+"Answer")}}
 	}
 	if r.handler.careful {

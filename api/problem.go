@@ -28,6 +28,7 @@ type Problem struct {
 	Detail    string          `json:"detail" doc:"One sentence for people"`
 	Errors    []problem.Field `json:"errors,omitempty" doc:"The members of the request that are at fault"`
 	RequestID string          `json:"request_id,omitempty" doc:"Equal to the X-Request-Id header; quote it when you ask for help"`
+	RetryAt   time.Time       `json:"retry_at,omitzero" doc:"Of an entry of a batch: send it again then, not before. Elsewhere Retry-After says so"`
 
 	retryAfter time.Duration
 }

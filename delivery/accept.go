@@ -182,10 +182,11 @@ func (a *acceptor) launch(p *plan, lease time.Time) {
 // that everybody uses for everything is no faster than the others. Two seconds'
 // worth may be sent at once.
 func (a *acceptor) takeUrgent(tenant ids.ID, now time.Time) error {
-	if a.urgents.Take(tenant, now).OK {
+	t := a.urgents.Take(tenant, now)
+	if t.OK {
 		return nil
 	}
-	return &problem.Error{Code: problem.Throttled, RetryAfter: time.Second,
+	return &problem.Error{Code: problem.Throttled, RetryAfter: max(t.Wait, time.Second),
 		Detail: "This tenant sends too many urgent notifications; leave out urgent where it does not matter, or slow down."}
 }
 
