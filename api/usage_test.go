@@ -16,7 +16,7 @@ func TestATenantIsToldWhatItUses(t *testing.T) {
 		{Name: "requests_in_hand", Used: 1, Limit: 16},
 		{Name: "user_requests_in_hand", Limit: 4},
 		{Name: "request_bytes_in_hand", Limit: 1 << 28},
-		{Name: "requests_per_second", Used: 1, Limit: 20, ClearsAt: epoch.Add(100 * time.Millisecond)},
+		{Name: "requests_per_second", Used: 1, Limit: 10, AtOnce: 20, ClearsAt: epoch.Add(100 * time.Millisecond)},
 	}}}, got.Data)
 	require.Nil(t, got.NextCursor)
 }

@@ -36,17 +36,18 @@ type backlog struct {
 	store BacklogStore
 	most  Unfinished // of all tenants
 	every time.Duration
+	// inHand is how much of a tenant waits for its turn in this node's hands: it is as due
+	// as what the database counts. nil: nothing is ever in hand.
+	inHand func(tenant ids.ID) int
 
 	mu          sync.Mutex
 	sharing     sharing
-	due, stored tally
-	ended       map[ids.ID]int     // deliveries that have become final since the last count
-	speed       map[ids.ID]float64 // how many in a second, before
-	counted     time.Time
+	due, stored tally // what is in hand is in stored alone
+	paces       paces
 }
 
 func newBacklog(v *env, store BacklogStore, most Unfinished, every time.Duration) *backlog {
-	return &backlog{env: v, store: store, most: most, every: every, due: newTally(), stored: newTally(), ended: map[ids.ID]int{}}
+	return &backlog{env: v, store: store, most: most, every: every, due: newTally(), stored: newTally(), paces: paces{began: v.now()}}
 }
 
 // admit refuses what would make more wait of a tenant that has its part already, before
@@ -82,7 +83,8 @@ func (b *backlog) giveBack(tenant ids.ID, n Unfinished) {
 func (b *backlog) refuse(tenant ids.ID) error {
 	for _, l := range b.limits(tenant) {
 		if l.Used >= l.Most {
-			return &problem.Error{Code: problem.Throttled, RetryAfter: min(max(l.Clears/10, time.Second), time.Minute),
+			clears := clearsIn(l.Used, b.paces.of(tenant, b.now()))
+			return &problem.Error{Code: problem.Throttled, RetryAfter: min(max(clears/10, time.Second), time.Minute),
 				Detail: fmt.Sprintf("%d deliveries of this tenant %s, and its part is %d; send more when there are fewer.", l.Used, whatOf[l.Limit], l.Most)}
 		}
 	}
@@ -93,18 +95,27 @@ var whatOf = map[string]string{LimitDue: "are due and wait for their turn", Limi
 
 // limits are what a tenant has and may have. The lock is held.
 func (b *backlog) limits(tenant ids.ID) [2]Usage { // every accept asks: no slice
-	due := Usage{Limit: LimitDue, Used: b.due.of[tenant], Most: b.due.part(tenant, b.most.Due, b.sharing.several)}
-	if speed := b.speed[tenant]; speed > 0 {
-		due.Clears = time.Duration(float64(due.Used) / speed * float64(time.Second))
-	}
-	return [2]Usage{due, {Limit: LimitStored, Used: b.stored.of[tenant], Most: b.stored.part(tenant, b.most.Stored, b.sharing.several)}}
+	return [2]Usage{{Limit: LimitDue, Used: b.dueOf(tenant), Most: b.due.part(tenant, b.most.Due, b.sharing.several)},
+		{Limit: LimitStored, Used: b.stored.of[tenant], Most: b.stored.part(tenant, b.most.Stored, b.sharing.several)}}
 }
 
-// usage tells it.
+// dueOf is how much waits for its turn, in the database and here. The lock is held.
+func (b *backlog) dueOf(tenant ids.ID) int {
+	n := b.due.of[tenant]
+	if b.inHand != nil {
+		n += b.inHand(tenant)
+	}
+	return n
+}
+
+// usage tells it, and how long it lasts at the pace of late.
 func (b *backlog) usage(tenant ids.ID) []Usage {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	l := b.limits(tenant)
+	l, pace := b.limits(tenant), b.paces.of(tenant, b.now())
+	for i := range l {
+		l[i].Clears = clearsIn(l[i].Used, pace)
+	}
 	return l[:]
 }
 
@@ -122,7 +133,7 @@ func (b *backlog) busiest(most int) []ids.ID {
 func (b *backlog) room(tenant ids.ID) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.due.part(tenant, b.most.Due, b.sharing.several) - b.due.of[tenant]
+	return b.due.part(tenant, b.most.Due, b.sharing.several) - b.dueOf(tenant)
 }
 
 // add notes more, or fewer.
@@ -141,7 +152,7 @@ func (b *backlog) final(tenant ids.ID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.stored.add(tenant, -1)
-	b.ended[tenant]++
+	b.paces.ended(tenant)
 }
 
 // count asks the database. Tenants of before are forgotten with it.
@@ -159,13 +170,7 @@ func (b *backlog) count(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.due, b.stored = due, stored
-	b.speed = map[ids.ID]float64{}
-	if since := now.Sub(b.counted).Seconds(); !b.counted.IsZero() && since > 0 {
-		for tenant, n := range b.ended {
-			b.speed[tenant] = float64(n) / since
-		}
-	}
-	b.ended, b.counted = map[ids.ID]int{}, now
+	b.paces.turn(all, now)
 	b.sharing.refresh(now)
 	return nil
 }

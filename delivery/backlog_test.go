@@ -81,6 +81,23 @@ func TestTheBacklogIsCountedAgain(t *testing.T) {
 	*now = now.Add(10 * time.Second)
 	require.NoError(t, b.count(t.Context()))
 	require.Equal(t, 20*time.Second, b.usage(1)[0].Clears, "two in a second were sent, and 40 are due")
+	require.Equal(t, 30*time.Second, b.usage(1)[1].Clears, "and 60 are not final")
+	require.Zero(t, b.usage(2)[1].Clears, "nothing of this one has ended")
+	for range 20 {
+		b.final(1)
+	}
+	*now = now.Add(5 * time.Second)
+	require.Equal(t, 15*time.Second, b.usage(1)[0].Clears, "40 in 15 seconds, whenever it is counted again")
+	require.NoError(t, b.count(t.Context()))
+	*now = now.Add(10 * time.Second)
+	require.NoError(t, b.count(t.Context()))
+	require.Zero(t, b.usage(1)[0].Clears, "nothing ends any more")
+	store[1] = Unfinished{Due: 10, Stored: 30}
+	*now = now.Add(10 * time.Second)
+	require.NoError(t, b.count(t.Context()))
+	require.Equal(t, 10*time.Second, b.usage(1)[1].Clears, "other nodes have sent 30 in 10 seconds")
+	store[1] = Unfinished{Due: 40, Stored: 60}
+	require.NoError(t, b.count(t.Context()))
 
 	b.store = fakeBacklog(nil)
 	require.Error(t, b.count(t.Context()))
@@ -145,4 +162,23 @@ func TestWhatComesAtOnceSharesAPart(t *testing.T) {
 		require.Equal(t, problem.Throttled, p.Code, name)
 		require.Equal(t, []int{2, 2}, []int{b.usage(1)[0].Used, b.usage(1)[1].Used}, "%s: what was not stored is given back", name)
 	}
+}
+
+// TestWhatIsInHandIsDueToo: it waits for its turn like what the database counts.
+func TestWhatIsInHandIsDueToo(t *testing.T) {
+	t.Parallel()
+	b, now := newTestBacklog(fakeBacklog{}, 10, 100)
+	b.inHand = func(tenant ids.ID) int { return 6 * int(tenant) }
+	b.add(1, Unfinished{Due: 3, Stored: 9})
+	require.Equal(t, 9, b.usage(1)[0].Used)
+	require.Equal(t, 1, b.room(1))
+	require.NoError(t, b.admit(1))
+	b.final(1)
+	*now = now.Add(3 * time.Second)
+	require.Equal(t, 27*time.Second, b.usage(1)[0].Clears, "one in three seconds")
+	b.add(1, Unfinished{Due: 1})
+	var p *problem.Error
+	require.ErrorAs(t, b.admit(1), &p)
+	require.Equal(t, 3*time.Second, p.RetryAfter)
+	require.Contains(t, p.Detail, "10 deliveries of this tenant are due")
 }

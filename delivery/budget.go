@@ -94,18 +94,19 @@ func (b *Budget) Take(who ids.ID, now time.Time) Taken {
 	return t
 }
 
-// Usage tells how much of what a subject may do at once is used up.
+// Usage tells how much of what a subject may do at once is used up, over all nodes, and
+// how long this one takes to make up for its part of that.
 func (b *Budget) Usage(limit string, who ids.ID, now time.Time) Usage {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	x, known := b.buckets[who]
-	if !known {
-		_, burst := b.allowed(who)
-		return Usage{Limit: limit, Most: burst}
+	refill, most := b.allowed(who)
+	left, mine := float64(most), 0.0
+	if x, known := b.buckets[who]; known {
+		left = max(x.tokens.TokensAt(now), 0)
+		mine = max(float64(x.tokens.Burst())-left, 0)
 	}
-	most := x.tokens.Burst()
-	used := max(float64(most)-x.tokens.TokensAt(now), 0)
-	return Usage{Limit: limit, Used: min(int(used), most), Most: most, Clears: time.Duration(used / float64(x.tokens.Limit()) * float64(time.Second))}
+	return Usage{Limit: limit, Used: max(b.burst-int(math.Ceil(left)), 0), Most: b.burst, Rate: b.perSecond,
+		Clears: time.Duration(mine / float64(refill) * float64(time.Second))}
 }
 
 func (b *Budget) bucket(who ids.ID, now time.Time) *bucket {

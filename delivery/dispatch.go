@@ -165,6 +165,13 @@ func (d *dispatcher) usage(tenant ids.ID) Usage {
 	return d.queue.usage(tenant)
 }
 
+// waiting is how many deliveries of a tenant wait for their turn.
+func (d *dispatcher) waiting(tenant ids.ID) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.queue.tenants[tenant].waiting()
+}
+
 // trim takes back what flows hold that they cannot send: see fairQueue.trim.
 func (d *dispatcher) trim() (left []*inflight) {
 	d.mu.Lock()

@@ -49,6 +49,16 @@ func (t *tenantQueue) idle() bool {
 	return t.flows == 0 && t.promised == [LanesCount]int{}
 }
 
+// waiting is how much is queued; nil: it has no work.
+func (t *tenantQueue) waiting() (n int) {
+	if t != nil {
+		for _, k := range t.queued {
+			n += k
+		}
+	}
+	return n
+}
+
 // tenant finds one, and notes that it has work.
 func (q *fairQueue) tenant(id ids.ID) *tenantQueue {
 	q.sharing.note(id, q.now)
@@ -252,11 +262,7 @@ func (q *fairQueue) usage(id ids.ID) Usage {
 	if t == nil {
 		return Usage{Limit: LimitSends, Most: partOf(q.workers, n+1, q.inFlight, q.sharing.several)}
 	}
-	u := Usage{Limit: LimitSends, Used: t.inFlight, Most: q.partOf(t, q.workers)}
-	for _, k := range t.queued {
-		u.Waiting += k
-	}
-	return u
+	return Usage{Limit: LimitSends, Used: t.inFlight, Most: q.partOf(t, q.workers), Waiting: t.waiting()}
 }
 
 // done gives the place back.

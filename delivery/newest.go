@@ -43,6 +43,8 @@ type orderKey struct {
 type turns struct {
 	mu  sync.Mutex
 	all map[orderKey]*turnTaken
+	// waiting is how many wait, of each tenant.
+	waiting map[ids.ID]int
 }
 
 // turnTaken is a turn that somebody has, and the delivery that waits for it.
@@ -70,7 +72,19 @@ func (s *turns) leave(it *inflight) *inflight {
 	defer s.mu.Unlock()
 	next := s.all[turnOf(it)].waiting
 	delete(s.all, turnOf(it))
+	if next != nil {
+		if s.waiting[next.Tenant]--; s.waiting[next.Tenant] == 0 {
+			delete(s.waiting, next.Tenant)
+		}
+	}
 	return next
+}
+
+// of is how many of a tenant wait.
+func (s *turns) of(tenant ids.ID) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.waiting[tenant]
 }
 
 // wait keeps a delivery until its turn is free. It returns one that need not wait any
@@ -84,7 +98,12 @@ func (s *turns) wait(it *inflight) *inflight {
 		return it
 	}
 	was := t.waiting
-	t.waiting = it
+	if t.waiting = it; was == nil {
+		if s.waiting == nil {
+			s.waiting = map[ids.ID]int{}
+		}
+		s.waiting[it.Tenant]++
+	}
 	return was
 }
 

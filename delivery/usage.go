@@ -19,6 +19,7 @@ type Usage struct {
 	Limit   string
 	Used    int
 	Most    int           // 0: there is no limit
+	Rate    float64       // in a second, of what is a rate: Most is what may be at once
 	Waiting int           // for it
 	Clears  time.Duration // until about when nothing of it will be used; 0: not known
 }

@@ -58,6 +58,7 @@ func (e *Engine) wireSending(o *Options) {
 		metrics: e.metrics, sendTimeout: o.SendTimeout}
 	e.dispatch = newDispatcher(o.Workers, o.LaneSize, o.Now, a.attempt)
 	a.dispatch = e.dispatch
+	e.backlog.inHand = func(tenant ids.ID) int { return e.dispatch.waiting(tenant) + a.turns.of(tenant) }
 	e.workload = &workload{env: e.env, dispatch: e.dispatch}
 	e.dispatch.drained = e.hints.claim.raise
 	e.intake = &intake{inflight: e.inflight, dispatch: e.dispatch, finisher: e.finisher}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strconv"
 	"time"
 
@@ -19,9 +20,11 @@ func newUsageCommand(c *cli) *cobra.Command {
 			var a listAnswer[struct {
 				Tenant string
 				Limits []struct {
-					Name                 string
-					Used, Limit, Waiting int
-					ClearsAt             time.Time `json:"clears_at"`
+					Name          string
+					Used, Waiting int
+					Limit         float64
+					AtOnce        int       `json:"at_once"`
+					ClearsAt      time.Time `json:"clears_at"`
 				}
 			}]
 			if err := x.call(cmd.Context(), "GET", "/v1/usage", nil, &a); err != nil {
@@ -34,7 +37,11 @@ func newUsageCommand(c *cli) *cobra.Command {
 					if !l.ClearsAt.IsZero() {
 						clears = l.ClearsAt.Format(time.RFC3339)
 					}
-					rows = append(rows, []string{t.Tenant, l.Name, strconv.Itoa(l.Used), strconv.Itoa(l.Limit), strconv.Itoa(l.Waiting), clears})
+					of := strconv.FormatFloat(l.Limit, 'f', -1, 64)
+					if l.AtOnce > 0 {
+						of = fmt.Sprintf("%d at once, %s in a second", l.AtOnce, of)
+					}
+					rows = append(rows, []string{t.Tenant, l.Name, strconv.Itoa(l.Used), of, strconv.Itoa(l.Waiting), clears})
 				}
 			}
 			return c.printTable([]string{"TENANT", "LIMIT", "USED", "OF", "WAITING", "CLEARS ABOUT"}, rows)
