@@ -35,5 +35,12 @@ func (e *Engine) Refused(credential ids.ID, version int, origin string) int {
 	return 0
 }
 
+// Closed tells whether no attempt begins any more, since the engine stops.
+func (e *Engine) Closed() bool {
+	e.dispatch.mu.Lock()
+	defer e.dispatch.mu.Unlock()
+	return e.dispatch.closed
+}
+
 // Exchange tells the other nodes what this one knows, and hears them, at once.
 func (e *Engine) Exchange() error { return e.peers.exchange(time.Time{}) }

@@ -137,7 +137,7 @@ func TestStoppingGivesBackWhatWaitsForAnother(t *testing.T) {
 	second := k.post(scoreTo("alice"))
 	stopped := make(chan error, 1)
 	go func() { stopped <- k.engine.Stop(k.ctx) }()
-	eventually(t, "to stop", func() bool { return k.engine.Ready() != nil })
+	eventually(t, "that nothing more begins", k.engine.Closed) // what ends before that lets the second begin
 	release()
 	require.NoError(t, <-stopped)
 	k.dropped(first, second.Notification)
