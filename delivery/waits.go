@@ -22,6 +22,19 @@ const (
 
 var waitCauseNames = [...]string{WaitThrottled: "throttled", WaitUnreachable: "unreachable", WaitFailing: "failing"}
 
+// lines are what the log says when such trouble begins, and when it ends.
+func (c WaitCause) lines() (began, ended string) {
+	switch c {
+	case WaitThrottled:
+		return "a scope waits", "a scope waits no more"
+	case WaitUnreachable:
+		return "a scope cannot be reached", "a scope is reached again"
+	case WaitFailing:
+		return "a scope fails", "a scope works again"
+	}
+	return "a scope is in trouble", "a scope is in trouble no more" // noted by another version
+}
+
 func (c WaitCause) String() string { return nameOf(waitCauseNames[:], uint8(c), "cause") }
 
 // WaitCauses lists all causes.
@@ -174,14 +187,15 @@ func (x *waits) failed(w NoteWait) {
 func (x *waits) put(w NoteWait) (current bool, err error) {
 	began, current, err := x.store.PutWait(x.running, w)
 	if err != nil {
-		x.log.Warn("write down that a scope waits", "error", err)
+		x.log.Warn("write down that a scope is in trouble", "error", err)
 		return false, err
 	}
 	if current {
 		x.tell(w.Tenant)
 	}
 	if began {
-		x.log.LogAttrs(x.running, slog.LevelWarn, "a scope waits", w.attrs(x.who(w.Tenant))...)
+		line, _ := w.Cause.lines()
+		x.log.LogAttrs(x.running, slog.LevelWarn, line, w.attrs(x.who(w.Tenant))...)
 	}
 	return current, nil
 }
@@ -202,14 +216,15 @@ func (x *waits) succeeded(p passage, rows map[flowKey]Wait, began, now time.Time
 			ended, err := x.store.EndWait(x.running, w, began, look)
 			switch {
 			case err != nil:
-				x.log.Warn("write down that a scope waits no more", "error", err)
+				x.log.Warn("write down that a scope is in trouble no more", "error", err)
 			case ended:
 				if w.Until.After(now) {
 					x.hints.tenantChanged(w.Tenant) // at once: what is put off by it now is not brought forward
 				} else {
 					x.tell(w.Tenant)
 				}
-				x.log.LogAttrs(x.running, slog.LevelInfo, "a scope waits no more", w.attrs(x.who(w.Tenant))...)
+				_, line := w.Cause.lines()
+				x.log.LogAttrs(x.running, slog.LevelInfo, line, w.attrs(x.who(w.Tenant))...)
 			}
 		}()
 	}

@@ -215,7 +215,7 @@ func TestSendNow(t *testing.T) {
 // TestTheFirstSuccessBringsForward what failed before.
 func TestTheFirstSuccessBringsForward(t *testing.T) {
 	t.Parallel()
-	k, clock, _ := waitKit(t)
+	k, clock, log := waitKit(t)
 	k.endpoint(nil)
 	fails := channels.Result{Outcome: channels.Retry, Code: "webhook.server_error", Detail: "The receiver answered 500.", NotBefore: clock.now().Add(5 * time.Hour)}
 	k.channels[channels.Webhook].answer(always(fails))
@@ -229,6 +229,8 @@ func TestTheFirstSuccessBringsForward(t *testing.T) {
 	require.Equal(t, delivery.WaitFailing, w.Cause)
 	require.Zero(t, w.Until)
 	require.Equal(t, "The receiver answered 500.", w.Detail)
+	eventually(t, "a line in the log", func() bool { return log.count("a scope fails") == 1 })
+	require.Zero(t, log.count("a scope waits"), "nothing but its own schedule keeps any back")
 
 	k.channels[channels.Webhook].answer(always(accepted()))
 	eventually(t, "what is new to be sent, and what is old after it", func() bool {
@@ -240,6 +242,7 @@ func TestTheFirstSuccessBringsForward(t *testing.T) {
 	for _, r := range []delivery.Receipt{first, second} {
 		k.ends(r, 0, delivery.Sent, delivery.NoReason)
 	}
+	eventually(t, "a line in the log", func() bool { return log.count("a scope works again") == 1 })
 	k.sound()
 }
 

@@ -53,7 +53,7 @@ func (s *waitRows) PutWait(ctx context.Context, w delivery.NoteWait) (began, cur
 		id := t.NextID()
 		if err := t.Exec(putWait, w.Tenant, w.Subject, w.Origin, id, w.Channel, w.Cause, db.Storable(w.Detail), db.Millis(w.Since), db.Millis(w.Until),
 			db.Millis(w.NotedAt), db.Millis(w.LastSuccess)); err != nil {
-			return fmt.Errorf("write down that a scope waits: %w", err)
+			return fmt.Errorf("write down that a scope is in trouble: %w", err)
 		}
 		current = true
 		n, err := t.Count("SELECT count(*) FROM waits WHERE tenant_id=? AND subject_id=? AND origin=? AND id=?", w.Tenant, w.Subject, w.Origin, id)
