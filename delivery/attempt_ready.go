@@ -42,7 +42,7 @@ func (a *attempter) ready(it *inflight) (r route, ready bool) {
 		r.look = gate.look
 	}
 	if !gate.opens.IsZero() {
-		a.finisher.finish(it, Finish{Transition: waitForGate(it.progress(), gate, now, a.jitter()), Waited: waitedFor(gate, now)})
+		a.finisher.finish(it, Finish{Transition: waitForGate(it.progress(), gate, now, a.jitter()), Waited: waitedFor(gate, now), WaitHasRow: gate.row})
 		return route{}, false
 	}
 	if it.payload == nil {

@@ -18,8 +18,12 @@ type Found struct {
 	Registered bool   // the device was registered again since the attempt began: the verdict is about the address before
 	Canceled   bool   // the notification was canceled
 	Newer      ids.ID // a notification that took its place meanwhile; 0: it is the newest of its collapse key
+	WaitOver   bool   // what it is put off for has ended meanwhile
 	HoldStands bool   // the hold that the transition names stands, or was opened just now
 }
+
+// allKnow is how long after something has changed in the database all nodes go by it.
+const allKnow = 2 * snapshotAge
 
 // Amend fits a transition to what is found by the time that it is written.
 // Found.Registered matters only where t.Blames; Found.Canceled and Found.Newer only
@@ -39,6 +43,10 @@ func Amend(t Transition, f Found) Transition {
 		device := t.Device
 		t = supersede(f.Newer, t.Spent)
 		t.Device = device
+	case f.WaitOver: // whoever brought forward what waited for it may not have met this one
+		if soon := f.Now.Add(allKnow); soon.Before(t.DueAt) {
+			t.DueAt = soon
+		}
 	case t.State == Held && !f.HoldStands: // it has ended: there is nothing to wait for
 		t.State, t.Reason, t.Hold, t.DueAt = Pending, NoReason, 0, f.Now
 	case t.State == Held && f.Channel == channels.Webhook:

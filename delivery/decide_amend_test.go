@@ -54,6 +54,11 @@ func TestAmend(t *testing.T) {
 		"final keeps the rest": {t: and(retried, func(t *Transition) { t.State, t.Reason = Dropped, Expired }),
 			want: and(retried, func(t *Transition) { t.State, t.Reason, t.DueAt = Dropped, Expired, time.Time{} })},
 
+		// What it is put off for is over: soon, when every node knows that, unless it is due before.
+		"put off, over":           {t: and(retried, func(t *Transition) { t.DueAt = in(time.Hour) }), f: Found{WaitOver: true}, want: and(retried, func(t *Transition) { t.DueAt = in(2 * time.Second) })},
+		"put off, over, sooner":   {t: and(retried, func(t *Transition) { t.DueAt = in(time.Second) }), f: Found{WaitOver: true}, want: and(retried, func(t *Transition) { t.DueAt = in(time.Second) })},
+		"put off, over, canceled": {t: retried, f: Found{WaitOver: true, Canceled: true}, want: dropped(2)},
+
 		// Registered again: only what blames a device of a push service is about it.
 		"retired, registered":              {t: retired, f: registered, want: again},
 		"suspected, registered":            {t: suspected, f: Found{Registered: true, HoldStands: true}, want: again},

@@ -38,6 +38,7 @@ type Finish struct {
 	Version    int
 	Hold       Hold                 // for Transition.Hold: which
 	Waited     Waited               // without an attempt: what it waits for; zero: as it was
+	WaitHasRow bool                 // that is a Wait: without its row it is over
 	Prove      bool                 // first success of this version
 	Learned    channels.Environment // "" unless the attempt proved one
 	LearnedKey string               // web push: the VAPID key that the subscription is bound to; "" unless it was learned

@@ -76,6 +76,7 @@ type standing struct {
 	opens  time.Time // when the last of them does; zero: all are open
 	shared bool      // the last is not of its device alone
 	why    Wait      // of the last
+	row    bool      // there was a row of the last
 	look   bool      // it may pass, to see whether those that are closed have to be
 }
 
@@ -117,13 +118,13 @@ func (g *gates) stand(p passage, rows map[flowKey]Wait, readAt, now time.Time) s
 	var s standing
 	look := p.own
 	for i, k := range p.keys {
-		until, why := g.closedUntil(k, rows, readAt)
+		until, why, row := g.closedUntil(k, rows, readAt)
 		if k.id == 0 || !until.After(now) {
 			continue
 		}
 		own := i == 0 && p.own
 		if until.After(s.opens) {
-			s = standing{opens: until, shared: !own, why: why}
+			s = standing{opens: until, shared: !own, why: why, row: row}
 		}
 		look = look && !own && now.Sub(latest(g.looked[k], why.NotedAt)) >= lookEvery
 	}
@@ -141,8 +142,9 @@ func (g *gates) stand(p passage, rows map[flowKey]Wait, readAt, now time.Time) s
 	return standing{look: true}
 }
 
-// closedUntil is when a gate opens, by what this node has met and by its row.
-func (g *gates) closedUntil(k flowKey, rows map[flowKey]Wait, readAt time.Time) (time.Time, Wait) {
+// closedUntil is when a gate opens, by what this node has met and by its row, and
+// whether it had one.
+func (g *gates) closedUntil(k flowKey, rows map[flowKey]Wait, readAt time.Time) (until time.Time, why Wait, had bool) {
 	row, there := rows[k]
 	x, ok := g.closed[k]
 	if ok && !there && !x.rowAt.IsZero() && readAt.After(x.rowAt) {
@@ -151,9 +153,9 @@ func (g *gates) closedUntil(k flowKey, rows map[flowKey]Wait, readAt time.Time) 
 	}
 	if ok && x.until.After(row.Until) {
 		x.why.Until = x.until
-		return x.until, x.why
+		return x.until, x.why, there || !x.rowAt.IsZero()
 	}
-	return row.Until, row
+	return row.Until, row, there
 }
 
 // close makes a scope wait. row is its row as far as it is known.

@@ -11,6 +11,7 @@ import (
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/delivery"
 	"github.com/carillonhq/carillon/ids"
+	"github.com/carillonhq/carillon/store"
 	"github.com/carillonhq/carillon/tenants"
 	"github.com/carillonhq/carillon/webhooks"
 )
@@ -307,4 +308,53 @@ func TestAReleaseIsHeardByAllNodes(t *testing.T) {
 			break
 		}
 	}
+}
+
+// slowEnd is a store on which the end of a wait is committed, and nobody hears of it
+// until it is released.
+type slowEnd struct {
+	*store.Store
+	ended, release chan struct{}
+}
+
+func (s *slowEnd) EndWait(ctx context.Context, w delivery.Wait, began time.Time, look bool) (bool, error) {
+	is, err := s.Store.EndWait(ctx, w, began, look)
+	if is {
+		close(s.ended)
+		<-s.release
+	}
+	return is, err
+}
+
+// TestWhatIsPutOffByAWaitThatIsOver is not forgotten: the job that brings forward what
+// waits may have passed it.
+func TestWhatIsPutOffByAWaitThatIsOver(t *testing.T) {
+	t.Parallel()
+	k, clock, _ := waitKit(t)
+	k.close()
+	slow := &slowEnd{ended: make(chan struct{}), release: make(chan struct{})}
+	k.wrap = func(s *store.Store) delivery.Store { slow.Store = s; return slow }
+	k.open()
+	k.endpoint(nil)
+	hook := k.channels[channels.Webhook]
+	hook.answer(always(channels.Result{Outcome: channels.Throttled, Code: "webhook.throttled", NotBefore: clock.now().Add(24 * time.Hour)}))
+	first := k.toEndpoint()
+	k.pending(first)
+	k.troubles(1)
+	require.True(t, k.pending(k.toEndpoint()).DueAt.After(clock.now().Add(time.Minute)))
+	hook.answer(always(accepted()))
+	clock.advance(time.Second)
+	require.NoError(t, k.engine.SendNow(k.ctx, k.tenant, first.Notification, first.Deliveries[0].Target, "test"))
+	select {
+	case <-slow.ended:
+	case <-t.Context().Done():
+	}
+	late := k.toEndpoint()
+	v := k.pending(late)
+	require.Empty(t, v.Attempts, "this node has not heard of it")
+	require.False(t, v.DueAt.After(clock.now().Add(2*time.Second)), v.DueAt)
+	close(slow.release)
+	clock.advance(2 * time.Second)
+	k.ends(late, 0, delivery.Sent, delivery.NoReason)
+	k.sound()
 }

@@ -115,6 +115,11 @@ func found(t *db.Tx, f *delivery.Finish, holdStands bool) (delivery.Found, error
 		return out, nil
 	}
 	var err error
+	if f.WaitHasRow {
+		if out.WaitOver, err = waitOver(t, f.Row.Tenant, f.Waited); err != nil {
+			return out, err
+		}
+	}
 	if out.Newer, err = newerThan(t, &f.Row); err != nil {
 		return out, err
 	}

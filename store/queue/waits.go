@@ -91,6 +91,20 @@ func (s *waitRows) EndWait(ctx context.Context, w delivery.Wait, began time.Time
 	return ended, err
 }
 
+// standingWait finds a wait, and keeps it until the commit: whoever ends it then finds
+// what was put off for it.
+const standingWait = `SELECT 1 FROM waits WHERE tenant_id=? AND subject_id=? AND origin=?`
+
+// waitOver tells whether a wait has ended.
+func waitOver(t *db.Tx, tenant ids.ID, w delivery.Waited) (bool, error) {
+	var one int
+	found, err := t.One(t.Locking(standingWait, "KEY SHARE"), []any{tenant, w.Subject, w.Origin}, &one)
+	if err != nil {
+		return false, fmt.Errorf("look whether a scope still waits: %w", err)
+	}
+	return !found, nil
+}
+
 func scanWait(r *sql.Rows) (w delivery.Wait, err error) {
 	var since, until, noted, success int64
 	err = r.Scan(&w.ID, &w.Tenant, &w.Subject, &w.Origin, &w.Channel, &w.Cause, &w.Detail, &since, &until, &noted, &success)

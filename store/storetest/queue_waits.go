@@ -23,6 +23,7 @@ func waitTests() map[string]func(*kit) {
 		"Wait/GoesWithItsSubject":      waitGoesWithItsSubject,
 		"Wait/IsForgotten":             waitIsForgotten,
 		"Wait/IsKeptWithTheDelivery":   waitIsKeptWithTheDelivery,
+		"Wait/ThatIsOverPutsOffNobody": waitThatIsOver,
 	}
 }
 
@@ -207,6 +208,27 @@ func waitIsKeptWithTheDelivery(k *kit) {
 	k.Clock.Advance(time.Second)
 	k.finish(delivery.Finish{Row: k.claim()[0].Row, Transition: delivery.Transition{State: delivery.Dropped, Reason: delivery.Expired}})
 	require.Equal(k, w, k.view(a.Rows[0]).Waited, "it says why")
+}
+
+func waitThatIsOver(k *kit) {
+	e := k.endpoint()
+	w := k.wait(channels.Webhook, e.ID, "", time.Hour)
+	k.notes(delivery.NoteWait{Wait: w, URL: e.URL})
+	putOff := func(hasRow bool) time.Duration {
+		k.accepted(1)
+		row, now := k.claim()[0].Row, k.Clock.Now()
+		res := k.finish(delivery.Finish{Row: row, Transition: delivery.Transition{State: delivery.Pending, DueAt: now.Add(time.Hour)},
+			Waited: delivery.Waited{Subject: e.ID, Cause: delivery.WaitThrottled, At: now}, WaitHasRow: hasRow})
+		due := k.view(row).DueAt
+		require.True(k, due.Equal(res.Written.DueAt))
+		return due.Sub(now)
+	}
+	require.Equal(k, time.Hour, putOff(true))
+	ended, err := k.Store.EndWait(k.ctx, w, k.Clock.Now().Add(time.Hour), true)
+	k.ok(err)
+	require.True(k, ended)
+	require.Equal(k, 2*time.Second, putOff(true), "nobody brings it forward")
+	require.Equal(k, time.Hour, putOff(false), "its row is not written yet")
 }
 
 func bringForwardTests() map[string]func(*kit) {
