@@ -145,7 +145,11 @@ func (r *Runner) round() time.Duration {
 func (r *Runner) take(j Job) bool {
 	log := r.o.Log.With("job", j.ID.Format(ids.Job), "kind", j.Kind.String(), "tenant", r.o.Who(r.ctx, j.Tenant))
 	if j.Cursor == nil && j.Retries == 0 {
-		log.Info("a job begins", "total", j.Total)
+		begins := log
+		if j.Total > 0 {
+			begins = log.With("total", j.Total)
+		}
+		begins.Info("a job begins")
 	}
 	p, err := r.step(j)
 	var fatal *permanent

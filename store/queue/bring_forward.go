@@ -50,6 +50,8 @@ const (
  AND (?='' OR substr(x.address,1,?)=?)` + bringFrom + ` LEFT JOIN devices x ON x.id=d.target_id AND d.channel<4` + bringRows
 
 	bringForward = `UPDATE deliveries SET due_at=? WHERE tenant_id=? AND notification_id=? AND target_id=? AND state=1 AND due_at>?`
+	// newerBring finds a job that was made since to do the same.
+	newerBring = `SELECT count(*) FROM jobs INDEXED BY jobs_due WHERE tenant_id=? AND kind=? AND state<3 AND spec=? AND id>?`
 	// newTrouble finds what was noted of a scope since.
 	newTrouble = `SELECT count(*) FROM waits WHERE tenant_id=? AND subject_id=? AND (origin='' OR origin=?) AND noted_at>?`
 )
@@ -70,6 +72,7 @@ type bringCursor struct {
 // bring is the scope of a job.
 type bring struct {
 	registers.BringSpec
+	total      int // that wait, where they were counted just now; 0: they were not
 	subject    ids.ID
 	credential struct {
 		app, qualifier string
@@ -88,6 +91,9 @@ func (s *broughtForward) BringForwardStep(ctx context.Context, j jobs.Job) (jobs
 	now := s.db.Now()
 	if c.Began == 0 {
 		c.Began, c.Size = db.Millis(now), bringFirst
+		if b.total, err = s.count(ctx, j.Tenant, &b, c, now); err != nil {
+			return jobs.Progress{}, err
+		}
 	}
 	if len(c.Batch) > 0 {
 		sent, failed, open, err := s.fared(ctx, j.Tenant, c.Batch, now)
@@ -118,15 +124,37 @@ func (s *broughtForward) BringForwardStep(ctx context.Context, j jobs.Job) (jobs
 	return s.step(ctx, j, &b, c, found)
 }
 
-// step makes deliveries due, unless the scope is in trouble again.
+// count counts what waits, where it is no more than a window of each lane; 0: it is not
+// known. What comes later is not the job's.
+func (s *broughtForward) count(ctx context.Context, tenant ids.ID, b *bring, c bringCursor, now time.Time) (total int, err error) {
+	for c.Lane, c.Size = 0, bringWindow; c.Lane < delivery.LanesCount; c.Lane++ {
+		at := c
+		found, looked, _, err := s.window(ctx, tenant, b, &at, now)
+		if err != nil || looked == bringWindow {
+			return 0, err
+		}
+		total += len(found)
+	}
+	return total, nil
+}
+
+// step makes deliveries due, unless the scope is in trouble again. Of those that were
+// counted at first, what got due by itself was skipped.
 func (s *broughtForward) step(ctx context.Context, j jobs.Job, b *bring, c bringCursor, found [][2]ids.ID) (jobs.Progress, error) {
 	return s.registers.Step(ctx, j, 1+len(found), func(t *db.Tx) (p jobs.Progress, err error) {
 		trouble, err := t.Count(newTrouble, j.Tenant, b.subject, b.PushService, c.Began)
 		if err != nil {
 			return p, err
 		}
-		if trouble > 0 {
+		newer, err := t.Count(newerBring, j.Tenant, j.Kind, string(j.Spec), j.ID)
+		if err != nil {
+			return p, err
+		}
+		switch {
+		case trouble > 0:
 			return jobs.Progress{End: true, Result: json.RawMessage(`{"stopped":"It fails again."}`)}, nil
+		case newer > 0: // it failed in between
+			return jobs.Progress{End: true, Result: json.RawMessage(`{"stopped":"A newer job does the same."}`)}, nil
 		}
 		at := db.Millis(t.Now())
 		for _, k := range found {
@@ -135,8 +163,12 @@ func (s *broughtForward) step(ctx context.Context, j jobs.Job, b *bring, c bring
 				return p, fmt.Errorf("bring deliveries forward: %w", err)
 			}
 			p.Done += int(n)
+			p.Skipped += 1 - int(n)
 		}
-		p.End = c.Lane == delivery.LanesCount && len(found) == 0 && len(c.Batch) == 0
+		p.Total = b.total
+		if p.End = c.Lane == delivery.LanesCount && len(found) == 0 && len(c.Batch) == 0; p.End {
+			p.Skipped += max(max(j.Total, p.Total)-j.Done-j.Skipped-p.Done-p.Skipped, 0)
+		}
 		p.NotBefore = t.Now().Add(bringPause)
 		p.Cursor, err = json.Marshal(c)
 		return p, err

@@ -54,10 +54,11 @@ func BringOf(w delivery.Wait) BringSpec {
 }
 
 // sameBring finds a job that has the same to do and has not begun.
-const sameBring = `SELECT count(*) FROM jobs INDEXED BY jobs_due WHERE tenant_id=? AND kind=? AND state<3 AND spec=?`
+const sameBring = `SELECT count(*) FROM jobs INDEXED BY jobs_due WHERE tenant_id=? AND kind=? AND state<3 AND state=1 AND spec=?`
 
 // BringForward makes the job that makes due what waits for a scope, unless there is
-// one: a scope that comes and goes has one job at a time.
+// one that has not begun. One that has does not look at what was put off since: it ends,
+// so that a scope that comes and goes has one job at a time.
 func BringForward(t *db.Tx, tenant ids.ID, s BringSpec, actor string) error {
 	spec, err := json.Marshal(s)
 	if err != nil {

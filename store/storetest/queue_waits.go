@@ -238,6 +238,8 @@ func bringForwardTests() map[string]func(*kit) {
 		"BringForward/DoublesWhileSent":  bringsTwiceAsMany,
 		"BringForward/StopsAtNewTrouble": bringStopsAtNewTrouble,
 		"BringForward/KeepsWhatWasAsked": bringKeepsWhatWasAsked,
+		"BringForward/TellsHowFarItIs":   bringTellsHowFarItIs,
+		"BringForward/BeginsAnew":        bringBeginsAnew,
 	}
 }
 
@@ -387,6 +389,70 @@ func bringKeepsWhatWasAsked(k *kit) {
 	k.released(e, true)
 	n, _ = k.brings()
 	require.Equal(k, 1, n, "a person says otherwise")
+}
+
+// progress is the total, done and skipped of the jobs that bring forward, newest first.
+func (k *kit) progress() (out [][3]int) {
+	k.Helper()
+	list, err := k.Store.Jobs(k.ctx, k.tenant, jobs.Query{Kind: jobs.BringForward, Limit: 100})
+	k.ok(err)
+	for _, j := range list {
+		out = append(out, [3]int{j.Total, j.Done, j.Skipped})
+	}
+	return out
+}
+
+func bringTellsHowFarItIs(k *kit) {
+	e := k.endpoint()
+	for range 30 {
+		k.waiting(delivery.Regular, channels.Webhook, e.ID)
+	}
+	k.waiting(delivery.Urgent, channels.Webhook, e.ID)
+	k.waiting(delivery.Regular, channels.Webhook, k.IDs.Next())
+	k.released(e, false)
+	require.Equal(k, [][3]int{{}}, k.progress(), "nobody has counted yet")
+	k.brings()
+	require.Equal(k, [][3]int{{31, 1, 0}}, k.progress())
+	k.sends(k.claimsOf(delivery.Urgent)[0])
+	k.brings()
+	require.Equal(k, [][3]int{{31, 21, 0}}, k.progress())
+	for _, c := range k.claim() {
+		k.sends(c)
+	}
+	k.Clock.Advance(2 * time.Hour)
+	_, end := k.brings()
+	require.True(k, end)
+	require.Equal(k, [][3]int{{31, 21, 10}}, k.progress(), "the others have got due by themselves")
+}
+
+func bringBeginsAnew(k *kit) {
+	e := k.endpoint()
+	for range 30 {
+		k.waiting(delivery.Regular, channels.Webhook, e.ID)
+	}
+	k.released(e, false)
+	n, _ := k.brings()
+	require.Equal(k, 10, n)
+	for _, c := range k.claim() { // it fails again, and that ends, before the next step
+		k.finish(delivery.Finish{Row: c.Row, Transition: delivery.Transition{State: delivery.Pending, DueAt: k.Clock.Now().Add(2 * time.Hour)}, Attempt: k.attempt(c.Row, channels.Retry, "no")})
+	}
+	k.Clock.Advance(time.Millisecond)
+	k.released(e, false)
+	require.Equal(k, [][3]int{{}, {30, 10, 0}}, k.progress())
+	n, end := k.brings()
+	require.True(k, end && n == 0 || !end && n == 10)
+	m, other := k.brings()
+	require.True(k, n+m == 10 && end != other, "the older one ends")
+	for range 10 {
+		for _, c := range k.claim() {
+			k.sends(c)
+		}
+		if _, end = k.brings(); end {
+			break
+		}
+	}
+	require.True(k, end)
+	require.Equal(k, [][3]int{{30, 30, 0}, {30, 10, 0}}, k.progress())
 }
 
 func bringsItsScope(k *kit) {
