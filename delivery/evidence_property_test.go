@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,6 +127,8 @@ type troubled struct {
 	// the clock is moved between them only.
 	world sync.RWMutex
 
+	moved atomic.Int64 // how many outcomes were written
+
 	mu      sync.Mutex
 	voices  map[string]voice // by channel, and origin
 	targets map[ids.ID]devices.Device
@@ -232,6 +235,7 @@ type watched struct {
 }
 
 func (w watched) Finish(f delivery.Finish, done func(delivery.FinishResult)) {
+	w.x.moved.Add(1)
 	if f.Attempt != nil {
 		w.x.recorded(&f)
 		defer w.x.world.RUnlock()
@@ -340,10 +344,21 @@ func (x *troubled) run() {
 	for range 30 { // longer than everything may live
 		x.advance(time.Hour)
 	}
+	x.waitFor("everything to end", func() bool {
+		x.advance(time.Second) // what was put off is due now and then
+		for _, s := range []delivery.State{delivery.Pending, delivery.Sending, delivery.Held} {
+			if list, err := x.store.Deliveries(x.ctx, x.tenant, delivery.Query{State: s, Limit: 1}); err != nil || len(list) > 0 {
+				return false
+			}
+		}
+		return true
+	})
 	states := map[string]int{}
 	for _, r := range x.sent {
 		for i := range r.Deliveries {
-			v := x.until(r.Notification, r.Deliveries[i].Target, "to end", func(v delivery.View) bool { return !v.State.Unfinished() })
+			v, err := x.store.Delivery(x.ctx, x.tenant, r.Notification, r.Deliveries[i].Target)
+			require.NoError(x.t, err)
+			require.False(x.t, v.State.Unfinished())
 			require.Equal(x.t, v.State == delivery.Sent, v.Reason == delivery.NoReason, "%+v", v)
 			states[v.State.String()+" "+v.Reason.String()]++
 		}
@@ -391,10 +406,27 @@ func (x *troubled) noteDenies() {
 	}
 }
 
+// waitFor waits as long as outcomes are written, however long a loaded machine takes for
+// that: a step may have hundreds of attempts.
+func (x *troubled) waitFor(what string, ok func() bool) {
+	x.t.Helper()
+	const still = time.Minute
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	moved, since := int64(-1), time.Now()
+	for !ok() {
+		<-tick.C
+		if n := x.moved.Load(); n != moved {
+			moved, since = n, time.Now()
+		}
+		require.Less(x.t, time.Since(since), still, "wait for %s: nothing moves any more", what)
+	}
+}
+
 // advance moves the clock when nothing is under way, and all nodes know the same.
 func (x *troubled) advance(d time.Duration) {
 	x.t.Helper()
-	eventually(x.t, "nothing is being sent", func() bool {
+	x.waitFor("nothing to be sent", func() bool {
 		list, err := x.store.Deliveries(x.ctx, x.tenant, delivery.Query{State: delivery.Sending, Limit: 1})
 		return err == nil && len(list) == 0
 	})
