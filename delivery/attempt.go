@@ -54,7 +54,8 @@ type route struct {
 	tenant     *snapshot
 	credential *tenants.Credential // nil for a webhook
 	sender     *sender
-	look       bool // it was let through, though a gate may be closed
+	waits      map[flowKey]Wait // of what it passes
+	look       bool             // it was let through, though a gate may be closed
 }
 
 // version is the one that the sender was opened with; zero for a webhook.
@@ -99,8 +100,13 @@ func (a *attempter) renewSnapshot(it *inflight, r *route) {
 	if r.credential == nil {
 		return
 	}
-	if newer, err := a.tenants.get(a.sending, it.Tenant); err == nil {
-		r.tenant = newer
+	newer, err := a.tenants.get(a.sending, it.Tenant)
+	if err != nil {
+		return
+	}
+	r.tenant = newer
+	if rows, err := a.tenants.waits(a.sending, it.Tenant, newer, passageOf(it, r.credential)); err == nil {
+		r.waits = rows
 	}
 }
 

@@ -1,6 +1,8 @@
 package delivery
 
 import (
+	"time"
+
 	"github.com/carillonhq/carillon/problem"
 	"github.com/carillonhq/carillon/tenants"
 )
@@ -36,12 +38,17 @@ func (a *attempter) ready(it *inflight) (r route, ready bool) {
 	if t, hold, ok := obstacle(&it.Row, &it.target, r.tenant, r.credential, now); ok {
 		return instead(t, hold)
 	}
+	p := passageOf(it, r.credential)
+	if r.waits, err = a.tenants.waits(ctx, it.Tenant, r.tenant, p); err != nil {
+		return putOff("read what waits", err)
+	}
 	var gate standing
 	if r.look = it.asked; !it.asked {
-		gate = a.gates.stand(passageOf(it, r.credential), r.tenant.waits, r.tenant.readAt, now)
+		gate = a.gates.stand(p, r.waits, r.tenant.readAt, now)
 		r.look = gate.look
 	}
 	if !gate.opens.IsZero() {
+		a.tellAgain(it, &r, gate, now)
 		a.finisher.finish(it, Finish{Transition: waitForGate(it.progress(), gate, now, a.jitter()), Waited: waitedFor(gate, now), WaitHasRow: gate.row})
 		return route{}, false
 	}
@@ -59,6 +66,19 @@ func (a *attempter) ready(it *inflight) (r route, ready bool) {
 		return putOff("open the sender", err)
 	}
 	return r, true
+}
+
+// tellAgain tells of a gate that could not be told when it was closed: until it has a row
+// no other node goes by it.
+func (a *attempter) tellAgain(it *inflight, r *route, gate standing, now time.Time) {
+	if !gate.shared || gate.row {
+		return
+	}
+	version := 0
+	if r.credential != nil {
+		version = r.credential.Version
+	}
+	a.waits.closed(it.Tenant, gate.why.key(), version, urlOf(it), now)
 }
 
 func (a *attempter) openSender(it *inflight, c *tenants.Credential) (*sender, error) {

@@ -14,7 +14,7 @@ func (a *attempter) record(it *inflight, r *route, ans *answer, n noted, t Trans
 	case ans.Outcome == channels.Accepted:
 		p := passageOf(it, r.credential)
 		a.gates.success(p, ans.asked, ans.at, r.look)
-		a.waits.succeeded(p, r.tenant.waits, ans.asked, ans.at, r.look)
+		a.waits.succeeded(p, r.waits, ans.asked, ans.at, r.look)
 	case !t.WaitUntil.IsZero():
 		a.closeGate(it, r, ans, t.WaitScope, t.WaitUntil)
 	}
@@ -68,9 +68,9 @@ func outcomeOf(it *inflight, r *route, ans *answer, n noted, t Transition) Finis
 func (a *attempter) closeGate(it *inflight, r *route, ans *answer, s channels.Scope, until time.Time) {
 	v := r.version()
 	k := gateOf(s, it, v.credential)
-	a.gates.close(k, until, ans.at, waitOf(it, k, ans), r.tenant.waits[k])
+	a.gates.close(k, until, ans.at, waitOf(it, k, ans), r.waits[k])
 	if isShared(it.Channel, s) {
-		a.waits.closed(k, v.version, urlOf(it), ans.at)
+		a.waits.closed(it.Tenant, k, v.version, urlOf(it), ans.at)
 	}
 }
 

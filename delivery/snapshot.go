@@ -18,6 +18,7 @@ type snapshot struct {
 	byID        map[ids.ID]*tenants.Credential
 	holds       map[holdKey]Hold // that stand
 	waits       map[flowKey]Wait
+	waitsUpTo   ids.ID // those of this subject, and of what comes after it, are not all in waits; 0: all are
 	readAt      time.Time
 }
 
@@ -37,6 +38,9 @@ func newSnapshot(t tenants.Tenant, credentials []tenants.Credential, holds []Hol
 	}
 	for _, w := range waits {
 		s.waits[w.key()] = w
+	}
+	if len(waits) >= mostWaits {
+		s.waitsUpTo = waits[len(waits)-1].Subject
 	}
 	return s
 }

@@ -17,6 +17,9 @@ const (
 	// time.
 	snapshotAge = time.Second
 	idleTenant  = 2 * time.Hour // after which a tenant's snapshot is dropped
+	// mostWaits is how many scopes in trouble of a tenant are read with it. Of what comes
+	// after them each attempt reads its own.
+	mostWaits = 1000
 )
 
 // SnapshotStore reads what the engine keeps in memory of a tenant.
@@ -25,8 +28,10 @@ type SnapshotStore interface {
 	Credentials(ctx context.Context, tenant ids.ID) ([]tenants.Credential, error)
 	// StandingHolds lists the holds of a tenant that do not end yet.
 	StandingHolds(ctx context.Context, tenant ids.ID) ([]Hold, error)
-	// AllWaits lists the scopes of a tenant that are in trouble.
-	AllWaits(ctx context.Context, tenant ids.ID) ([]Wait, error)
+	// FirstWaits lists scopes of a tenant that are in trouble, up to most, by subject.
+	FirstWaits(ctx context.Context, tenant ids.ID, most int) ([]Wait, error)
+	// Wait finds the trouble of one scope; false: it has none.
+	Wait(ctx context.Context, tenant, subject ids.ID, origin string) (Wait, bool, error)
 }
 
 // tenantCache keeps a snapshot of each tenant that has work.
@@ -124,7 +129,7 @@ func (c *tenantCache) read(ctx context.Context, tenant ids.ID, x *cachedTenant) 
 	if err != nil {
 		return nil, err
 	}
-	waits, err := c.store.AllWaits(ctx, tenant)
+	waits, err := c.store.FirstWaits(ctx, tenant, mostWaits)
 	if err != nil {
 		return nil, err
 	}
@@ -133,6 +138,30 @@ func (c *tenantCache) read(ctx context.Context, tenant ids.ID, x *cachedTenant) 
 	x.newest = s
 	c.mu.Unlock()
 	return s, nil
+}
+
+// waits lists the trouble of the scopes that a delivery passes, as of a snapshot or later.
+func (c *tenantCache) waits(ctx context.Context, tenant ids.ID, s *snapshot, p passage) (map[flowKey]Wait, error) {
+	if s.waitsUpTo == 0 {
+		return s.waits, nil
+	}
+	rows := map[flowKey]Wait{}
+	for _, k := range p.shared() {
+		if k.id == 0 {
+			continue
+		}
+		w, there := s.waits[k]
+		if k.id >= s.waitsUpTo {
+			var err error
+			if w, there, err = c.store.Wait(ctx, tenant, k.id, k.origin); err != nil {
+				return nil, err
+			}
+		}
+		if there {
+			rows[k] = w
+		}
+	}
+	return rows, nil
 }
 
 // who is how the log names a tenant: as people know it, and by the id alone while that

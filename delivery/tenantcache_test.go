@@ -22,6 +22,8 @@ type books struct {
 	err   error
 	holds []Hold
 	waits []Wait
+
+	looked int // at single waits
 }
 
 func (b *books) Tenant(_ context.Context, id ids.ID) (tenants.Tenant, error) {
@@ -41,7 +43,19 @@ func (b *books) Credentials(context.Context, ids.ID) ([]tenants.Credential, erro
 
 func (b *books) StandingHolds(context.Context, ids.ID) ([]Hold, error) { return b.holds, nil }
 
-func (b *books) AllWaits(context.Context, ids.ID) ([]Wait, error) { return b.waits, nil }
+func (b *books) FirstWaits(_ context.Context, _ ids.ID, most int) ([]Wait, error) {
+	return b.waits[:min(most, len(b.waits))], nil
+}
+
+func (b *books) Wait(_ context.Context, _, subject ids.ID, origin string) (Wait, bool, error) {
+	b.looked++
+	for _, w := range b.waits {
+		if w.Subject == subject && w.Origin == origin {
+			return w, true, nil
+		}
+	}
+	return Wait{}, false, nil
+}
 
 var _ SnapshotStore = (*books)(nil)
 
@@ -93,4 +107,36 @@ func TestATenantIsReadOnceAtATime(t *testing.T) {
 		_, err = d.get(ctx, 2)
 		require.NoError(t, err, "a failure is not remembered")
 	})
+}
+
+// TestWhatIsBeyondTheFirstWaitsIsLookedFor: nothing is sent, or ended, by what a snapshot
+// has no room for.
+func TestWhatIsBeyondTheFirstWaitsIsLookedFor(t *testing.T) {
+	t.Parallel()
+	b := &books{}
+	for id := range ids.ID(mostWaits - 1) {
+		b.waits = append(b.waits, Wait{Subject: id + 1})
+	}
+	const last, beyond = ids.ID(mostWaits), ids.ID(mostWaits + 1)
+	b.waits = append(b.waits, Wait{Subject: last, Origin: "a"}, Wait{Subject: last, Origin: "b"}, Wait{Subject: beyond})
+	d := newTenantCache(b, time.Now)
+	rows := func(k flowKey) map[flowKey]Wait {
+		t.Helper()
+		s, err := d.get(t.Context(), 1)
+		require.NoError(t, err)
+		rows, err := d.waits(t.Context(), 1, s, passage{keys: [3]flowKey{k}})
+		require.NoError(t, err)
+		return rows
+	}
+	require.Contains(t, rows(flowKey{id: 7}), flowKey{id: 7})
+	require.Zero(t, b.looked, "the snapshot has it")
+	require.Contains(t, rows(flowKey{id: last, origin: "b"}), flowKey{id: last, origin: "b"})
+	require.Contains(t, rows(flowKey{id: beyond}), flowKey{id: beyond})
+	require.Empty(t, rows(flowKey{id: beyond + 1}))
+	require.Equal(t, 3, b.looked)
+
+	b.waits = b.waits[:2]
+	require.NoError(t, d.refresh(t.Context(), 1))
+	require.Len(t, rows(flowKey{id: beyond}), 2)
+	require.Equal(t, 3, b.looked, "the snapshot has all")
 }

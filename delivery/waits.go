@@ -79,8 +79,9 @@ type WaitStore interface {
 	EndWait(ctx context.Context, w Wait, began time.Time, look bool) (bool, error)
 }
 
-// mostNotes is how many changes of waits are written at a time. What finds no room is
-// noted with the next failure or success.
+// mostNotes is how many changes of waits are written at a time, which tenants share: see
+// partOf. The first of a tenant finds room though others have it all, up to four times as
+// many. What finds none is noted with the next delivery that fails, succeeds or is put off.
 const mostNotes = 64
 
 // waits writes down which scopes are in trouble, so that people see it and all nodes
@@ -92,8 +93,9 @@ type waits struct {
 	hints *hints
 
 	mu      sync.Mutex
-	busy    map[flowKey]bool
-	changed map[ids.ID]bool // tenants of which it is about to be told
+	busy    map[flowKey]ids.ID // scopes that are written of, and their tenants
+	of      map[ids.ID]int     // how many are of each tenant
+	changed map[ids.ID]bool    // tenants of which it is about to be told
 }
 
 // changedWithin is how long it takes until all nodes hear that the waits of a tenant have
@@ -122,29 +124,40 @@ func (x *waits) tell(tenant ids.ID) {
 	})
 }
 
-// begin takes the turn to write of a scope; false: somebody has it, or too many do.
-func (x *waits) begin(k flowKey) bool {
+// begin takes the turn to write of a scope; false: somebody has it, or its tenant has as
+// many as it may have.
+func (x *waits) begin(tenant ids.ID, k flowKey) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.busy[k] || len(x.busy) >= mostNotes {
+	its, n := x.of[tenant], len(x.of)
+	if its == 0 {
+		n++
+	}
+	_, has := x.busy[k]
+	if has || its >= partOf(mostNotes, n, len(x.busy)-its, true) || len(x.busy) >= 4*mostNotes {
 		return false
 	}
 	if x.busy == nil {
-		x.busy = map[flowKey]bool{}
+		x.busy, x.of = map[flowKey]ids.ID{}, map[ids.ID]int{}
 	}
-	x.busy[k] = true
+	x.busy[k] = tenant
+	x.of[tenant]++
 	return true
 }
 
 func (x *waits) end(k flowKey) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	tenant := x.busy[k]
 	delete(x.busy, k)
+	if x.of[tenant]--; x.of[tenant] == 0 {
+		delete(x.of, tenant)
+	}
 }
 
 // closed tells of a gate that is closed, unless that is known.
-func (x *waits) closed(k flowKey, version int, url string, now time.Time) {
-	if !x.begin(k) {
+func (x *waits) closed(tenant ids.ID, k flowKey, version int, url string, now time.Time) {
+	if !x.begin(tenant, k) {
 		return // whoever writes looks again when it has
 	}
 	w, ok := x.gates.tell(k, now)
@@ -164,7 +177,7 @@ func (x *waits) closed(k flowKey, version int, url string, now time.Time) {
 		}
 		x.end(k)
 		if err == nil && current {
-			x.closed(k, version, url, x.now())
+			x.closed(tenant, k, version, url, x.now())
 		}
 	}()
 }
@@ -172,7 +185,7 @@ func (x *waits) closed(k flowKey, version int, url string, now time.Time) {
 // failed tells of a scope that fails without a gate.
 func (x *waits) failed(w NoteWait) {
 	k := w.key()
-	if !x.begin(k) {
+	if !x.begin(w.Tenant, k) {
 		x.gates.untold(k)
 		return
 	}
@@ -208,7 +221,7 @@ func (x *waits) succeeded(p passage, rows map[flowKey]Wait, began, now time.Time
 	}
 	for _, k := range p.shared() {
 		w, ok := rows[k]
-		if !ok || began.Before(w.NotedAt) || w.Until.After(now) && !look || !x.begin(k) {
+		if !ok || began.Before(w.NotedAt) || w.Until.After(now) && !look || !x.begin(w.Tenant, k) {
 			continue
 		}
 		go func() {

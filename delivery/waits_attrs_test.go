@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/carillonhq/carillon/ids"
 )
 
 // TestALogLineOfAWaitSaysOnlyWhatIsKnown: year 1 is no end, and no origin is not all of them.
@@ -35,4 +37,32 @@ func TestALogLineOfAWaitFitsItsCause(t *testing.T) {
 	}
 	require.Equal(t, WaitThrottled, said["a scope waits"])
 	require.Equal(t, WaitFailing, said["a scope fails"])
+}
+
+// TestTenantsShareTheNotesOfWaits: whoever has many endpoints that fail keeps no other
+// tenant's trouble from being told.
+func TestTenantsShareTheNotesOfWaits(t *testing.T) {
+	t.Parallel()
+	var x waits
+	const hog, other = 1, 2
+	n := 0
+	for id := range ids.ID(10 * mostNotes) {
+		if x.begin(hog, flowKey{id: id + 1}) {
+			n++
+		}
+	}
+	require.Equal(t, mostNotes, n, "who is alone has all")
+	k := flowKey{id: 10_000}
+	require.True(t, x.begin(other, k))
+	require.False(t, x.begin(other, k), "it is being written")
+	for tenant := range ids.ID(10 * mostNotes) {
+		x.begin(100+tenant, flowKey{id: 20_000 + tenant})
+	}
+	require.Len(t, x.busy, 4*mostNotes, "but for so many")
+	x.end(k)
+	require.True(t, x.begin(other, k))
+	for k := range x.busy {
+		x.end(k)
+	}
+	require.Empty(t, x.of)
 }

@@ -2,7 +2,9 @@ package delivery_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -356,5 +358,61 @@ func TestWhatIsPutOffByAWaitThatIsOver(t *testing.T) {
 	close(slow.release)
 	clock.advance(2 * time.Second)
 	k.ends(late, 0, delivery.Sent, delivery.NoReason)
+	k.sound()
+}
+
+// crowdedWaits is a store on which many scopes are in trouble that come before those of
+// the test, and one note of trouble is lost.
+type crowdedWaits struct {
+	*store.Store
+	lost atomic.Bool
+}
+
+func (s *crowdedWaits) FirstWaits(_ context.Context, tenant ids.ID, most int) ([]delivery.Wait, error) {
+	list := make([]delivery.Wait, most)
+	for i := range list {
+		list[i] = delivery.Wait{ID: ids.ID(i + 1), Tenant: tenant, Subject: ids.ID(i + 1), Channel: channels.Webhook, Cause: delivery.WaitFailing}
+	}
+	return list, nil
+}
+
+func (s *crowdedWaits) PutWait(ctx context.Context, w delivery.NoteWait) (began, current bool, err error) {
+	if !s.lost.Swap(true) {
+		return false, false, errors.New("the database is away")
+	}
+	return s.Store.PutWait(ctx, w)
+}
+
+// TestAWaitAmongManyIsKept, told though it could not be at first, and ended by its success.
+func TestAWaitAmongManyIsKept(t *testing.T) {
+	t.Parallel()
+	k, clock, _ := waitKit(t)
+	k.close()
+	k.wrap = func(s *store.Store) delivery.Store { return &crowdedWaits{Store: s} }
+	k.open()
+	k.endpoint(nil)
+	hook := k.channels[channels.Webhook]
+	hook.answer(always(channels.Result{Outcome: channels.Throttled, Code: "webhook.throttled", NotBefore: clock.now().Add(24 * time.Hour)}))
+	list := []delivery.Receipt{k.toEndpoint()}
+	k.pending(list[0])
+	eventually(t, "a delivery that waits to tell", func() bool {
+		list = append(list, k.toEndpoint())
+		require.Empty(t, k.pending(list[len(list)-1]).Attempts)
+		told, err := k.store.Waits(k.ctx, k.tenant)
+		return err == nil && len(told) == 1
+	})
+	k.close()
+	k.open()
+	list = append(list, k.toEndpoint())
+	require.Empty(t, k.pending(list[len(list)-1]).Attempts, "it goes by its row")
+	clock.advance(2 * time.Second)
+	require.Len(t, hook.attempts(), 1)
+
+	hook.answer(always(accepted()))
+	require.NoError(t, k.engine.SendNow(k.ctx, k.tenant, list[0].Notification, list[0].Deliveries[0].Target, "test"))
+	k.troubles(0)
+	for _, r := range list {
+		k.ends(r, 0, delivery.Sent, delivery.NoReason)
+	}
 	k.sound()
 }

@@ -34,7 +34,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 	queries["page of a user"], queries["subscribers"] = resolveUserDevices+inOrder, resolveUnbound
 	queries["scheduled tenants"], queries["scheduled"], queries["stored targets"], queries["overtaken"] = dueScheduledTenants, dueScheduled, storedTargets, dropOvertaken
 	queries["count holds"], queries["list holds"] = countHolds, listHolds
-	queries["standing wait"], queries["newer bring"] = standingWait, newerBring
+	queries["standing wait"], queries["newer bring"], queries["one wait"] = standingWait, newerBring, oneWait
 	queries["list waits"], queries["put wait"], queries["end wait"], queries["new trouble"], queries["purge waits"] = listWaits, putWait, endWait, newTrouble, purgeWaits
 	queries["bring forward"], queries["send now"], queries["replay"], queries["resend"] = bringForward, sendNow, replayDead, resendHook
 	queries["window of an endpoint"], queries["window of a credential"] = windowOfEndpoint, windowOfCredential

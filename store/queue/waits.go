@@ -18,18 +18,15 @@ import (
 // waitRows are the scopes that are in trouble.
 type waitRows struct{ db *db.DB }
 
-const (
-	// mostWaits is how many are read of a tenant.
-	mostWaits = 10_000
-	// waitsKept is for how long trouble is remembered that nothing was heard of since:
-	// longer than any schedule waits.
-	waitsKept = 7 * 24 * time.Hour
-)
+// waitsKept is for how long trouble is remembered that nothing was heard of since: longer
+// than any schedule waits.
+const waitsKept = 7 * 24 * time.Hour
 
 const waitColumns = `w.id,w.tenant_id,w.subject_id,w.origin,w.channel,w.cause,w.detail,w.since,w.until,w.noted_at,w.success_at`
 
 const (
 	listWaits = `SELECT ` + waitColumns + ` FROM waits w WHERE w.tenant_id=? ORDER BY w.subject_id,w.origin LIMIT ?`
+	oneWait   = `SELECT ` + waitColumns + ` FROM waits w WHERE w.tenant_id=? AND w.subject_id=? AND w.origin=?`
 	putWait   = `INSERT INTO waits (tenant_id,subject_id,origin,id,channel,cause,detail,since,until,noted_at,success_at) VALUES (?,?,?,?,?,?,?,?,?,?,?)
  ON CONFLICT (tenant_id,subject_id,origin) DO UPDATE SET cause=excluded.cause, detail=excluded.detail,
  until=CASE WHEN excluded.until>waits.until THEN excluded.until ELSE waits.until END,
@@ -112,17 +109,26 @@ func scanWait(r *sql.Rows) (w delivery.Wait, err error) {
 	return w, err
 }
 
-// AllWaits implements delivery.SnapshotStore.
-func (s *waitRows) AllWaits(ctx context.Context, tenant ids.ID) ([]delivery.Wait, error) {
-	return s.upTo(ctx, tenant, mostWaits)
-}
-
 // Waits implements delivery.WaitReader.
 func (s *waitRows) Waits(ctx context.Context, tenant ids.ID) ([]delivery.Wait, error) {
-	return s.upTo(ctx, tenant, mostHolds)
+	return s.FirstWaits(ctx, tenant, mostHolds)
 }
 
-func (s *waitRows) upTo(ctx context.Context, tenant ids.ID, most int) ([]delivery.Wait, error) {
+// Wait implements delivery.SnapshotStore.
+func (s *waitRows) Wait(ctx context.Context, tenant, subject ids.ID, origin string) (delivery.Wait, bool, error) {
+	rows, err := s.db.Reads().QueryContext(ctx, oneWait, tenant, subject, origin)
+	if err != nil {
+		return delivery.Wait{}, false, fmt.Errorf("read whether a scope waits: %w", err)
+	}
+	list, err := db.Collect(rows, scanWait)
+	if err != nil || len(list) == 0 {
+		return delivery.Wait{}, false, err
+	}
+	return list[0], true, nil
+}
+
+// FirstWaits implements delivery.SnapshotStore.
+func (s *waitRows) FirstWaits(ctx context.Context, tenant ids.ID, most int) ([]delivery.Wait, error) {
 	rows, err := s.db.Reads().QueryContext(ctx, listWaits, tenant, most)
 	if err != nil {
 		return nil, fmt.Errorf("read what waits: %w", err)

@@ -29,7 +29,7 @@ func waitTests() map[string]func(*kit) {
 
 func (k *kit) waits() []delivery.Wait {
 	k.Helper()
-	list, err := k.Store.AllWaits(k.ctx, k.tenant)
+	list, err := k.Store.FirstWaits(k.ctx, k.tenant, 100)
 	k.ok(err)
 	for i := range list {
 		require.NotZero(k, list[i].ID)
@@ -73,6 +73,14 @@ func waitLasts(k *kit) {
 	began, current := k.notes(delivery.NoteWait{Wait: w, Version: 1})
 	require.True(k, began && current)
 	require.Equal(k, []delivery.Wait{w}, k.waits())
+	one, there, err := k.Store.Wait(k.ctx, k.tenant, c.ID, origin)
+	k.ok(err)
+	one.ID = 0
+	require.True(k, there)
+	require.Equal(k, w, one)
+	_, there, err = k.Store.Wait(k.ctx, k.tenant, c.ID, "")
+	k.ok(err)
+	require.False(k, there)
 
 	k.Clock.Advance(time.Second)
 	sooner := k.wait(channels.WebPush, c.ID, origin, time.Second)
