@@ -208,7 +208,7 @@ func (x *waits) put(w NoteWait) (current bool, err error) {
 	}
 	if began {
 		line, _ := w.Cause.lines()
-		x.log.LogAttrs(x.running, slog.LevelWarn, line, w.attrs(x.who(w.Tenant))...)
+		x.log.LogAttrs(x.running, slog.LevelWarn, line, w.attrs(x.who(w.Tenant))...) //nolint:sloglint // one of the constants of WaitCause.lines
 	}
 	return current, nil
 }
@@ -237,7 +237,7 @@ func (x *waits) succeeded(p passage, rows map[flowKey]Wait, began, now time.Time
 					x.tell(w.Tenant)
 				}
 				_, line := w.Cause.lines()
-				x.log.LogAttrs(x.running, slog.LevelInfo, line, w.attrs(x.who(w.Tenant))...)
+				x.log.LogAttrs(x.running, slog.LevelInfo, line, w.attrs(x.who(w.Tenant))...) //nolint:sloglint // one of the constants of WaitCause.lines
 			}
 		}()
 	}
