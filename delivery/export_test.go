@@ -42,5 +42,11 @@ func (e *Engine) Closed() bool {
 	return e.dispatch.closed
 }
 
+// WaitsForOlder tells whether something of a tenant waits for the request of an older one,
+// and nothing for a worker. In this order: what waits for an older one was with a worker.
+func (e *Engine) WaitsForOlder(tenant ids.ID) bool {
+	return e.dispatch.waiting(tenant) == 0 && e.backlog.inHand(tenant) > 0
+}
+
 // Exchange tells the other nodes what this one knows, and hears them, at once.
 func (e *Engine) Exchange() error { return e.peers.exchange(time.Time{}) }

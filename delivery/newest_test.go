@@ -135,6 +135,7 @@ func TestStoppingGivesBackWhatWaitsForAnother(t *testing.T) {
 	first := k.post(scoreTo("alice"))
 	k.sends(fcm, 1)
 	second := k.post(scoreTo("alice"))
+	eventually(t, "the second to wait", func() bool { return k.engine.WaitsForOlder(k.tenant) }) // in a worker's hands it may be sent
 	stopped := make(chan error, 1)
 	go func() { stopped <- k.engine.Stop(k.ctx) }()
 	eventually(t, "that nothing more begins", k.engine.Closed) // what ends before that lets the second begin
