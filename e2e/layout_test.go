@@ -75,7 +75,7 @@ func table() map[string]row {
 			why: "reaches into all tables that say something of people"},
 		"store/backup": {level: 6, imports: with("channels", "delivery", "store/backup/archive", "store/db", "store/queue", "store/registers"),
 			why: "copies all tables, and ends what was under way when the copy was made"},
-		"store/doctor": {level: 5, imports: []string{"channels", "delivery", "ids", "store/db", "store/registers", "tenants"}, why: "looks at everything and changes nothing"},
+		"store/doctor": {level: 5, imports: []string{"channels", "delivery", "ids", "problem", "store/db", "store/registers", "tenants"}, why: "looks at everything and changes nothing"},
 		"store": {level: 7, imports: with("delivery", "devices", "jobs", "store/backup", "store/db", "store/doctor", "store/erasure", "store/queue",
 			"store/registers", "tenants", "webhooks"), why: "opens the database and composes the packages below it; nothing else"},
 		"api": {level: 4, imports: with("channels", "clients/js", "delivery", "devices", "jobs", "quota", "tenants", "webhooks"),
