@@ -197,7 +197,7 @@ func lookupOfOneUser(k *kit) {
 		k.device("bob", fmt.Sprint("another-", n))
 	}
 	l := delivery.Lookup{To: delivery.To{Users: []string{"alice"}}, Limit: 2}
-	for range len(want) {
+	for range want {
 		r, err := k.Store.Resolve(k.ctx, k.tenant, l)
 		k.ok(err)
 		require.LessOrEqual(k, max(len(r.Devices), len(r.Endpoints)), 2)
