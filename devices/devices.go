@@ -110,6 +110,8 @@ type Registered struct {
 	Rebound bool
 	// Replaced: another address of the same installation gave way to this one.
 	Replaced bool
+	// Err is why it was refused, in a list; nothing was changed then.
+	Err error
 }
 
 // Store keeps devices. What is absent, or another tenant's, is problem.NotFound.
@@ -126,6 +128,10 @@ type Store interface {
 	// gives way, and beyond MaxOwn the oldest of the user's installations are
 	// forgotten, with all their devices.
 	UpsertDevice(ctx context.Context, d Device, by Caller) (Registered, error)
+	// UpsertDevices comes to what UpsertDevice would come to for one device of a tenant after the
+	// other, in one transaction: of those with one address the last wins. There is a
+	// result for each, in order.
+	UpsertDevices(ctx context.Context, tenant ids.ID, list []Device, by Caller) ([]Registered, error)
 	// HasPair tells whether a VAPID key is that of a pair of an app.
 	HasPair(ctx context.Context, tenant ids.ID, app, key string) (bool, error)
 	Device(ctx context.Context, tenant, id ids.ID) (Device, error)

@@ -76,5 +76,6 @@ type Event struct {
 type Caller struct {
 	Actor string // the key, such as key_...
 	Own   bool   // they hold a token of the user, not a key of the tenant
-	Full  error  // what is answered where the device would be a new one; nil: it is made
+	Full  error  // what is answered to a new device beyond Room; nil: there is room for any number
+	Room  int
 }

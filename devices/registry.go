@@ -11,8 +11,15 @@ import (
 	"github.com/carillonhq/carillon/problem"
 )
 
-// MaxPage is how many devices a list returns at most.
-const MaxPage = 500
+const (
+	// MaxPage is how many devices a list returns at most.
+	MaxPage = 500
+	// MaxBatch is how many are registered with one call.
+	MaxBatch = 1000
+	// MaxTogether is how many of them are stored in one transaction, so that nobody waits
+	// long behind them.
+	MaxTogether = 250
+)
 
 // Quota bounds how many a tenant may have. *quota.Quota is one.
 type Quota interface {

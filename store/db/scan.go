@@ -87,3 +87,31 @@ func Bit(b bool) int16 {
 	}
 	return 0
 }
+
+// Arrays are the columns of rows as arrays of PostgreSQL. All rows have the same columns,
+// each of which is int64, string or []byte.
+func Arrays(rows [][]any) []any {
+	if len(rows) == 0 {
+		return nil
+	}
+	out := make([]any, len(rows[0]))
+	for c, v := range rows[0] {
+		switch v.(type) {
+		case int64:
+			out[c] = column(rows, c, func(x int64) int64 { return x })
+		case []byte:
+			out[c] = column(rows, c, func(x []byte) []byte { return x })
+		default:
+			out[c] = column(rows, c, Storable)
+		}
+	}
+	return out
+}
+
+func column[T any](rows [][]any, c int, as func(T) T) []T {
+	out := make([]T, len(rows))
+	for i, r := range rows {
+		out[i] = as(r[c].(T))
+	}
+	return out
+}

@@ -182,12 +182,7 @@ func (t *Tx) Lock(tenant ids.ID, names ...string) error {
 		keys[i] = int64(h.Sum64()) ^ int64(tenant)
 	}
 	slices.Sort(keys) // always in the same order, so that none waits for the other
-	for _, k := range slices.Compact(keys) {
-		if err := t.Exec("SELECT pg_advisory_xact_lock(?)", k); err != nil {
-			return err
-		}
-	}
-	return nil
+	return t.Exec("SELECT pg_advisory_xact_lock(k) FROM unnest($1::bigint[]) k", slices.Compact(keys))
 }
 
 // Locking makes a query lock the rows that it reads, where others may write at the

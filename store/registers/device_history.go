@@ -26,6 +26,11 @@ func RecordDevice(t *db.Tx, e devices.Event) error {
 	if err := t.Exec(insertDeviceEvent, t.NextID(), e.Tenant, e.Device, db.Millis(t.Now()), e.Kind, db.OrNull(e.UserID), e.Reason, e.Credential, e.Version, e.Actor); err != nil {
 		return fmt.Errorf("record what happens to a device: %w", err)
 	}
+	return trimHistory(t, e)
+}
+
+// trimHistory removes what is too much beside an event.
+func trimHistory(t *db.Tx, e devices.Event) error {
 	if e.Kind == devices.EventRegistered {
 		return nil // the first there is
 	}

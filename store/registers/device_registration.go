@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/carillonhq/carillon/channels"
 	"github.com/carillonhq/carillon/devices"
@@ -13,19 +15,7 @@ import (
 	"github.com/carillonhq/carillon/store/db"
 )
 
-const insertDevice = `INSERT INTO devices (id,tenant_id,user_id,epoch,app,channel,kind,address,address_hash,environment,keys,vapid_key,
- installation_id,os,app_version,locale,time_zone,tags,registered_at,last_seen_at,expires_at,status,reason,status_at,credential_id,version,created_at,updated_at,
- purpose,activity_id)
- VALUES (?,?,?,1,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,1,'',?,0,0,?,?,?,?)`
-
-const updateDevice = `UPDATE devices SET user_id=?,epoch=?,kind=?,address=?,address_hash=?,environment=?,keys=?,vapid_key=?,installation_id=?,os=?,
- app_version=?,locale=?,time_zone=?,tags=?,registered_at=?,last_seen_at=?,expires_at=?,status=1,reason='',status_at=?,credential_id=0,version=0,updated_at=?,
- purpose=?,activity_id=? WHERE id=? AND tenant_id=?`
-
 const (
-	sameInstallation = `d.tenant_id=? AND d.app=? AND d.installation_id=? AND d.installation_id<>'' AND d.channel=? AND d.purpose=? AND d.activity_id=?
- AND (?=0 OR d.user_id=?)`
-
 	// forgetInstallations keeps so many of a user's installations, the one of a
 	// device among them. Those of which all devices are retired go first, then those
 	// that were not heard of for longest; each goes with all its devices. A device
@@ -45,67 +35,298 @@ const (
  ORDER BY CASE WHEN id=?7 THEN 0 WHEN status<3 AND expires_at>?8 THEN 1 ELSE 2 END, updated_at DESC, id DESC LIMIT -1 OFFSET ?9)`
 )
 
-// UpsertDevice implements devices.Store.
-func (s *deviceRegister) UpsertDevice(ctx context.Context, d devices.Device, by devices.Caller) (devices.Registered, error) {
-	var res devices.Registered
-	tags, err := json.Marshal(d.Tags)
-	if err != nil {
-		return res, err
-	}
-	if d.Tags == nil {
-		tags = []byte("{}")
-	}
-	err = s.db.Change(ctx, func(t *db.Tx) error {
-		res = devices.Registered{}
-		return upsertDevice(t, d, by, string(tags), &res)
-	})
-	return res, err
+// registering is a device on its way into the register.
+type registering struct {
+	devices.Device
+	hash  []byte // of its address
+	tags  string
+	place int // in the list
+
+	address, installation *devices.Device // the rows that it may be, as they were found
 }
 
-func upsertDevice(t *db.Tx, d devices.Device, by devices.Caller, tags string, res *devices.Registered) error {
-	d.Purpose = cmp.Or(d.Purpose, channels.Alert)
+// UpsertDevice implements devices.Store.
+func (s *deviceRegister) UpsertDevice(ctx context.Context, d devices.Device, by devices.Caller) (devices.Registered, error) {
+	res, err := s.UpsertDevices(ctx, d.Tenant, []devices.Device{d}, by)
+	if err != nil {
+		return devices.Registered{}, err
+	}
+	return res[0], res[0].Err
+}
+
+// UpsertDevices implements devices.Store.
+func (s *deviceRegister) UpsertDevices(ctx context.Context, tenant ids.ID, list []devices.Device, by devices.Caller) ([]devices.Registered, error) {
+	given := make([]registering, len(list))
+	for i, d := range list {
+		var err error
+		if given[i], err = newRegistering(d, i); err != nil {
+			return nil, err
+		}
+	}
+	var r registration
+	err := s.db.Write(ctx, db.Op{Alone: true, Weight: len(list), Run: func(t *db.Tx) error {
+		r = registration{Tx: t, db: s.db, tenant: tenant, by: by, done: make([]devices.Registered, len(list))}
+		return r.register(slices.Clone(given))
+	}})
+	return r.done, err
+}
+
+// newRegistering makes the device what is going to be read back of it.
+func newRegistering(d devices.Device, place int) (registering, error) {
 	hash := sha256.Sum256([]byte(d.Target.Address))
-	place := fmt.Sprintf(":%d:%s:", d.Channel, d.App)
-	locks := []string{"address" + place + string(hash[:])}
-	if d.InstallationID != "" {
-		locks = append(locks, "installation"+place+d.InstallationID)
+	e := registering{Device: d, hash: hash[:], tags: "{}", place: place}
+	e.Purpose = cmp.Or(d.Purpose, channels.Alert)
+	e.Status, e.Reason, e.Target = devices.Active, "", storedTarget(d.Target)
+	e.LastSeenAt, e.ExpiresAt = storedTime(d.LastSeenAt), storedTime(d.ExpiresAt)
+	if len(d.Tags) == 0 {
+		e.Tags = nil
+		return e, nil
 	}
-	if err := t.Lock(d.Tenant, locks...); err != nil {
+	tags, err := json.Marshal(d.Tags)
+	e.tags = string(tags)
+	return e, err
+}
+
+func storedTarget(x channels.Target) channels.Target {
+	stored := channels.Target{Kind: x.Kind, Address: x.Address, Environment: x.Environment, OS: x.OS, RegisteredAt: storedTime(x.RegisteredAt)}
+	stored.P256dh, stored.Auth = SplitKeys(joinKeys(x))
+	return stored
+}
+
+func storedTime(at time.Time) time.Time { return db.FromMillis(db.Millis(at)) }
+
+// registration is the transaction that registers devices.
+type registration struct {
+	*db.Tx
+	db     *db.DB
+	tenant ids.ID
+	by     devices.Caller
+	done   []devices.Registered
+	added  int // new ones
+}
+
+// register comes to what it would come to one device after the other, with few
+// statements: it goes in rounds of devices that have nothing to do with each other.
+func (r *registration) register(list []registering) error {
+	pending := make([]*registering, len(list))
+	for i := range list {
+		pending[i] = &list[i]
+	}
+	if err := r.lock(pending); err != nil {
 		return err
 	}
-	user, err := User(t, d.Tenant, d.User)
-	if err != nil {
+	for len(pending) > 0 {
+		later, err := r.round(pending)
+		if err != nil {
+			return err
+		}
+		pending = later
+	}
+	return nil
+}
+
+func (e *registering) addressName() string {
+	return fmt.Sprintf("address:%d:%s:%s", e.Channel, e.App, e.hash)
+}
+
+func (e *registering) installationName() string {
+	return fmt.Sprintf("installation:%d:%s:%s", e.Channel, e.App, e.InstallationID)
+}
+
+// lock keeps others from making the same devices meanwhile.
+func (r *registration) lock(list []*registering) error {
+	names := make([]string, 0, 2*len(list))
+	for _, e := range list {
+		names = append(names, e.addressName())
+		if e.InstallationID != "" {
+			names = append(names, e.installationName())
+		}
+	}
+	return r.Lock(r.tenant, names...)
+}
+
+// alone: a device that pushes others out has to do with all of them.
+func (r *registration) alone(e *registering) bool {
+	return r.by.Own || (e.Purpose == channels.Activity && e.InstallationID != "")
+}
+
+// apart takes the next devices of which no two are about the same address or place in an
+// installation. What is left keeps its order.
+func (r *registration) apart(pending []*registering) (taken, later []*registering) {
+	claimed := map[string]bool{}
+	for i, e := range pending {
+		if r.alone(e) {
+			if i == 0 {
+				return pending[:1], pending[1:]
+			}
+			return taken, append(later, pending[i:]...)
+		}
+		names := []string{e.addressName()}
+		if e.InstallationID != "" {
+			names = append(names, fmt.Sprintf("%s:%d:%s", e.installationName(), e.Purpose, e.ActivityID))
+		}
+		free := true
+		for _, n := range names {
+			free = free && !claimed[n]
+			claimed[n] = true
+		}
+		if free {
+			taken = append(taken, e)
+		} else {
+			later = append(later, e)
+		}
+	}
+	return taken, later
+}
+
+// round registers what it can of those that are pending, and returns the others.
+func (r *registration) round(pending []*registering) (later []*registering, err error) {
+	taken, later := r.apart(pending)
+	if err := r.findUsers(taken); err != nil {
+		return nil, err
+	}
+	if err := r.find(taken); err != nil {
+		return nil, err
+	}
+	var mine []*registering
+	rows := map[ids.ID]bool{}
+	for _, e := range taken {
+		if !claimRows(rows, e) { // another one of this round changes its row first
+			later = append(later, e)
+		} else if e.address == nil && e.installation == nil && r.by.Full != nil && r.added >= r.by.Room {
+			r.done[e.place].Err = r.by.Full
+		} else {
+			if e.address == nil && e.installation == nil {
+				r.added++
+			}
+			mine = append(mine, e)
+		}
+	}
+	slices.SortFunc(later, func(a, b *registering) int { return cmp.Compare(a.place, b.place) })
+	return later, r.write(mine)
+}
+
+// claimRows tells whether none of a device's rows was claimed before.
+func claimRows(claimed map[ids.ID]bool, e *registering) bool {
+	free := true
+	for _, old := range []*devices.Device{e.address, e.installation} {
+		if old != nil {
+			free = free && !claimed[old.ID]
+		}
+	}
+	for _, old := range []*devices.Device{e.address, e.installation} {
+		if old != nil {
+			claimed[old.ID] = true
+		}
+	}
+	return free
+}
+
+// write stores devices that have nothing to do with each other.
+func (r *registration) write(list []*registering) error {
+	if err := r.makeUsers(list); err != nil {
 		return err
 	}
-	d.UserID = user
-	old, found, err := sameDevice(t, d, by, hash[:], res)
-	if err != nil {
+	var events []devices.Event
+	for _, e := range list {
+		old, err := r.sameDevice(e)
+		if err != nil {
+			return err
+		}
+		events = append(events, r.prepare(e, old)...)
+	}
+	if err := r.store(list); err != nil {
 		return err
 	}
-	if found {
-		d.ID, res.Rebound = old.ID, old.UserID != user
-		err = changeDevice(t, d, old, by, hash[:], tags)
-	} else if by.Full != nil {
-		return by.Full
-	} else {
-		res.Created = true
-		err = addDevice(t, d, by, hash[:], tags)
-	}
-	if err != nil {
+	if err := r.record(events); err != nil {
 		return err
 	}
-	if by.Own && (!found || res.Rebound || old.InstallationID != d.InstallationID) {
-		if err := forget(t, d.Tenant, by, forgetInstallations, d.Tenant, user, d.ID, devices.MaxOwn); err != nil {
+	for _, e := range list {
+		if err := r.makeRoom(e); err != nil {
 			return err
 		}
 	}
-	if d.Purpose == channels.Activity && d.InstallationID != "" {
-		if err := forget(t, d.Tenant, by, forgetActivities, d.Tenant, d.App, d.InstallationID, d.Channel, d.Purpose, user, d.ID,
-			db.Millis(t.Now()), devices.MaxActivities); err != nil {
+	return nil
+}
+
+// sameDevice is the row that a registration is about: the one with its
+// address, or else the one of its installation with its purpose, whose place it
+// takes. Where both exist, the address's row stays and the installation's goes.
+func (r *registration) sameDevice(e *registering) (old *devices.Device, err error) {
+	res := &r.done[e.place]
+	switch {
+	case e.installation == nil:
+		return e.address, nil
+	case e.address == nil:
+		res.Replaced = true
+		return e.installation, nil
+	case e.address.ID != e.installation.ID:
+		res.Replaced = true
+		err = deleteDevice(r.Tx, *e.installation, r.by, devices.ByReplacement)
+	}
+	return e.address, err
+}
+
+// prepare completes a device by what was known of it, and tells what happens to it.
+func (r *registration) prepare(e *registering, old *devices.Device) []devices.Event {
+	res, now := &r.done[e.place], storedTime(r.Now())
+	e.Epoch, e.StatusAt, e.CreatedAt, e.UpdatedAt = 1, now, now, now
+	if old == nil {
+		res.Created, res.Device = true, e.Device
+		return []devices.Event{{Tenant: r.tenant, Device: e.ID, Kind: devices.EventRegistered, UserID: e.UserID, Actor: r.by.Actor}}
+	}
+	e.ID, e.CreatedAt, e.Epoch = old.ID, old.CreatedAt, old.Epoch
+	res.Rebound = old.UserID != e.UserID
+	if res.Rebound || old.Purpose != e.Purpose || old.ActivityID != e.ActivityID {
+		e.Epoch++ // what waits was meant for somebody, or something, else
+	}
+	// What the gateway has taught us outlives a registration that does not know.
+	if same := old.Target.Address == e.Target.Address; same && e.Target.Environment == "auto" && old.Target.Environment != "" {
+		e.Target.Environment = old.Target.Environment
+	}
+	if e.VAPIDKey == "" && old.Target.Address == e.Target.Address {
+		e.VAPIDKey = old.VAPIDKey
+	}
+	res.Device = e.Device
+	return changes(*old, e, r.by.Actor)
+}
+
+// changes are what a registration has changed about a device: mostly nothing that
+// matters.
+func changes(old devices.Device, e *registering, actor string) (list []devices.Event) {
+	event := devices.Event{Tenant: old.Tenant, Device: old.ID, Actor: actor}
+	if old.Target.Address != e.Target.Address {
+		event.Kind = devices.EventAddressChanged
+		list = append(list, event)
+	}
+	if old.UserID != e.UserID {
+		event.Kind, event.UserID = devices.EventRebound, e.UserID
+		list = append(list, event)
+	}
+	if old.Status != devices.Active {
+		event.Kind, event.UserID, event.Reason = devices.EventRestored, 0, devices.ByRegistration
+		list = append(list, event)
+	}
+	return list
+}
+
+// makeRoom removes what is too much beside a device.
+func (r *registration) makeRoom(e *registering) error {
+	if !r.alone(e) {
+		return nil
+	}
+	res := r.done[e.place]
+	was := cmp.Or(e.address, e.installation)
+	if r.by.Own && (res.Created || res.Rebound || was.InstallationID != e.InstallationID) {
+		if err := forget(r.Tx, r.tenant, r.by, forgetInstallations, r.tenant, e.UserID, e.ID, devices.MaxOwn); err != nil {
 			return err
 		}
 	}
-	return readDevice(t, d.Tenant, d.ID, res)
+	if e.Purpose != channels.Activity || e.InstallationID == "" {
+		return nil
+	}
+	return forget(r.Tx, r.tenant, r.by, forgetActivities, r.tenant, e.App, e.InstallationID, e.Channel, e.Purpose, e.UserID, e.ID,
+		db.Millis(r.Now()), devices.MaxActivities)
 }
 
 // forget removes devices that are too many, as deleteDevice does: those that a user's
@@ -128,81 +349,4 @@ func forget(t *db.Tx, tenant ids.ID, by devices.Caller, query string, args ...an
 		}
 	}
 	return nil
-}
-
-func addDevice(t *db.Tx, d devices.Device, by devices.Caller, hash []byte, tags string) error {
-	now, x := db.Millis(t.Now()), d.Target
-	if err := t.Exec(insertDevice, d.ID, d.Tenant, d.UserID, d.App, d.Channel, x.Kind, x.Address, hash, x.Environment, joinKeys(x), d.VAPIDKey,
-		d.InstallationID, x.OS, d.AppVersion, d.Locale, d.TimeZone, tags, db.Millis(x.RegisteredAt), db.Millis(d.LastSeenAt), db.Millis(d.ExpiresAt),
-		now, now, now, d.Purpose, d.ActivityID); err != nil {
-		return fmt.Errorf("store a device: %w", err)
-	}
-	return RecordDevice(t, devices.Event{Tenant: d.Tenant, Device: d.ID, Kind: devices.EventRegistered, UserID: d.UserID, Actor: by.Actor})
-}
-
-// changeDevice writes a registration over what was known of the device.
-func changeDevice(t *db.Tx, d, old devices.Device, by devices.Caller, hash []byte, tags string) error {
-	now, x, epoch := db.Millis(t.Now()), d.Target, old.Epoch
-	if old.UserID != d.UserID || old.Purpose != d.Purpose || old.ActivityID != d.ActivityID {
-		epoch++ // what waits was meant for somebody, or something, else
-	}
-	// What the gateway has taught us outlives a registration that does not know.
-	if x.Environment == "auto" && old.Target.Address == x.Address && old.Target.Environment != "" {
-		x.Environment = old.Target.Environment
-	}
-	if d.VAPIDKey == "" && old.Target.Address == x.Address {
-		d.VAPIDKey = old.VAPIDKey
-	}
-	if err := t.Exec(updateDevice, d.UserID, epoch, x.Kind, x.Address, hash, x.Environment, joinKeys(x), d.VAPIDKey, d.InstallationID, x.OS,
-		d.AppVersion, d.Locale, d.TimeZone, tags, db.Millis(x.RegisteredAt), db.Millis(d.LastSeenAt), db.Millis(d.ExpiresAt), now, now,
-		d.Purpose, d.ActivityID, old.ID, d.Tenant); err != nil {
-		return fmt.Errorf("store a device: %w", err)
-	}
-	return recordUpdate(t, old, d.UserID, x.Address, by)
-}
-
-// recordUpdate records what a registration has changed about a device: mostly
-// nothing that matters.
-func recordUpdate(t *db.Tx, old devices.Device, user ids.ID, address string, by devices.Caller) error {
-	e := devices.Event{Tenant: old.Tenant, Device: old.ID, Actor: by.Actor}
-	if old.Target.Address != address {
-		e.Kind = devices.EventAddressChanged
-		if err := RecordDevice(t, e); err != nil {
-			return err
-		}
-	}
-	if old.UserID != user {
-		e.Kind, e.UserID = devices.EventRebound, user
-		if err := RecordDevice(t, e); err != nil {
-			return err
-		}
-	}
-	if old.Status == devices.Active {
-		return nil
-	}
-	e.Kind, e.UserID, e.Reason = devices.EventRestored, 0, devices.ByRegistration
-	return RecordDevice(t, e)
-}
-
-// sameDevice finds the row that a registration is about: the one with its
-// address, or else the one of its installation with its purpose, whose place it
-// takes. Where both exist, the address's row stays and the installation's goes.
-func sameDevice(t *db.Tx, d devices.Device, by devices.Caller, hash []byte, res *devices.Registered) (old devices.Device, found bool, err error) {
-	byAddress, found, err := device(t, d.Tenant, `d.tenant_id=? AND d.channel=? AND d.app=? AND d.address_hash=?`, d.Tenant, d.Channel, d.App, hash)
-	if err != nil || d.InstallationID == "" {
-		return byAddress, found, err
-	}
-	byInstallation, other, err := device(t, d.Tenant, sameInstallation,
-		d.Tenant, d.App, d.InstallationID, d.Channel, d.Purpose, d.ActivityID, db.Bit(by.Own), d.UserID)
-	switch {
-	case err != nil || !other:
-		return byAddress, found, err
-	case !found:
-		res.Replaced = true
-		return byInstallation, true, nil
-	case byAddress.ID != byInstallation.ID:
-		res.Replaced = true
-		err = deleteDevice(t, byInstallation, by, devices.ByReplacement)
-	}
-	return byAddress, true, err
 }

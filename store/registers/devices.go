@@ -38,11 +38,6 @@ func device(t *db.Tx, tenant ids.ID, where string, args ...any) (devices.Device,
 	return d, err == nil, err
 }
 
-func readDevice(t *db.Tx, tenant, id ids.ID, res *devices.Registered) (err error) {
-	res.Device, _, err = device(t, tenant, "d.id=? AND d.tenant_id=?", id, tenant)
-	return err
-}
-
 // Device implements devices.Store.
 func (s *deviceRegister) Device(ctx context.Context, tenant, id ids.ID) (devices.Device, error) {
 	d, err := scanDevice(s.db.Reads().QueryRowContext(ctx, selectDevice+"d.id=? AND d.tenant_id=?", id, tenant), tenant)
@@ -203,7 +198,7 @@ func User(t *db.Tx, tenant ids.ID, external string) (ids.ID, error) {
 			return id, err
 		}
 		id = t.NextID()
-		n, err := t.Affect("INSERT INTO users (tenant_id,id,external_id) VALUES (?,?,?) ON CONFLICT DO NOTHING", tenant, id, external)
+		n, err := t.Affect(insertUser, tenant, id, external)
 		if err != nil || n == 1 {
 			return id, err
 		} // another node was faster: its row is there now

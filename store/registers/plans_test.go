@@ -90,14 +90,16 @@ func TestAppsOfDevicesAreFoundByTheirIndex(t *testing.T) {
 func TestPlacesOfAnInstallationAreFoundByTheirIndex(t *testing.T) {
 	t.Parallel()
 	for query, want := range map[string]string{
-		selectDevice + sameInstallation: "INDEX devices_installation (tenant_id=? AND app=? AND installation_id=? AND channel=? AND purpose=? AND activity_id=?)",
-		forgetActivities:                "INDEX devices_installation (tenant_id=? AND app=? AND installation_id=? AND channel=? AND purpose=?)",
-		forgetInstallations:             "INDEX devices_user (tenant_id=? AND user_id=?)",
-		dropEnded:                       "INDEX devices_activities (expires_at<?)",
+		devicesByInstallation: "SEARCH d USING INDEX devices_installation (tenant_id=? AND app=? AND installation_id=? AND channel=? AND purpose=? AND activity_id=?)",
+		devicesByAddress:      "SEARCH d USING INDEX devices_address (tenant_id=? AND channel=? AND app=? AND address_hash=?)",
+		usersByName:           "SEARCH u USING PRIMARY KEY (tenant_id=? AND external_id=?)",
+		forgetActivities:      "INDEX devices_installation (tenant_id=? AND app=? AND installation_id=? AND channel=? AND purpose=?)",
+		forgetInstallations:   "INDEX devices_user (tenant_id=? AND user_id=?)",
+		dropEnded:             "INDEX devices_activities (expires_at<?)",
 	} {
 		n := strings.Count(query, "?")
 		if strings.Contains(query, "?1") {
-			n = map[string]int{forgetActivities: 9, forgetInstallations: 4, dropEnded: 2}[query]
+			n = map[string]int{forgetActivities: 9, forgetInstallations: 4, dropEnded: 2, usersByName: 2, devicesByAddress: 2, devicesByInstallation: 2}[query]
 		}
 		plan := strings.Join(planOf(t, query, make([]any, n)...), "\n")
 		require.Contains(t, plan, want)
