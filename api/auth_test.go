@@ -20,6 +20,7 @@ var bodies = map[string]string{
 	"restoreDevices":     `{"filter":{"reason":"fcm.unregistered"}}`,
 	"retireDevices":      `{"filter":{"reason":"fcm.unregistered"}}`,
 	"putDevice":          `{"user":"u1","channel":"fcm","token":"tok"}`,
+	"putDevices":         `{"devices":[{"user":"u1","channel":"fcm","token":"new"}]}`,
 	"putMyDevice":        `{"channel":"fcm","token":"tok"}`,
 	"unregisterMyDevice": `{"address":"tok"}`,
 	"createEndpoint":     `{"url":"https://example.com/hook"}`,

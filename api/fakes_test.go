@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -445,6 +446,8 @@ func (f *fakeJobs) CancelJob(_ context.Context, tenant, id ids.ID, _ string) (jo
 type fakeDevices struct {
 	w    *world
 	last devices.Registration
+	list []devices.Registration
+	by   devices.Caller
 	user string
 	err  error
 
@@ -462,6 +465,30 @@ func (d *fakeDevices) Register(_ context.Context, _ ids.ID, in devices.Registrat
 	d.w.note("register")
 	d.last = in
 	return devices.Registered{Device: aDevice(), Created: in.Address == "new"}, d.err
+}
+
+func (d *fakeDevices) RegisterAll(_ context.Context, _ ids.ID, list []devices.Registration, by devices.Caller) ([]devices.Registered, error) {
+	d.w.note("register all")
+	d.list, d.by = list, by
+	out := make([]devices.Registered, len(list))
+	for i, in := range list {
+		out[i] = devices.Registered{Device: aDevice()}
+		switch in.Address {
+		case "new":
+			out[i].Created = true
+		case "rebound":
+			out[i].Rebound, out[i].Replaced = true, true
+		case "replaced":
+			out[i].Replaced = true
+		case "refused":
+			out[i] = devices.Registered{Err: problem.AtField("address", "is refused")}
+		case "full":
+			out[i] = devices.Registered{Err: problem.New(problem.Throttled, "There is no room.")}
+		case "broken":
+			out[i] = devices.Registered{Err: errors.New("disk-on-fire")}
+		}
+	}
+	return out, d.err
 }
 
 func (d *fakeDevices) Device(_ context.Context, tenant, id ids.ID) (devices.Device, error) {

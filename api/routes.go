@@ -25,7 +25,7 @@ type route struct {
 	preview      reflect.Type // of the answer to a dry run; nil: there is none
 }
 
-// handler is made by withoutBody, withBody, prerendered, previewed, careful or noContent.
+// handler is made by withoutBody, withBody, readsBody, prerendered, previewed, careful or noContent.
 type handler struct {
 	body     reflect.Type // of the request; nil: none
 	answer   reflect.Type // of a rendered answer; nil: what huma sees
@@ -67,6 +67,17 @@ func withBody[P, B, T any](h func(context.Context, *call, *P, *B) (T, error)) ha
 			if err == nil {
 				v, err = h(ctx, c, in, &body)
 			}
+			return finish(ctx, s, c, op, v, err)
+		})
+	}}
+}
+
+// readsBody makes a handler that reads its body itself. B only documents it.
+func readsBody[B, T any](h func(context.Context, *call) (T, error)) handler {
+	return handler{body: reflect.TypeFor[B](), register: func(s *Server, op huma.Operation) {
+		huma.Register(s.huma, op, func(ctx context.Context, _ *none) (*output[T], error) {
+			c := callFrom(ctx)
+			v, err := h(ctx, c)
 			return finish(ctx, s, c, op, v, err)
 		})
 	}}

@@ -23,7 +23,8 @@ const (
 
 // Quota bounds how many a tenant may have. *quota.Quota is one.
 type Quota interface {
-	Check(tenant ids.ID) error
+	// Room is how many more there may be, and what is answered to those beyond.
+	Room(tenant ids.ID) (left int, full error)
 	Add(tenant ids.ID, n int)
 }
 
@@ -44,12 +45,13 @@ type Registry struct {
 	channels map[channels.Kind]channels.Channel
 	ids      *ids.Generator
 	now      func() time.Time
-	zones    sync.Map // names of time zones that exist; there are some 600
+	zones    sync.Map      // names of time zones that exist; there are some 600
+	lists    chan struct{} // one part of a list is stored at a time, so that others can write beside it
 }
 
 // NewRegistry makes a Registry.
 func NewRegistry(o Options) *Registry {
-	return &Registry{store: o.Store, quota: o.Quota, channels: o.Channels, ids: o.IDs, now: o.Now}
+	return &Registry{store: o.Store, quota: o.Quota, channels: o.Channels, ids: o.IDs, now: o.Now, lists: make(chan struct{}, 1)}
 }
 
 // Registration is what a caller says of a device. Only User, Channel and Address
@@ -82,50 +84,6 @@ type Registration struct {
 
 // defaultApp is used where a caller names no app.
 const defaultApp = "default"
-
-// Register stores a device, or what has changed about it. Paths in the error are
-// those of the JSON body ("keys.auth" for Auth); all faults are reported at once.
-func (r *Registry) Register(ctx context.Context, tenant ids.ID, in Registration) (Registered, error) {
-	now := r.now().UTC()
-	if in.App == "" {
-		in.App = defaultApp
-	}
-	var faults problem.Fields
-	target := r.target(&faults, in)
-	vapid := vapidKey(&faults, in)
-	purpose := purposeOf(&faults, in)
-	locale := r.checkDetails(&faults, in)
-	checkTimes(&faults, in, purpose, now)
-	if purpose == channels.Activity && in.ExpiresAt.IsZero() {
-		in.ExpiresAt = now.Add(ActivityLife)
-	}
-	if err := faults.Err(); err != nil {
-		return Registered{}, err
-	}
-	if vapid != "" {
-		// Otherwise whoever holds a user's token could have deliveries wait for keys
-		// that there will never be.
-		if has, err := r.store.HasPair(ctx, tenant, in.App, vapid); err != nil {
-			return Registered{}, err
-		} else if !has {
-			return Registered{}, problem.AtField("vapid_key", "is not the public key of a VAPID pair of the app %s; give the applicationServerKey that the browser subscribed with, or leave it out", in.App)
-		}
-	}
-	in.By.Full = r.quota.Check(tenant)
-	done, err := r.store.UpsertDevice(ctx, Device{
-		Tenant: tenant, ID: r.ids.Next(), User: in.User,
-		App: in.App, Channel: in.Channel, Target: target, VAPIDKey: vapid,
-		Purpose: purpose, ActivityID: in.ActivityID,
-		InstallationID: in.InstallationID, AppVersion: in.AppVersion,
-		Locale: locale, TimeZone: in.TimeZone, Tags: in.Tags,
-		LastSeenAt: in.LastSeenAt, ExpiresAt: in.ExpiresAt,
-		Status: Active, StatusAt: now, CreatedAt: now, UpdatedAt: now,
-	}, in.By)
-	if err == nil && done.Created {
-		r.quota.Add(tenant, 1)
-	}
-	return done, err
-}
 
 // Device returns a device of the tenant.
 func (r *Registry) Device(ctx context.Context, tenant, id ids.ID) (Device, error) {

@@ -27,6 +27,9 @@ type memory struct {
 	filter   devices.Filter
 	pair     string // the app and its VAPID key
 	by       devices.Caller
+	parts    []int // sizes of the lists
+	err      error // of those after the first
+	asked    int   // for pairs
 }
 
 var _ devices.Store = (*memory)(nil)
@@ -35,6 +38,18 @@ func (s *memory) UpsertDevice(_ context.Context, d devices.Device, by devices.Ca
 	s.by = by
 	s.upserted = append(s.upserted, d)
 	return devices.Registered{Device: d, Created: true}, nil
+}
+
+func (s *memory) UpsertDevices(ctx context.Context, tenant ids.ID, list []devices.Device, by devices.Caller) ([]devices.Registered, error) {
+	if s.err != nil && len(s.parts) > 0 {
+		return nil, s.err
+	}
+	s.parts = append(s.parts, len(list))
+	out := make([]devices.Registered, len(list))
+	for i, d := range list {
+		out[i], _ = s.UpsertDevice(ctx, d, by)
+	}
+	return out, nil
 }
 
 func (s *memory) Device(_ context.Context, _, id ids.ID) (devices.Device, error) {
@@ -64,6 +79,7 @@ func (s *memory) DeleteAddress(_ context.Context, tenant ids.ID, k devices.Addre
 }
 
 func (s *memory) HasPair(_ context.Context, _ ids.ID, app, key string) (bool, error) {
+	s.asked++
 	return app+" "+key == s.pair, nil
 }
 
@@ -345,9 +361,10 @@ func TestANewDeviceNeedsRoom(t *testing.T) {
 
 // fakeQuota is a quota that says what a test wants.
 type fakeQuota struct {
+	left  int
 	full  error
 	added int
 }
 
-func (q *fakeQuota) Check(ids.ID) error  { return q.full }
-func (q *fakeQuota) Add(_ ids.ID, n int) { q.added += n }
+func (q *fakeQuota) Room(ids.ID) (int, error) { return q.left - q.added, q.full }
+func (q *fakeQuota) Add(_ ids.ID, n int)      { q.added += n }

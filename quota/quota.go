@@ -5,6 +5,7 @@ package quota
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -44,14 +45,23 @@ func New(what string, most int, count func(context.Context) (map[ids.ID]int, err
 // Check refuses one more where a tenant has as many as it may. Who is above a bound that
 // was lowered keeps what it has.
 func (q *Quota) Check(tenant ids.ID) error {
+	if left, full := q.Room(tenant); left == 0 {
+		return full
+	}
+	return nil
+}
+
+// Room is how many more a tenant may have, and what is answered to those beyond.
+func (q *Quota) Room(tenant ids.ID) (left int, full error) {
 	q.refresh()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if n := q.counts[tenant]; q.counts != nil && n >= q.most {
-		return &problem.Error{Code: problem.Throttled, RetryAfter: every,
-			Detail: fmt.Sprintf("This tenant has %d %s, and this server allows it %d; delete some first.", n, q.what, q.most)}
+	if q.counts == nil {
+		return math.MaxInt, nil
 	}
-	return nil
+	n := q.counts[tenant]
+	return max(q.most-n, 0), &problem.Error{Code: problem.Throttled, RetryAfter: every,
+		Detail: fmt.Sprintf("This tenant has %d %s, and this server allows it %d; delete some first.", max(n, q.most), q.what, q.most)}
 }
 
 // Add notes that there are more, or fewer.

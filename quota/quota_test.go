@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -38,6 +39,9 @@ func TestAQuota(t *testing.T) {
 		r := &register{rows: map[ids.ID]int{1: 10, 2: 9, 3: 500}}
 		q := New("devices", 10, r.count, time.Now)
 		require.NoError(t, q.Check(1), "nobody waits for the first count")
+		left, full := q.Room(1)
+		require.Equal(t, math.MaxInt, left)
+		require.NoError(t, full)
 		synctest.Wait()
 
 		var p *problem.Error
@@ -46,6 +50,12 @@ func TestAQuota(t *testing.T) {
 		require.Equal(t, "This tenant has 10 devices, and this server allows it 10; delete some first.", p.Detail)
 		require.Error(t, q.Check(3), "who is above a bound adds nothing")
 		require.NoError(t, q.Check(2))
+		for tenant, want := range map[ids.ID]int{1: 0, 2: 1, 3: 0, 4: 10} {
+			left, full = q.Room(tenant)
+			require.Equal(t, want, left)
+			require.Equal(t, problem.Throttled, problem.CodeOf(full), "what is answered to those beyond")
+		}
+		require.ErrorContains(t, full, "this server allows it 10")
 		q.Add(2, 1)
 		require.Error(t, q.Check(2))
 		q.Add(2, -1)
