@@ -91,7 +91,7 @@ func (c *Clock) Advance(d time.Duration) {
 func Run(t *testing.T, open func(t *testing.T) Opened) {
 	for _, group := range []map[string]func(*kit){
 		acceptTests(), newestTests(), fanOutTests(), claimTests(), finishTests(), holdTests(), commandTests(), purgeTests(), readTests(),
-		deviceTests(), deviceHistoryTests(), deviceRestoreTests(), endpointTests(), tenantTests(), credentialTests(), credentialVersionTests(), tenancyTests(), modelTests(), jobTests(), replayTests(),
+		deviceTests(), deviceListTests(), deviceHistoryTests(), deviceRestoreTests(), endpointTests(), tenantTests(), credentialTests(), credentialVersionTests(), tenancyTests(), modelTests(), jobTests(), replayTests(),
 		erasureTests(), deletionTests(), appDeletionTests(), affectedTests(), upkeepTests(), pauseTests(), sharedTests(), waitTests(), bringForwardTests(),
 	} {
 		for name, test := range group {
