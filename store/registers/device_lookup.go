@@ -33,7 +33,8 @@ const (
  CROSS JOIN LATERAL (SELECT ` + DeviceColumns + ` FROM devices d` + ownersOfDevices + `
  WHERE d.tenant_id=$1 AND d.channel=x.channel AND d.app=x.app AND d.address_hash=x.hash LIMIT 1 FOR UPDATE OF d) old`
 
-	// Where an owner is given, only an installation of theirs is found.
+	// Where an owner is given, only an installation of theirs is found; of several the oldest,
+	// which comes first in the index of SQLite.
 	devicesByInstallation = `SELECT x.key,` + DeviceColumns + ` FROM json_each(?2) x
  CROSS JOIN devices d INDEXED BY devices_installation ON d.tenant_id=?1 AND d.channel=x.value->>0 AND d.app=x.value->>1 AND d.installation_id=x.value->>2
  AND d.installation_id<>'' AND d.purpose=x.value->>3 AND d.activity_id=x.value->>4 AND (x.value->>5=0 OR d.user_id=x.value->>5)` + ownersOfDevices
@@ -42,7 +43,7 @@ const (
  WITH ORDINALITY x(channel,app,installation,purpose,activity,owner,n)
  CROSS JOIN LATERAL (SELECT ` + DeviceColumns + ` FROM devices d` + ownersOfDevices + `
  WHERE d.tenant_id=$1 AND d.channel=x.channel AND d.app=x.app AND d.installation_id=x.installation AND d.installation_id<>''
- AND d.purpose=x.purpose AND d.activity_id=x.activity AND (x.owner=0 OR d.user_id=x.owner) LIMIT 1 FOR UPDATE OF d) old`
+ AND d.purpose=x.purpose AND d.activity_id=x.activity AND (x.owner=0 OR d.user_id=x.owner) ORDER BY d.id+0 LIMIT 1 FOR UPDATE OF d) old`
 )
 
 // findUsers finds those users that there are; they cannot be erased before the transaction

@@ -115,12 +115,23 @@ func (r *registration) register(list []registering) error {
 	if err := r.lock(pending); err != nil {
 		return err
 	}
-	for len(pending) > 0 {
-		later, err := r.round(pending)
-		if err != nil {
+	for most := len(pending); len(pending) > 0; {
+		taken := pending[:r.apart(pending[:min(most, len(pending))])]
+		if err := r.findUsers(taken); err != nil {
 			return err
 		}
-		pending = later
+		if err := r.find(taken); err != nil {
+			return err
+		}
+		n := apartInRows(taken)
+		if err := r.write(r.admitted(taken[:n])); err != nil {
+			return err
+		}
+		most = len(list)
+		if n < len(taken) {
+			most = 2 * n // the others are looked up again: not all of them, again and again
+		}
+		pending = pending[n:]
 	}
 	return nil
 }
@@ -150,76 +161,59 @@ func (r *registration) alone(e *registering) bool {
 	return r.by.Own || (e.Purpose == channels.Activity && e.InstallationID != "")
 }
 
-// apart takes the next devices of which no two are about the same address or place in an
-// installation. What is left keeps its order.
-func (r *registration) apart(pending []*registering) (taken, later []*registering) {
+// apart is how many of the next devices are about different addresses and places in
+// installations.
+func (r *registration) apart(pending []*registering) int {
 	claimed := map[string]bool{}
 	for i, e := range pending {
 		if r.alone(e) {
-			if i == 0 {
-				return pending[:1], pending[1:]
-			}
-			return taken, append(later, pending[i:]...)
+			return max(i, 1)
 		}
 		names := []string{e.addressName()}
 		if e.InstallationID != "" {
 			names = append(names, fmt.Sprintf("%s:%d:%s", e.installationName(), e.Purpose, e.ActivityID))
 		}
-		free := true
 		for _, n := range names {
-			free = free && !claimed[n]
+			if claimed[n] {
+				return i
+			}
 			claimed[n] = true
 		}
-		if free {
-			taken = append(taken, e)
-		} else {
-			later = append(later, e)
-		}
 	}
-	return taken, later
+	return len(pending)
 }
 
-// round registers what it can of those that are pending, and returns the others.
-func (r *registration) round(pending []*registering) (later []*registering, err error) {
-	taken, later := r.apart(pending)
-	if err := r.findUsers(taken); err != nil {
-		return nil, err
-	}
-	if err := r.find(taken); err != nil {
-		return nil, err
-	}
-	var mine []*registering
-	rows := map[ids.ID]bool{}
-	for _, e := range taken {
-		if !claimRows(rows, e) { // another one of this round changes its row first
-			later = append(later, e)
-		} else if e.address == nil && e.installation == nil && r.by.Full != nil && r.added >= r.by.Room {
-			r.done[e.place].Err = r.by.Full
-		} else {
-			if e.address == nil && e.installation == nil {
-				r.added++
+// apartInRows is how many of the devices are about different rows: that of an address may
+// be at the place of another one's installation.
+func apartInRows(taken []*registering) int {
+	claimed := map[ids.ID]int{}
+	for i, e := range taken {
+		for _, old := range []*devices.Device{e.address, e.installation} {
+			if old == nil {
+				continue
 			}
-			mine = append(mine, e)
+			if by, found := claimed[old.ID]; found && by != i {
+				return i
+			}
+			claimed[old.ID] = i
 		}
 	}
-	slices.SortFunc(later, func(a, b *registering) int { return cmp.Compare(a.place, b.place) })
-	return later, r.write(mine)
+	return len(taken)
 }
 
-// claimRows tells whether none of a device's rows was claimed before.
-func claimRows(claimed map[ids.ID]bool, e *registering) bool {
-	free := true
-	for _, old := range []*devices.Device{e.address, e.installation} {
-		if old != nil {
-			free = free && !claimed[old.ID]
+// admitted are those that are known, or that there is room for.
+func (r *registration) admitted(list []*registering) (in []*registering) {
+	for _, e := range list {
+		if e.address == nil && e.installation == nil {
+			if r.by.Full != nil && r.added >= r.by.Room {
+				r.done[e.place].Err = r.by.Full
+				continue
+			}
+			r.added++
 		}
+		in = append(in, e)
 	}
-	for _, old := range []*devices.Device{e.address, e.installation} {
-		if old != nil {
-			claimed[old.ID] = true
-		}
-	}
-	return free
+	return in
 }
 
 // write stores devices that have nothing to do with each other.

@@ -72,14 +72,12 @@ func listIsAsOneByOne(k *kit) {
 			for i, d := range given {
 				d.Tenant, d.ID = singles.tenant, k.IDs.Next()
 				drawn[d.ID] = drawn[all[i].ID]
-				_, err := k.Store.UpsertDevice(k.ctx, d, by)
-				require.True(t, err == nil || errors.Is(err, by.Full), "%v", err)
-				if by.Full == nil { // which of those that are new find room is not said
-					require.NoError(t, got[i].Err)
+				one, err := k.Store.UpsertDevice(k.ctx, d, by)
+				require.Equal(t, got[i].Err, err)
+				require.Equal(t, []bool{one.Created, one.Rebound, one.Replaced}, []bool{got[i].Created, got[i].Rebound, got[i].Replaced})
+				if one.Created && by.Full != nil {
+					by.Room--
 				}
-			}
-			if by.Full != nil {
-				return // what is registered may be other devices from here on
 			}
 			require.Equal(t, singles.registered(t, drawn), lists.registered(t, drawn))
 			if rapid.Bool().Draw(t, "retired") {
