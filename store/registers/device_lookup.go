@@ -46,6 +46,13 @@ const (
  AND d.purpose=x.purpose AND d.activity_id=x.activity AND (x.owner=0 OR d.user_id=x.owner) ORDER BY d.id+0 LIMIT 1 FOR UPDATE OF d) old`
 )
 
+// PostgreSQL keeps the plan that it made for a nearly empty table, where one index is as
+// good as another: an import would fill the table under it.
+const (
+	planEachTime = `SET LOCAL plan_cache_mode=force_custom_plan`
+	planAsEver   = `SET LOCAL plan_cache_mode=auto`
+)
+
 // findUsers finds those users that there are; they cannot be erased before the transaction
 // ends.
 func (r *registration) findUsers(list []*registering) error {

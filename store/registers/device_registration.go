@@ -107,13 +107,23 @@ type registration struct {
 
 // register comes to what it would come to one device after the other, with few
 // statements: it goes in rounds of devices that have nothing to do with each other.
-func (r *registration) register(list []registering) error {
+func (r *registration) register(list []registering) (err error) {
 	pending := make([]*registering, len(list))
 	for i := range list {
 		pending[i] = &list[i]
 	}
 	if err := r.lock(pending); err != nil {
 		return err
+	}
+	if r.db.Kind() == db.Postgres && len(pending) > 1 {
+		if err := r.Exec(planEachTime); err != nil {
+			return err
+		}
+		defer func() {
+			if err == nil { // otherwise it is undone with the rest
+				err = r.Exec(planAsEver)
+			}
+		}()
 	}
 	for most := len(pending); len(pending) > 0; {
 		taken := pending[:r.apart(pending[:min(most, len(pending))])]
