@@ -23,25 +23,25 @@ const (
 	usersByNamePostgres = `SELECT x.n-1,u.id FROM unnest($2::text[]) WITH ORDINALITY x(name,n)
  CROSS JOIN LATERAL (SELECT id FROM users WHERE tenant_id=$1 AND external_id=x.name LIMIT 1 FOR SHARE) u`
 
-	ownersOfDevices = ` JOIN users u ON u.tenant_id=d.tenant_id AND u.id=d.user_id`
+	// What counts of a device that is registered again.
+	knownColumns = `d.id,d.user_id,d.epoch,d.address,d.environment,d.vapid_key,d.installation_id,d.status,d.created_at,d.purpose,d.activity_id`
 
-	devicesByAddress = `SELECT x.key,` + DeviceColumns + ` FROM json_each(?2) x
- CROSS JOIN devices d INDEXED BY devices_address ON d.tenant_id=?1 AND d.channel=x.value->>0 AND d.app=x.value->>1 AND d.address_hash=unhex(x.value->>2)` +
-		ownersOfDevices
+	devicesByAddress = `SELECT x.key,` + knownColumns + ` FROM json_each(?2) x
+ CROSS JOIN devices d INDEXED BY devices_address ON d.tenant_id=?1 AND d.channel=x.value->>0 AND d.app=x.value->>1 AND d.address_hash=unhex(x.value->>2)`
 
 	devicesByAddressPostgres = `SELECT x.n-1,old.* FROM unnest($2::bigint[],$3::text[],$4::bytea[]) WITH ORDINALITY x(channel,app,hash,n)
- CROSS JOIN LATERAL (SELECT ` + DeviceColumns + ` FROM devices d` + ownersOfDevices + `
+ CROSS JOIN LATERAL (SELECT ` + knownColumns + ` FROM devices d
  WHERE d.tenant_id=$1 AND d.channel=x.channel AND d.app=x.app AND d.address_hash=x.hash LIMIT 1 FOR UPDATE OF d) old`
 
 	// Where an owner is given, only an installation of theirs is found; of several the oldest,
 	// which comes first in the index of SQLite.
-	devicesByInstallation = `SELECT x.key,` + DeviceColumns + ` FROM json_each(?2) x
+	devicesByInstallation = `SELECT x.key,` + knownColumns + ` FROM json_each(?2) x
  CROSS JOIN devices d INDEXED BY devices_installation ON d.tenant_id=?1 AND d.channel=x.value->>0 AND d.app=x.value->>1 AND d.installation_id=x.value->>2
- AND d.installation_id<>'' AND d.purpose=x.value->>3 AND d.activity_id=x.value->>4 AND (x.value->>5=0 OR d.user_id=x.value->>5)` + ownersOfDevices
+ AND d.installation_id<>'' AND d.purpose=x.value->>3 AND d.activity_id=x.value->>4 AND (x.value->>5=0 OR d.user_id=x.value->>5)`
 
 	devicesByInstallationPostgres = `SELECT x.n-1,old.* FROM unnest($2::bigint[],$3::text[],$4::text[],$5::bigint[],$6::text[],$7::bigint[])
  WITH ORDINALITY x(channel,app,installation,purpose,activity,owner,n)
- CROSS JOIN LATERAL (SELECT ` + DeviceColumns + ` FROM devices d` + ownersOfDevices + `
+ CROSS JOIN LATERAL (SELECT ` + knownColumns + ` FROM devices d
  WHERE d.tenant_id=$1 AND d.channel=x.channel AND d.app=x.app AND d.installation_id=x.installation AND d.installation_id<>''
  AND d.purpose=x.purpose AND d.activity_id=x.activity AND (x.owner=0 OR d.user_id=x.owner) ORDER BY d.id+0 LIMIT 1 FOR UPDATE OF d) old`
 )
@@ -132,24 +132,19 @@ func (r *registration) devices(sqlite, postgres string, list [][]any, found func
 		return fmt.Errorf("find devices: %w", err)
 	}
 	_, err = db.Collect(rows, func(x *sql.Rows) (none struct{}, err error) {
-		place := 0
-		d, err := scanDevice(placed{x, &place}, r.tenant)
-		if err == nil {
-			found(place, &d)
-		}
+		var (
+			place   int
+			d       = devices.Device{Tenant: r.tenant}
+			created int64
+		)
+		err = x.Scan(&place, &d.ID, &d.UserID, &d.Epoch, &d.Target.Address, &d.Target.Environment, &d.VAPIDKey, &d.InstallationID, &d.Status,
+			&created, &d.Purpose, &d.ActivityID)
+		d.CreatedAt = db.FromMillis(created)
+		found(place, &d)
 		return none, err
 	})
 	return err
 }
-
-// placed is a row that begins with a place in a list.
-type placed struct {
-	db.Scanner
-	place *int
-}
-
-// Scan implements db.Scanner.
-func (p placed) Scan(into ...any) error { return p.Scanner.Scan(append([]any{p.place}, into...)...) }
 
 // query looks up a list whose members are rows of the same columns.
 func (r *registration) query(sqlite, postgres string, list [][]any) (*sql.Rows, error) {
