@@ -60,6 +60,7 @@ func table() map[string]row {
 		"channels/webhook":     {level: 2, imports: append(slices.Clone(channel), "webhooks"), why: "as fcm; it signs as webhooks says"},
 		"channels/channeltest": {level: 2, imports: with("channels"), test: true, why: "the contract that all channels pass"},
 		"devices":              {level: 2, imports: with("channels", "text"), why: "a registry of addresses"},
+		"devices/lists":        {level: 0, why: "files that others have exported: what a device may be is not its business"},
 		"tenants":              {level: 2, imports: with("channels", "text"), why: "a registry of tenants, keys and credentials"},
 		"simulator":            {level: 2, imports: with("webhooks"), why: "the providers' side: it may not share the channels' mistakes"},
 
