@@ -42,9 +42,11 @@ func newCSVRows(text *bufio.Reader, o Options) (*csvRows, error) {
 		r.header = append(r.header, strings.TrimSpace(name))
 	}
 	if r.preset != nil {
-		return r, r.need(needed[o.Format])
+		err = r.need(needed[o.Format])
+	} else {
+		err = r.assign(o.Columns)
 	}
-	return r, r.assign(o.Columns)
+	return r, err
 }
 
 func (r *csvRows) need(columns []string) error {
@@ -115,7 +117,7 @@ func (r *csvRows) next() (Entry, error) {
 		case len(record) == 1 && record[0] == "":
 			continue // an empty line
 		case len(record) != len(r.header):
-			return Entry{}, &Problem{Line: line, Reason: fmt.Sprintf("has %d fields, and the line of column names has %d", len(record), len(r.header))}
+			return Entry{}, &RowError{Line: line, Reason: fmt.Sprintf("has %d fields, and the line of column names has %d", len(record), len(r.header))}
 		}
 		d, err := r.device(record)
 		if err != nil {

@@ -25,7 +25,7 @@ func drain(t *testing.T, list string, o lists.Options) {
 			t.Fatal("there are more rows than bytes")
 		}
 		e, err := r.Read()
-		var p *lists.Problem
+		var p *lists.RowError
 		switch {
 		case errors.Is(err, io.EOF):
 			return

@@ -16,7 +16,7 @@ type lines struct {
 }
 
 // next returns a line without its end. One that is too long is passed over, and is a
-// *Problem. The line is good until the next call.
+// *RowError. The line is good until the next call.
 func (l *lines) next() ([]byte, error) {
 	b, err := l.text.ReadSlice('\n')
 	l.line++
@@ -39,8 +39,8 @@ func (l *lines) next() ([]byte, error) {
 	return b, nil
 }
 
-func tooLong(line int) *Problem {
-	return &Problem{Line: line, Reason: fmt.Sprintf("has a row of more than %d bytes", MaxRow)}
+func tooLong(line int) *RowError {
+	return &RowError{Line: line, Reason: fmt.Sprintf("has a row of more than %d bytes", MaxRow)}
 }
 
 // broken is an error of the file: io.EOF as it is.
@@ -54,7 +54,7 @@ func broken(line int, err error) error {
 // checkText refuses what is not UTF-8.
 func checkText(line int, b []byte) error {
 	if !utf8.Valid(b) {
-		return &Problem{Line: line, Reason: "is not valid UTF-8; " + anotherEncoding}
+		return &RowError{Line: line, Reason: "is not valid UTF-8; " + anotherEncoding}
 	}
 	return nil
 }
@@ -98,7 +98,7 @@ type fault struct{ field, reason string }
 func (f *fault) Error() string { return f.field + " " + f.reason }
 
 func at(line int, err error) error {
-	p := &Problem{Line: line, Reason: "cannot be read"}
+	p := &RowError{Line: line, Reason: "cannot be read"}
 	if f, ok := errors.AsType[*fault](err); ok {
 		p.Field, p.Reason = f.field, f.reason
 	}

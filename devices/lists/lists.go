@@ -77,14 +77,14 @@ type Entry struct {
 	Device Device
 }
 
-// Problem is why a row gives no device. Those after it can be read.
-type Problem struct {
+// RowError is why a row gives no device. Those after it can be read.
+type RowError struct {
 	Line   int
 	Field  string // of the device, or a column; "" is the row as a whole
 	Reason string // never holds what the row says
 }
 
-func (p *Problem) Error() string {
+func (p *RowError) Error() string {
 	if p.Field == "" {
 		return fmt.Sprintf("line %d %s", p.Line, p.Reason)
 	}
@@ -102,7 +102,7 @@ type Options struct {
 	Anonymous string
 }
 
-// rows parts a list. next returns a device, a *Problem, io.EOF, or why nothing more can be
+// rows parts a list. next returns a device, a *RowError, io.EOF, or why nothing more can be
 // read.
 type rows interface {
 	next() (Entry, error)
@@ -152,7 +152,7 @@ func open(text *bufio.Reader, o Options) (rows, error) {
 	return newCSVRows(text, o)
 }
 
-// Read reads the next device. The error is a *Problem where it is about one row and the
+// Read reads the next device. The error is a *RowError where it is about one row and the
 // next can be read, and io.EOF at the end.
 func (r *Reader) Read() (Entry, error) {
 	if r.end != nil {
@@ -160,7 +160,7 @@ func (r *Reader) Read() (Entry, error) {
 	}
 	e, err := r.rows.next()
 	if err != nil {
-		if _, row := errors.AsType[*Problem](err); !row {
+		if _, row := errors.AsType[*RowError](err); !row {
 			r.end = err
 		}
 		return Entry{}, err

@@ -25,7 +25,7 @@ func read(t *testing.T, list string, o lists.Options) (entries []lists.Entry, pr
 	require.NoError(t, err)
 	for {
 		e, err := r.Read()
-		var p *lists.Problem
+		var p *lists.RowError
 		switch {
 		case errors.Is(err, io.EOF):
 			_, again := r.Read()

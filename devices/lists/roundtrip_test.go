@@ -141,7 +141,7 @@ func TestNoListIsHeldInMemory(t *testing.T) { //nolint:paralleltest // others wo
 		before := heap()
 		r, err := lists.NewReader(io.LimitReader(io.MultiReader(strings.NewReader(c.head), file), size), lists.Options{Format: c.format})
 		require.NoError(t, err, name)
-		var p *lists.Problem
+		var p *lists.RowError
 		for err == nil || errors.As(err, &p) {
 			_, err = r.Read()
 		}
