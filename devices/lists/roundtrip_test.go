@@ -121,7 +121,7 @@ func heap() int {
 
 // TestNoListIsHeldInMemory: neither a long one, nor one whose row never ends.
 func TestNoListIsHeldInMemory(t *testing.T) { //nolint:paralleltest // others would use memory meanwhile
-	const size, most = 12 << 20, 2 << 20
+	const size, most = 4 << 20, 1 << 20
 	for name, c := range map[string]struct {
 		format lists.Format
 		head   string
