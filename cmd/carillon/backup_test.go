@@ -123,7 +123,7 @@ func TestBackupCommandsSayWhatIsWrong(t *testing.T) {
 		says string
 	}{
 		{[]string{"backup"}, exitUsage, "--to"},
-		{[]string{"backup", "--to", filepath.Join(i.dir, "b")}, exitFailed, "no such file"}, // there is no database
+		{[]string{"backup", "--to", filepath.Join(i.dir, "b")}, exitFailed, "there is no database"},
 		{[]string{"backup", "verify", broken}, exitFailed, "damaged"},
 		{[]string{"backup", "verify"}, exitUsage, "FILE"},
 		{[]string{"restore", broken}, exitFailed, "damaged"},
