@@ -79,7 +79,7 @@ type Notification struct {
 	Type      string         `json:"type,omitempty"`
 	CreatedAt time.Time      `json:"created_at"`
 	SendAt    time.Time      `json:"send_at,omitzero"`
-	Scheduled bool           `json:"scheduled" doc:"Still waits for its send_at"`
+	Scheduled bool           `json:"scheduled" doc:"It has a send_at, and its targets are not all looked up yet"`
 	FansOut   bool           `json:"fans_out" doc:"Its targets are being looked up: there will be more deliveries"`
 	Canceled  bool           `json:"canceled"`
 	Sensitive bool           `json:"sensitive"`

@@ -15,7 +15,7 @@ type NotificationView struct {
 	Type      string
 	CreatedAt time.Time
 	SendAt    time.Time // zero: at once
-	Scheduled bool      // still waits for its send_at; targets are not resolved yet
+	Scheduled bool      // it has a send_at, and its targets are not all resolved yet
 	FansOut   bool      // targets are being resolved, in parts if they are many
 	Canceled  bool
 	Sensitive bool

@@ -59,8 +59,7 @@ func (s *reads) notifications(ctx context.Context, tenant ids.ID, where string, 
 		v.CreatedAt, v.SendAt = db.FromMillis(created), db.FromMillis(at)
 		v.Sensitive, v.Canceled = flags&flagSensitive != 0, flags&flagCanceled != 0
 		if flags&flagScheduled != 0 {
-			v.Scheduled = v.SendAt.After(s.db.Now())
-			v.FansOut = !v.Scheduled
+			v.Scheduled, v.FansOut = !v.SendAt.IsZero(), !v.SendAt.After(s.db.Now())
 		}
 		return v, err
 	})
