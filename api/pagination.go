@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"strings"
 	"time"
 
 	"github.com/carillonhq/carillon/delivery"
@@ -42,7 +43,7 @@ func (p Paging) after(list string) (delivery.Cursor, error) {
 		return delivery.Cursor{}, nil
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(p.Cursor)
-	if err != nil || len(raw) != cursorLen+cursorSum || string(raw[cursorLen:]) != checksum(list, raw[:cursorLen]) {
+	if err != nil || strings.ContainsAny(p.Cursor, "\r\n") || len(raw) != cursorLen+cursorSum || string(raw[cursorLen:]) != checksum(list, raw[:cursorLen]) {
 		return delivery.Cursor{}, problem.AtField("cursor", "is not a cursor of this list; pass next_cursor on as it was given")
 	}
 	c := delivery.Cursor{
