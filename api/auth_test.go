@@ -25,6 +25,7 @@ var bodies = map[string]string{
 	"unregisterMyDevice": `{"address":"tok"}`,
 	"createEndpoint":     `{"url":"https://example.com/hook"}`,
 	"patchEndpoint":      `{"description":"d"}`,
+	"patchDevice":        `{"locale":"de"}`,
 	"pauseEndpoint":      `{"reason":"r"}`,
 	"putCredential":      `{"private_key":"x"}`,
 	"pauseCredential":    `{"reason":"r"}`,

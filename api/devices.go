@@ -22,6 +22,7 @@ type Devices interface {
 	Device(ctx context.Context, tenant, id ids.ID) (devices.Device, error)
 	DeviceWindow(ctx context.Context, tenant ids.ID, f devices.Filter) (ids.ID, error)
 	Devices(ctx context.Context, tenant ids.ID, f devices.Filter) ([]devices.Device, error)
+	Update(ctx context.Context, tenant, id ids.ID, p devices.Patch) (devices.Device, error)
 	History(ctx context.Context, tenant, id ids.ID) ([]devices.Event, error)
 	Delete(ctx context.Context, tenant, id ids.ID, user, actor string) error
 	DeleteAddress(ctx context.Context, tenant ids.ID, key devices.AddressKey, user, actor string) error
@@ -91,6 +92,14 @@ type DeviceAddress struct {
 	LastSeenAt     time.Time         `json:"last_seen_at,omitzero"`
 }
 
+// DevicePatch changes the members that are present.
+type DevicePatch struct {
+	AppVersion *string            `json:"app_version,omitempty" maxLength:"64"`
+	Locale     *string            `json:"locale,omitempty" doc:"BCP 47" example:"de-CH"`
+	TimeZone   *string            `json:"time_zone,omitempty" doc:"IANA" example:"Europe/Zurich"`
+	Tags       map[string]*string `json:"tags,omitempty" doc:"Those that are named; null takes one away. A device has 32 at most"`
+}
+
 // Subscription is a PushSubscription of a browser.
 type Subscription struct {
 	Endpoint       string           `json:"endpoint"`
@@ -130,6 +139,11 @@ func (s *Server) deviceRoutes() []route {
 		s.deviceBatchRoute(tag), s.restoreDevicesRoute(tag), s.retireDevicesRoute(tag),
 		{method: http.MethodGet, path: "/v1/devices/{id}", access: scope, id: "getDevice", tag: tag,
 			summary: "Read a device", handler: withoutBody(s.getDevice)},
+		{method: http.MethodPatch, path: "/v1/devices/{id}", access: scope, id: "patchDevice", tag: tag,
+			summary: "Change what is known of a device", handler: withBody(s.patchDevice),
+			about: "Members that are absent stay as they are, and so do tags that are not named; \"\" takes a member away, and null a tag. It says nothing of when the " +
+				"device was heard of last: updated_at stays.",
+			example: `{"locale":"de-CH","tags":{"plan":"pro","trial":null}}`},
 		s.deviceHistoryRoute(tag),
 		{method: http.MethodDelete, path: "/v1/devices/{id}", access: scope, id: "deleteDevice", tag: tag, status: http.StatusNoContent,
 			summary: "Forget a device", handler: noContent(s.deleteDevice)},
@@ -235,6 +249,15 @@ func (s *Server) getDevice(ctx context.Context, c *call, p *devicePath) (Device,
 		return Device{}, err
 	}
 	d, err := s.devices.Device(ctx, c.tenant, id)
+	return showDevice(d), err
+}
+
+func (s *Server) patchDevice(ctx context.Context, c *call, p *devicePath, in *DevicePatch) (Device, error) {
+	id, err := pathID(ids.Device, p.ID, "device")
+	if err != nil {
+		return Device{}, err
+	}
+	d, err := s.devices.Update(ctx, c.tenant, id, devices.Patch{AppVersion: in.AppVersion, Locale: in.Locale, TimeZone: in.TimeZone, Tags: in.Tags})
 	return showDevice(d), err
 }
 

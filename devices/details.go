@@ -48,13 +48,17 @@ func (r *Registry) checkDetails(faults *problem.Fields, in Registration) (locale
 		{"os", in.OS, MaxOS},
 		{"app_version", in.AppVersion, MaxAppVersion},
 	} {
-		if err := text.Check(x.value, 0, x.most); err != nil {
-			faults.Add(x.path, "%s", err)
-		}
+		checkShort(faults, x.path, x.value, x.most)
 	}
 	checkTags(faults, in.Tags)
 	r.checkZone(faults, in.TimeZone)
 	return checkLocale(faults, in.Locale)
+}
+
+func checkShort(faults *problem.Fields, path, value string, most int) {
+	if err := text.Check(value, 0, most); err != nil {
+		faults.Add(path, "%s", err)
+	}
 }
 
 // checkTags names a tag by its key only if the key is sound.

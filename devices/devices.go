@@ -140,6 +140,8 @@ type Store interface {
 	// the end.
 	DeviceWindow(ctx context.Context, tenant ids.ID, f Filter) (ids.ID, error)
 	Devices(ctx context.Context, tenant ids.ID, f Filter) ([]Device, error)
+	// UpdateDevice changes what is known of a device, as it is at that moment.
+	UpdateDevice(ctx context.Context, tenant, id ids.ID, p Patch) (Device, error)
 	// DeleteDevice forgets an address. user, unless empty, must be its owner.
 	DeleteDevice(ctx context.Context, tenant, id ids.ID, user, actor string) error
 	// DeleteAddress is the same by address, for a browser that unsubscribes.

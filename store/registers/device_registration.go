@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -74,16 +73,15 @@ func (s *deviceRegister) UpsertDevices(ctx context.Context, tenant ids.ID, list 
 // newRegistering makes the device what is going to be read back of it.
 func newRegistering(d devices.Device, place int) (registering, error) {
 	hash := sha256.Sum256([]byte(d.Target.Address))
-	e := registering{Device: d, hash: hash[:], tags: "{}", place: place}
+	e := registering{Device: d, hash: hash[:], place: place}
 	e.Purpose = cmp.Or(d.Purpose, channels.Alert)
 	e.Status, e.Reason, e.Target = devices.Active, "", storedTarget(d.Target)
 	e.LastSeenAt, e.ExpiresAt = storedTime(d.LastSeenAt), storedTime(d.ExpiresAt)
 	if len(d.Tags) == 0 {
 		e.Tags = nil
-		return e, nil
 	}
-	tags, err := json.Marshal(d.Tags)
-	e.tags = string(tags)
+	var err error
+	e.tags, err = tagsOf(d.Tags)
 	return e, err
 }
 

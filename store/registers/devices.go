@@ -98,6 +98,40 @@ func (s *deviceRegister) window(ctx context.Context, tenant ids.ID, f devices.Fi
 	return s.list(ctx, tenant, f).Select("d.id").Limit(1).Offset(lookAt - 1)
 }
 
+const updateDetails = `UPDATE devices SET app_version=?, locale=?, time_zone=?, tags=? WHERE id=? AND tenant_id=?`
+
+// UpdateDevice implements devices.Store. The row's age stays: it is how long nothing was
+// heard of the device.
+func (s *deviceRegister) UpdateDevice(ctx context.Context, tenant, id ids.ID, p devices.Patch) (d devices.Device, err error) {
+	err = s.db.Change(ctx, func(t *db.Tx) error {
+		var found bool
+		if d, found, err = device(t, tenant, "d.id=? AND d.tenant_id=?", id, tenant); err != nil {
+			return err
+		}
+		if !found {
+			return problem.New(problem.NotFound, "There is no such device.")
+		}
+		if err := p.Apply(&d); err != nil {
+			return err
+		}
+		tags, err := tagsOf(d.Tags)
+		if err != nil {
+			return err
+		}
+		return t.Exec(updateDetails, d.AppVersion, d.Locale, d.TimeZone, tags, id, tenant)
+	})
+	return d, err
+}
+
+// tagsOf is how tags are stored.
+func tagsOf(tags map[string]string) (string, error) {
+	if len(tags) == 0 {
+		return "{}", nil
+	}
+	raw, err := json.Marshal(tags)
+	return string(raw), err
+}
+
 // DeleteDevice implements devices.Store. Its unfinished deliveries find no
 // target when their turn comes and are dropped as gone.
 func (s *deviceRegister) DeleteDevice(ctx context.Context, tenant, id ids.ID, user, actor string) error {

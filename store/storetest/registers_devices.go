@@ -17,6 +17,7 @@ import (
 func deviceTests() map[string]func(*kit) {
 	return map[string]func(*kit){
 		"Device/IsReadBack":               deviceIsReadBack,
+		"Device/IsPatched":                patchesDevice,
 		"Device/AgainIsTheSame":           deviceAgain,
 		"Device/NewOnesNeedRoom":          newDevicesNeedRoom,
 		"Device/ChangesHands":             deviceChangesHands,
@@ -52,6 +53,31 @@ func deviceIsReadBack(k *kit) {
 	read, err := k.Store.Device(k.ctx, k.tenant, got.ID)
 	k.ok(err)
 	require.Equal(k, got, read)
+}
+
+func patchesDevice(k *kit) {
+	d := k.device("alice", "a", func(d *devices.Device) { d.Locale, d.Tags = "de", map[string]string{"plan": "pro", "trial": "yes"} })
+	k.Clock.Advance(time.Hour)
+	p := devices.Patch{AppVersion: new("2"), Locale: new(""), Tags: map[string]*string{"trial": nil, "beta": new("1")}}
+	got, err := k.Store.UpdateDevice(k.ctx, k.tenant, d.ID, p)
+	k.ok(err)
+	d.AppVersion, d.Locale, d.Tags = "2", "", map[string]string{"plan": "pro", "beta": "1"}
+	require.Equal(k, d, got, "it is as old as before: nothing was heard of it")
+	read, err := k.Store.Device(k.ctx, k.tenant, d.ID)
+	k.ok(err)
+	require.Equal(k, d, read)
+
+	_, err = k.Store.UpdateDevice(k.ctx, k.newTenant("other"), d.ID, p)
+	k.code(problem.NotFound, err)
+	many := devices.Patch{Locale: new("fr"), Tags: map[string]*string{}}
+	for n := range devices.MaxTags {
+		many.Tags[fmt.Sprint("t", n)] = new("x")
+	}
+	_, err = k.Store.UpdateDevice(k.ctx, k.tenant, d.ID, many)
+	k.code(problem.Invalid, err)
+	read, err = k.Store.Device(k.ctx, k.tenant, d.ID)
+	k.ok(err)
+	require.Equal(k, d, read, "what is refused changes nothing")
 }
 
 func deviceAgain(k *kit) {

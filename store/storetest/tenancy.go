@@ -45,6 +45,7 @@ func anothersIDIsNotFound(k *kit) {
 		"Replay":        func() error { return k.replay(dead.Row) },
 		"Device":        func() error { _, err := s.Device(ctx, other, d.ID); return err },
 		"DeviceHistory": func() error { _, err := s.DeviceHistory(ctx, other, d.ID); return err },
+		"UpdateDevice":  func() error { _, err := s.UpdateDevice(ctx, other, d.ID, devices.Patch{Locale: new("de")}); return err },
 		"DeleteDevice":  func() error { return s.DeleteDevice(ctx, other, d.ID, "", "key_test") },
 		"DeleteAddress": func() error {
 			return s.DeleteAddress(ctx, other, devices.AddressKey{App: d.App, Channel: d.Channel, Address: "a"}, "", "key_test")
