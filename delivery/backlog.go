@@ -147,6 +147,16 @@ func (b *backlog) add(tenant ids.ID, n Unfinished) {
 // claimed notes that one has had its turn.
 func (b *backlog) claimed(tenant ids.ID) { b.add(tenant, Unfinished{Due: -1}) }
 
+// canceled notes what is final now, and may have been due until then.
+func (b *backlog) canceled(tenant ids.ID, n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stored.add(tenant, -n)
+	if more := b.due.of[tenant] - b.stored.of[tenant]; more > 0 {
+		b.due.add(tenant, -more)
+	}
+}
+
 // final notes one that has ended.
 func (b *backlog) final(tenant ids.ID) {
 	b.mu.Lock()

@@ -182,3 +182,16 @@ func TestWhatIsInHandIsDueToo(t *testing.T) {
 	require.Equal(t, 3*time.Second, p.RetryAfter)
 	require.Contains(t, p.Detail, "10 deliveries of this tenant are due")
 }
+
+// What is canceled is not due any more, whatever it was before.
+func TestWhatIsCanceledIsNotDue(t *testing.T) {
+	t.Parallel()
+	b, _ := newTestBacklog(fakeBacklog{}, 1000, 10000)
+	b.add(1, Unfinished{Due: 900, Stored: 950})
+	b.canceled(1, 30)
+	require.Equal(t, 900, b.usage(1)[0].Used)
+	require.Equal(t, 920, b.usage(1)[1].Used)
+	b.canceled(1, 900)
+	require.Equal(t, 20, b.usage(1)[0].Used)
+	require.Equal(t, 20, b.usage(1)[1].Used)
+}

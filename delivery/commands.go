@@ -37,7 +37,7 @@ func (c *commands) Cancel(ctx context.Context, tenant, notification ids.ID) (int
 		return 0, err
 	}
 	failpoint.Hit("cancel.committed")
-	c.backlog.add(tenant, Unfinished{Stored: -n})
+	c.backlog.canceled(tenant, n)
 	c.hints.canceled(tenant, notification)
 	return n, nil
 }

@@ -160,6 +160,9 @@ func checkInvariants(d *doctor.Diagnosis, now time.Time) (out []finding) {
 			level, why, do = warning, "It waits because no server runs that sends.", "Start a server with the role all or worker."
 		case v.Late:
 			level, why, do = warning, "Sending does not keep up, or stands still.", "See the log of the servers, and what doctor says of the queue."
+		case v.Resolved:
+			level, why, do = warning, "Looking up targets does not keep up, or fails. Tenants take turns: it may be one that has many of them.",
+				"See the log of the servers; `carillon usage` tells which tenants have most that is not final."
 		}
 		out = append(out, finding{level, "invariants", fmt.Sprintf("%d rows: %s (%s).", v.Rows, v.Means, v.Name), why, do})
 	}

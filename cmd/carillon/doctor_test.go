@@ -173,7 +173,7 @@ func TestEachFindingIsMade(t *testing.T) {
 		}, warning, "invariants", "marker_unserved"},
 		{"unresolved by a server", soundSQLite, func(d *doctor.Diagnosis) {
 			d.Broken = []doctor.Violation{{Invariant: doctor.Invariant{Name: "marker_unserved", Resolved: true}, Rows: 1}}
-		}, fault, "invariants", "marker_unserved"},
+		}, warning, "invariants", "marker_unserved"},
 		{"no standby", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.Standbys = nil }, warning, "standbys", "no standby"},
 		{"asynchronous", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.Standbys[0].Sync = "async" }, warning, "standbys", "asynchronous: s1, s2"},
 		{"hidden", soundPostgres, func(d *doctor.Diagnosis) { d.Postgres.Standbys = []doctor.Standby{{Name: "s1"}} }, note, "standbys", "may not see"},

@@ -74,7 +74,7 @@ var (
 	descSize      = desc("carillon_database_bytes", "What the database takes on its disk.")
 	descFree      = desc("carillon_disk_free_bytes", "How much room the volume of the SQLite file has; absent with PostgreSQL.")
 	descAge       = desc("carillon_state_age_seconds", "How long ago the oldest look at the database was that these metrics show.")
-	descViolation = desc("carillon_invariant_violations", "Rows that break an invariant; anything but 0 is a fault.", "invariant")
+	descViolation = desc("carillon_invariant_violations", "Rows that break an invariant, or that should have moved by now.", "invariant")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {

@@ -66,7 +66,7 @@ func Invariants() []Invariant {
  AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id=n.tenant_id AND d.notification_id=n.id)
  AND NOT EXISTS (SELECT 1 FROM skips k WHERE k.tenant_id=n.tenant_id AND k.notification_id=n.id)
  AND NOT EXISTS (SELECT 1 FROM fanouts f WHERE f.tenant_id=n.tenant_id AND f.notification_id=n.id)`},
-		{Name: "marker_unserved", Resolved: true, Means: "a scheduled notification is due for more than a minute",
+		{Name: "marker_unserved", Resolved: true, Means: "notifications whose targets have been due to be looked up for more than a minute",
 			query: `SELECT count(*) FROM fanouts f JOIN notifications n ON n.tenant_id=f.tenant_id AND n.id=f.notification_id
  WHERE (f.due_at<?2 OR (n.send_at<?2 AND f.moved_at<?2)) AND NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id=f.tenant_id AND t.deleted_at<>0)`},
 		{Name: "purpose_impossible", Means: "devices whose purpose does not fit their channel, or of which only one of the purpose activity and an activity id is there", slow: true,
