@@ -95,7 +95,7 @@ type exporting struct {
 }
 
 func (e *exporting) begin(ctx context.Context, format, actor string) (err error) {
-	if err = e.devices.BeginExport(ctx, e.tenant, e.filter, format, actor); err != nil {
+	if err := e.devices.BeginExport(ctx, e.tenant, e.filter, format, actor); err != nil {
 		return err
 	}
 	if e.list, err = lists.NewWriter(&e.page, lists.Format(format)); err != nil {
