@@ -17,6 +17,7 @@ import (
 
 // Devices is the registry of devices. devices.Registry is one.
 type Devices interface {
+	DeviceExport
 	Register(ctx context.Context, tenant ids.ID, in devices.Registration) (devices.Registered, error)
 	RegisterAll(ctx context.Context, tenant ids.ID, list []devices.Registration, by devices.Caller) ([]devices.Registered, error)
 	Device(ctx context.Context, tenant, id ids.ID) (devices.Device, error)
@@ -136,7 +137,7 @@ func (s *Server) deviceRoutes() []route {
 			example: `{"user":"u42","channel":"fcm","token":"cWz4...","os":"android"}`},
 		{method: http.MethodGet, path: "/v1/devices", access: scope, id: "listDevices", tag: tag,
 			summary: "List devices, newest first", handler: withoutBody(s.listDevices)},
-		s.deviceBatchRoute(tag), s.restoreDevicesRoute(tag), s.retireDevicesRoute(tag),
+		s.deviceBatchRoute(tag), s.exportDevicesRoute(tag), s.restoreDevicesRoute(tag), s.retireDevicesRoute(tag),
 		{method: http.MethodGet, path: "/v1/devices/{id}", access: scope, id: "getDevice", tag: tag,
 			summary: "Read a device", handler: withoutBody(s.getDevice)},
 		{method: http.MethodPatch, path: "/v1/devices/{id}", access: scope, id: "patchDevice", tag: tag,

@@ -20,6 +20,8 @@ type fakeDevices struct {
 	err  error
 
 	window ids.ID
+
+	page func(after ids.ID) (list []devices.Device, next ids.ID, err error) // of an export
 }
 
 var _ Devices = (*fakeDevices)(nil)

@@ -38,7 +38,8 @@ type limiter struct {
 	mu   sync.Mutex
 	busy map[place]use // requests in hand
 
-	reads readTurns
+	reads   readTurns
+	exports exportTurns
 
 	inFlight    atomic.Int64
 	maxInFlight int64
@@ -47,7 +48,7 @@ type limiter struct {
 }
 
 func newLimiter(o Limits, now func() time.Time) *limiter {
-	l := &limiter{now: now, busy: map[place]use{}, reads: readTurns{places: map[place]*readPlace{}}, maxInFlight: int64(o.InFlight), maxBytes: o.Bytes}
+	l := &limiter{now: now, busy: map[place]use{}, reads: readTurns{places: map[place]*readPlace{}}, exports: exportTurns{under: map[ids.ID]int{}}, maxInFlight: int64(o.InFlight), maxBytes: o.Bytes}
 	if l.maxBytes <= 0 {
 		l.maxBytes = defaultBytes
 	}

@@ -131,6 +131,15 @@ func (s *Server) document(r route) {
 		}
 		answer.Content = map[string]*huma.MediaType{jsonType: {Schema: schemas.Schema(t, true, r.id+"Answer")}}
 	}
+	if types := r.handler.streams; types != nil {
+		answer := op.Responses[strconv.Itoa(r.status)]
+		answer.Content = map[string]*huma.MediaType{}
+		for _, t := range types {
+			answer.Content[t] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
+		}
+		answer.Headers = map[string]*huma.Param{completeHeader: {Schema: &huma.Schema{Type: huma.TypeString},
+			Description: "true: the answer is whole. A trailer where it is long"}}
+	}
 	if r.handler.careful {
 		r.preview = reflect.TypeFor[Affected]()
 		if r.status == http.StatusNoContent {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/carillonhq/carillon/ids"
 	"github.com/carillonhq/carillon/problem"
 )
 
@@ -15,6 +16,9 @@ const (
 	readsAtOnce = 4
 	// readWaits is how long one waits for its turn.
 	readWaits = 10 * time.Second
+	// exportsAtOnce is how many exports of a tenant are under way at a time on a server: each
+	// has a page in memory for as long as its client takes.
+	exportsAtOnce = 2
 )
 
 // readTurns lets few reads of each tenant run at a time; the others wait, and take
@@ -64,4 +68,28 @@ func (r *readTurns) enter(ctx context.Context, who place) (leave func(), err err
 		return nil, &problem.Error{Code: problem.Throttled, RetryAfter: time.Second,
 			Detail: fmt.Sprintf("The tenant reads more than this server lets it at a time, which is %d requests; ask for less at once.", readsAtOnce)}
 	}
+}
+
+// exportTurns counts the exports of each tenant that are under way.
+type exportTurns struct {
+	mu    sync.Mutex
+	under map[ids.ID]int
+}
+
+// enter refuses one too many: an export may take so long that nobody would wait for it.
+func (x *exportTurns) enter(tenant ids.ID) (leave func(), err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.under[tenant] >= exportsAtOnce {
+		return nil, &problem.Error{Code: problem.Throttled, RetryAfter: 10 * time.Second,
+			Detail: fmt.Sprintf("The tenant has %d exports under way, which is as many as this server allows; wait for one to end.", exportsAtOnce)}
+	}
+	x.under[tenant]++
+	return func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		if x.under[tenant]--; x.under[tenant] == 0 {
+			delete(x.under, tenant)
+		}
+	}, nil
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -62,7 +63,7 @@ func (s *Server) guard(r route) func(huma.Context, func(huma.Context)) {
 			s.refuse(g, c, err)
 			return
 		}
-		if r.method == http.MethodGet && r.access.kind != byOperator {
+		if r.method == http.MethodGet && r.access.kind != byOperator && r.handler.streams == nil {
 			leave, err := s.limits.reads.enter(g.Request.Context(), place{who: c.tenant, users: c.user != ""})
 			if err != nil {
 				s.refuse(g, c, err)
@@ -108,8 +109,12 @@ func (s *Server) admit(g *gin.Context, c *call, r route) error {
 			return err
 		}
 	}
-	if !acceptsJSON(req.Header["Accept"]) {
-		return problem.New(problem.NotAcceptable, "Answers are application/json; the Accept header excludes it.")
+	types := r.handler.streams
+	if types == nil {
+		types = []string{jsonType}
+	}
+	if !accepts(req.Header["Accept"], types) {
+		return problem.New(problem.NotAcceptable, "Answers are %s; the Accept header excludes it.", strings.Join(types, " or "))
 	}
 	var err error
 	if r.idempotent {
@@ -131,24 +136,29 @@ func (s *Server) admit(g *gin.Context, c *call, r route) error {
 	return err
 }
 
-// acceptsJSON reads the Accept header (RFC 9110 section 12.5.1) as far as it
-// matters here: some range with a weight above zero covers JSON.
-func acceptsJSON(accept []string) bool {
+// accepts reads the Accept header (RFC 9110 section 12.5.1) as far as it matters here:
+// some range with a weight above zero covers one of the media types, or a problem.
+func accepts(accept, types []string) bool {
 	if len(accept) == 0 {
 		return true
 	}
 	for _, line := range accept {
 		for one := range strings.SplitSeq(line, ",") {
 			media, params, _ := strings.Cut(strings.TrimSpace(one), ";")
-			switch strings.ToLower(strings.TrimSpace(media)) {
-			case "", "*/*", "application/*", "application/json", problemType:
-				if !zeroWeight(params) {
-					return true
-				}
+			if covers(strings.ToLower(strings.TrimSpace(media)), types) && !zeroWeight(params) {
+				return true
 			}
 		}
 	}
 	return false
+}
+
+func covers(media string, types []string) bool {
+	if media == "" || media == "*/*" || media == problemType {
+		return true
+	}
+	family, all := strings.CutSuffix(media, "/*")
+	return slices.ContainsFunc(types, func(t string) bool { return media == t || all && strings.HasPrefix(t, family+"/") })
 }
 
 func zeroWeight(params string) bool {

@@ -2,10 +2,13 @@ package api
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"reflect"
+	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humagin"
 )
 
 // route is one operation as data.
@@ -25,11 +28,12 @@ type route struct {
 	preview      reflect.Type // of the answer to a dry run; nil: there is none
 }
 
-// handler is made by withoutBody, withBody, readsBody, prerendered, previewed, careful or noContent.
+// handler is made by withoutBody, withBody, readsBody, prerendered, previewed, careful, noContent or streams.
 type handler struct {
 	body     reflect.Type // of the request; nil: none
 	answer   reflect.Type // of a rendered answer; nil: what huma sees
 	careful  bool         // takes dry_run, which answers an Affected
+	streams  []string     // media types of an answer that is written as it is read; nil: it is JSON
 	register func(*Server, huma.Operation)
 }
 
@@ -127,6 +131,25 @@ func noContent[P any](h func(context.Context, *call, *P) error) handler {
 				return nil, s.problem(ctx, c, err)
 			}
 			return &none{}, nil
+		})
+	}}
+}
+
+// stream writes an answer with its headers. It panics with http.ErrAbortHandler where it
+// cannot end it.
+type stream func(w http.ResponseWriter)
+
+// streams makes a handler whose answer is of any length, in one of some media types by their
+// names. It takes its turns among the reads by itself.
+func streams[P any](types map[string]string, h func(context.Context, *call, *P) (stream, error)) handler {
+	return handler{streams: slices.Sorted(maps.Values(types)), register: func(s *Server, op huma.Operation) {
+		huma.Register(s.huma, op, func(ctx context.Context, in *P) (*huma.StreamResponse, error) {
+			c := callFrom(ctx)
+			write, err := h(ctx, c, in)
+			if err != nil {
+				return nil, s.problem(ctx, c, err)
+			}
+			return &huma.StreamResponse{Body: func(h huma.Context) { write(humagin.Unwrap(h).Writer) }}, nil
 		})
 	}}
 }

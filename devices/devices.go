@@ -116,6 +116,7 @@ type Registered struct {
 
 // Store keeps devices. What is absent, or another tenant's, is problem.NotFound.
 type Store interface {
+	ExportStore
 	// UpsertDevice registers an address in one transaction. The same address
 	// (tenant, app, channel, address) is one device, whoever registers it: it
 	// moves to the new user with a new epoch. Of an installation there is one

@@ -30,6 +30,7 @@ type memory struct {
 	parts    []int // sizes of the lists
 	err      error // of those after the first
 	asked    int   // for pairs
+	exports  []string
 }
 
 var _ devices.Store = (*memory)(nil)

@@ -79,7 +79,7 @@ func table() map[string]row {
 		"store/doctor": {level: 5, imports: []string{"channels", "delivery", "ids", "problem", "store/db", "store/registers", "tenants"}, why: "looks at everything and changes nothing"},
 		"store": {level: 7, imports: with("delivery", "devices", "jobs", "store/backup", "store/db", "store/doctor", "store/erasure", "store/queue",
 			"store/registers", "tenants", "webhooks"), why: "opens the database and composes the packages below it; nothing else"},
-		"api": {level: 4, imports: with("channels", "clients/js", "delivery", "devices", "jobs", "quota", "tenants", "webhooks"),
+		"api": {level: 4, imports: with("channels", "clients/js", "delivery", "devices", "devices/lists", "jobs", "quota", "tenants", "webhooks"),
 			why: "the only package that knows HTTP as a server; it never sees the database or a concrete channel"},
 
 		"store/storetest": {level: 4, imports: with("channels", "delivery", "devices", "jobs", "tenants", "webhooks"), test: true,

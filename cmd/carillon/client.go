@@ -91,20 +91,9 @@ func (x *client) call(ctx context.Context, method, path string, in, out any) err
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, x.base+path, body)
+	res, err := x.do(ctx, method, path, body)
 	if err != nil {
 		return err
-	}
-	req.Header.Set("Authorization", "Bearer "+x.key)
-	if in != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	if x.tenant != "" {
-		req.Header.Set("Carillon-Tenant", x.tenant)
-	}
-	res, err := x.http.Do(req)
-	if err != nil {
-		return fmt.Errorf("the server cannot be reached; name it by --url or CARILLON_URL: %w", err)
 	}
 	defer func() { _ = res.Body.Close() }()
 	b, err := io.ReadAll(io.LimitReader(res.Body, 64<<20))
@@ -112,11 +101,7 @@ func (x *client) call(ctx context.Context, method, path string, in, out any) err
 		return fmt.Errorf("the answer broke off: %w", err)
 	}
 	if res.StatusCode >= http.StatusMultipleChoices {
-		p := &apiError{Status: res.StatusCode}
-		if json.Unmarshal(b, p) != nil || p.Detail == "" {
-			p.Detail, p.Code = "The server answered "+res.Status+".", "unreadable"
-		}
-		return p
+		return refused(res, b)
 	}
 	if out == nil || len(b) == 0 {
 		return nil
@@ -125,6 +110,47 @@ func (x *client) call(ctx context.Context, method, path string, in, out any) err
 		return fmt.Errorf("the answer of the server cannot be read: %w", err)
 	}
 	return nil
+}
+
+func (x *client) do(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, x.base+path, body)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+x.key)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if x.tenant != "" {
+		req.Header.Set("Carillon-Tenant", x.tenant)
+	}
+	res, err := x.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("the server cannot be reached; name it by --url or CARILLON_URL: %w", err)
+	}
+	return res, nil
+}
+
+func refused(res *http.Response, body []byte) *apiError {
+	p := &apiError{Status: res.StatusCode}
+	if json.Unmarshal(body, p) != nil || p.Detail == "" {
+		p.Detail, p.Code = "The server answered "+res.Status+".", "unreadable"
+	}
+	return p
+}
+
+// open is for an answer of any length, whose body the caller reads and closes.
+func (x *client) open(ctx context.Context, path string) (*http.Response, error) {
+	res, err := x.do(ctx, http.MethodGet, path, nil)
+	if err != nil || res.StatusCode < http.StatusMultipleChoices {
+		return res, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil {
+		return nil, fmt.Errorf("the answer broke off: %w", err)
+	}
+	return nil, refused(res, b)
 }
 
 // listAll reads a whole list.

@@ -17,10 +17,10 @@ type deviceAnswer struct {
 
 func newDevicesCommand(c *cli) *cobra.Command {
 	var f clientFlags
-	cmd := group(&cobra.Command{Use: "devices", Short: "List and import devices, tell what has happened to one, restore and retire many"})
+	cmd := group(&cobra.Command{Use: "devices", Short: "List, import and export devices, tell what has happened to one, restore and retire many"})
 	f.add(cmd)
 	cmd.AddCommand(newDevicesListCommand(c, &f), newDevicesSuspectsCommand(c, &f), newDevicesHistoryCommand(c, &f),
-		newDevicesImportCommand(c, &f), newDevicesChangeCommand(c, &f, true), newDevicesChangeCommand(c, &f, false))
+		newDevicesImportCommand(c, &f), newDevicesExportCommand(c, &f), newDevicesChangeCommand(c, &f, true), newDevicesChangeCommand(c, &f, false))
 	return cmd
 }
 

@@ -186,6 +186,7 @@ func (i *importing) run(ctx context.Context, list *lists.Reader) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
+		e.Device.ID = "" // where it comes from it is another device
 		b, err := json.Marshal(e.Device)
 		if err != nil {
 			return err

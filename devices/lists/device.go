@@ -44,6 +44,7 @@ func fields() []field {
 	text := func(name string, f func(*Device) *string) field { return field{name: name, text: f} }
 	at := func(name string, f func(*Device) *time.Time) field { return field{name: name, at: f} }
 	return []field{
+		text("id", func(d *Device) *string { return &d.ID }),
 		text("user", func(d *Device) *string { return &d.User }),
 		text("app", func(d *Device) *string { return &d.App }),
 		text("channel", func(d *Device) *string { return &d.Channel }),

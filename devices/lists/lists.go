@@ -37,6 +37,7 @@ func Formats() []Format { return []Format{NDJSON, CSV, Tokens, OneSignal, AeroGe
 
 // Device is a member of POST /v1/devices/batch, and a line of a list in NDJSON.
 type Device struct {
+	ID             string            `json:"id,omitzero"` // of an export: where it goes on; no member of a batch
 	User           string            `json:"user,omitzero"`
 	App            string            `json:"app,omitzero"`
 	Channel        string            `json:"channel,omitzero"`

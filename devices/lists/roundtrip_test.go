@@ -31,7 +31,7 @@ func drawnDevice(t *rapid.T) lists.Device {
 		}
 		return time.UnixMilli(rapid.Int64Range(0, 4e12).Draw(t, name)).UTC()
 	}
-	d := lists.Device{User: text("user"), App: text("app"), Channel: text("channel"), Environment: text("environment"), Purpose: text("purpose"),
+	d := lists.Device{ID: text("id"), User: text("user"), App: text("app"), Channel: text("channel"), Environment: text("environment"), Purpose: text("purpose"),
 		ActivityID: text("activity"), ExpiresAt: at("expires"), InstallationID: text("installation"), OS: text("os"), AppVersion: text("version"),
 		Locale: text("locale"), TimeZone: text("zone"), RegisteredAt: at("registered"), LastSeenAt: at("seen")}
 	switch rapid.IntRange(0, 2).Draw(t, "address") {

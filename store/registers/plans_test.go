@@ -27,6 +27,14 @@ func TestRestoringLooksAtOneWindow(t *testing.T) {
 	require.NotContains(t, strings.Join(plan, "\n"), "TEMP B-TREE", "in the order of the index")
 }
 
+// TestAnExportReadsOnePage: it costs what it returns, however many devices there are, and no index
+// is passed over for a sort.
+func TestAnExportReadsOnePage(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, []string{"SEARCH d USING INDEX devices_tenant (tenant_id=? AND id>?)", "SEARCH u USING COVERING INDEX users_id (tenant_id=? AND id=?)"},
+		planOf(t, selectDevicesAfter, 1, 1, devices.ExportPage))
+}
+
 // TestTheHistoryOfADeviceCostsItsEvents: whatever has happened to others.
 func TestTheHistoryOfADeviceCostsItsEvents(t *testing.T) {
 	t.Parallel()

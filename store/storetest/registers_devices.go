@@ -31,6 +31,7 @@ func deviceTests() map[string]func(*kit) {
 		"Device/KeepsALearnedEnvironment": keepsLearnedEnvironment,
 		"Device/Lists":                    listsDevices,
 		"Device/IsDeletedByItsOwner":      deletesDevices,
+		"Device/AreExportedInOrder":       exportsDevices,
 	}
 }
 
