@@ -18,8 +18,8 @@ type Resolution struct {
 	// Endpoints are the named ones, those bound to the users, and with
 	// subscribers all unbound ones. Their secrets are left out.
 	Endpoints []BoundEndpoint
-	// Through is the last id of what was read; 0: that is all there is. With the targets
-	// of several users it only says that there are more.
+	// Through is the last id of what was read; 0: that is all there is. Where a look-up is
+	// not paged it only says that there are more.
 	Through ids.ID
 }
 

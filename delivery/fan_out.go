@@ -24,8 +24,11 @@ const usersAtOnce = 250
 type Lookup struct {
 	To
 	Subscribers bool
-	After       ids.ID // only targets with a greater id; of one user, or of subscribers
-	Limit       int    // of devices, and of endpoints
+	// Paged: of the one user there is, in the order of the ids, so that the next look-up goes
+	// on behind it. Subscribers always are.
+	Paged bool
+	After ids.ID // only targets with a greater id, where they come in that order
+	Limit int    // of devices, and of endpoints
 }
 
 // FanOutStage is what a fan-out is at. The numbers are stored.
@@ -105,7 +108,7 @@ func (pl *planner) usersPart(ctx context.Context, p *plan, r *Request, s *snapsh
 	for {
 		l := Lookup{To: To{Users: left[:n], ActivityID: r.To.ActivityID}, Limit: MaxLookup}
 		if n == 1 {
-			l.After, l.Limit = at.After, MaxTargets
+			l.Paged, l.After, l.Limit = true, at.After, MaxTargets
 		}
 		f, err := pl.choose(ctx, p, r, l)
 		if err != nil {

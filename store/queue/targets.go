@@ -46,10 +46,16 @@ const (
 	// No user has the id 0: the join finds none, by a seek.
 	resolveUnbound = `SELECT ` + registers.EndpointColumns + ` FROM endpoints e INDEXED BY endpoints_tenant LEFT JOIN users u INDEXED BY users_id ON u.tenant_id=e.tenant_id AND u.id=0 WHERE e.tenant_id=? AND e.id>? ORDER BY e.id LIMIT ?`
 
-	// What stops there is cut where it is; of one user it is cut by id, so that the next
-	// look-up can go on behind it.
+	// What is looked up at once stops where it is, and reads no more than that.
 	anyOfThem = ` LIMIT ?4`
-	inOrder   = ` ORDER BY 1 LIMIT ?4`
+
+	// Of one user, in the order of the ids, so that the next look-up can go on behind it. That
+	// there is one user has to be seen from the statement, or all devices are sorted.
+	pageOfDevices = `SELECT ` + resolvedColumns + ` FROM users u CROSS JOIN devices d INDEXED BY devices_user ON d.tenant_id=?1 AND d.user_id=u.id AND d.id>?3
+ WHERE u.tenant_id=?1 AND u.external_id=?2 ORDER BY d.id LIMIT ?4`
+
+	pageOfBound = `SELECT ` + registers.EndpointColumns + ` FROM users u CROSS JOIN endpoints e INDEXED BY endpoints_user ON e.tenant_id=?1 AND e.user_id=u.id AND e.user_id<>0 AND e.id>?3
+ WHERE u.tenant_id=?1 AND u.external_id=?2 ORDER BY e.id LIMIT ?4`
 )
 
 // Resolve implements delivery.ResolveStore.
@@ -98,7 +104,7 @@ func (s *targets) Resolve(ctx context.Context, tenant ids.ID, to delivery.Lookup
 // limit, since they are read.
 func (s *targets) resolveSubscribers(ctx context.Context, tenant ids.ID, to delivery.Lookup, r *delivery.Resolution) error {
 	n, last := 0, ids.ID(0)
-	err := s.db.Each(ctx, func(rows *sql.Rows) error {
+	return s.db.Each(ctx, func(rows *sql.Rows) error {
 		e, err := registers.ScanEndpoint(rows, tenant)
 		if n++; n > to.Limit {
 			r.Through = last
@@ -109,16 +115,16 @@ func (s *targets) resolveSubscribers(ctx context.Context, tenant ids.ID, to deli
 		}
 		return err
 	}, resolveUnbound, tenant, to.After, to.Limit+1)
-	return err
 }
 
 func (s *targets) resolveUsers(ctx context.Context, tenant ids.ID, to delivery.Lookup, names string, r *delivery.Resolution) error {
-	n, cut := len(to.Users), anyOfThem
-	if n == 1 {
-		cut = inOrder
+	n, whose := len(to.Users), names
+	selectDevices, selectBound := resolveUserDevices+anyOfThem, resolveBound+anyOfThem
+	if to.Paged {
+		selectDevices, selectBound, whose = pageOfDevices, pageOfBound, to.Users[0]
 	}
 	r.Users = make(map[string]ids.ID, n)
-	if err := s.db.Each(ctx, addDevice(r, tenant), resolveUserDevices+cut, tenant, names, to.After, to.Limit+1); err != nil {
+	if err := s.db.Each(ctx, addDevice(r, tenant), selectDevices, tenant, whose, to.After, to.Limit+1); err != nil {
 		return err
 	}
 	slices.SortFunc(r.Devices, func(a, b devices.Device) int { return cmp.Compare(a.ID, b.ID) })
@@ -140,7 +146,7 @@ func (s *targets) resolveUsers(ctx context.Context, tenant ids.ID, to delivery.L
 	}
 	bound, err := s.registers.HasBound(ctx, tenant)
 	if err == nil && bound {
-		err = s.db.Each(ctx, addEndpoint(r, tenant), resolveBound+cut, tenant, names, to.After, to.Limit+1)
+		err = s.db.Each(ctx, addEndpoint(r, tenant), selectBound, tenant, whose, to.After, to.Limit+1)
 	}
 	cutOff(r, to.Limit)
 	return err

@@ -196,7 +196,7 @@ func lookupOfOneUser(k *kit) {
 		}
 		k.device("bob", fmt.Sprint("another-", n))
 	}
-	l := delivery.Lookup{To: delivery.To{Users: []string{"alice"}}, Limit: 2}
+	l := delivery.Lookup{To: delivery.To{Users: []string{"alice"}}, Paged: true, Limit: 2}
 	for range want {
 		r, err := k.Store.Resolve(k.ctx, k.tenant, l)
 		k.ok(err)
